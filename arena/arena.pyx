@@ -1,0 +1,998 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The arena: one mapping, its superblock, its page frames, its life cycle.
+
+Bytes are laid out as ``superblock.pxd`` says; runs of pages come from
+``frames.pxd``. Blocks are not known here.
+
+Threading: every method runs with the GIL held from its first look at the
+arena to its last, and so excludes the others; a method that releases the GIL
+for a long time declares the arena busy, and the others wait at ``enter``.
+"""
+
+import os
+import threading
+import zlib
+
+import numpy as np
+
+from xmem.arena import vm as _vm
+from xmem.errors import (
+    ArenaClosed,
+    ArenaFormatError,
+    ArenaInUse,
+    BadArgument,
+    BadArgumentType,
+    DoubleFree,
+    HeapCorruption,
+    MismatchedFree,
+    NotABlock,
+    OutOfMemory,
+)
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy, memset
+
+from xmem.arena.frames cimport (
+    FRAME_CONTROL as _CONTROL,
+    FRAME_FREE as _FREE,
+    FRAME_JOINED as _JOINED,
+    FRAME_PENDING as _PENDING,
+    FRAME_REGION as _REGION,
+    FRAME_RUN as _RUN,
+    frame_order,
+    frame_owner,
+    frame_pages,
+    frame_state,
+    frames_alloc,
+    frames_free,
+    frames_head_of,
+    frames_init,
+)
+from xmem.arena.superblock cimport (
+    ARENA_BYTE_ORDER,
+    ARENA_CLEAN,
+    ARENA_DEFAULT_POOLS,
+    ARENA_INITIALISING,
+    ARENA_MAX_LOG2,
+    ARENA_MAX_PAGE_BYTES,
+    ARENA_MAX_POOLS,
+    ARENA_MIN_PAGE_BYTES,
+    ARENA_READY,
+    ARENA_VERSION,
+    ENTRY_NAME_BYTES,
+    ENTRY_READY,
+    SUPERBLOCK_BYTES,
+    SUPERBLOCK_FIXED_BYTES,
+    arena_attach,
+    arena_t,
+    entry_t,
+    page_of,
+    page_offset,
+    superblock_layout,
+    superblock_t,
+)
+from xmem.arena.vm cimport (
+    vm_discard,
+    vm_map,
+    vm_page_bytes,
+    vm_sync,
+    vm_unmap,
+)
+from xmem.arena.walk cimport check_frames
+from xmem.arguments cimport FITS, NEGATIVE, fit_t, word_of
+from xmem.bits cimport align_down, align_up, bit, ceil_log2, is_power_of_two
+from xmem.block cimport offset_t
+from xmem.finding cimport finding_t
+
+FRAME_FREE = _FREE
+FRAME_RUN = _RUN
+FRAME_REGION = _REGION
+FRAME_CONTROL = _CONTROL
+FRAME_JOINED = _JOINED
+FRAME_PENDING = _PENDING
+
+FRAME_DTYPE = np.dtype(
+    [
+        ("page", "u4"),
+        ("n_pages", "u4"),
+        ("state", "u1"),
+        ("order", "u1"),
+        ("owner", "u2"),
+    ]
+)
+
+cdef bytes _MAGIC = b"XMEM\r\n\x1a\n"
+_ALIGN_MAX = 1 << 30
+_ENGINES = {1: "tlsf", 2: "firstfit"}
+
+
+# Arguments and errors --------------------------------------------------------
+
+cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0:
+    """A count or size given by the caller, at least ``least``."""
+    cdef fit_t fit
+    cdef uint64_t word
+    try:
+        word = word_of(value, &fit)
+    except TypeError:
+        raise BadArgumentType(
+            f"{what} must be an integer, not {type(value).__name__}"
+        ) from None
+    if fit == NEGATIVE or word < least:
+        raise BadArgument(f"{what} must be at least {least}, not {value}")
+    return word
+
+
+cdef uint64_t offset_argument(object value) except? 0:
+    """An offset given by the caller; what does not fit is no block."""
+    cdef fit_t fit
+    cdef uint64_t word
+    try:
+        word = word_of(value, &fit)
+    except TypeError:
+        raise BadArgumentType(
+            f"an offset must be an integer, not {type(value).__name__}"
+        ) from None
+    if fit != FITS:
+        raise NotABlock(f"{value} is not an offset in any arena")
+    return word
+
+
+cdef object corruption(
+    unsigned code, uint64_t offset, uint64_t found, uint64_t expected
+):
+    """The exception for a checker's finding."""
+    return HeapCorruption(
+        f"{chr(code // 100)}{code % 100}",
+        offset,
+        f"found {found:#x}, expected {expected:#x}",
+    )
+
+
+def _os_error(what):
+    """OSError of the last failed system call."""
+    return OSError(errno, f"{what}: {os.strerror(errno)}")
+
+
+# Geometry --------------------------------------------------------------------
+
+cdef int _plan(
+    superblock_t* plan, object n_bytes, object page_size, object max_pools
+) except -1:
+    """Check the arguments of a new arena and lay it out."""
+    cdef uint64_t page_bytes, total, pools
+    if page_size is None:
+        page_bytes = vm_page_bytes()
+    else:
+        page_bytes = count_argument(page_size, "page_size", 1)
+    if not (
+        is_power_of_two(page_bytes)
+        and ARENA_MIN_PAGE_BYTES <= page_bytes <= ARENA_MAX_PAGE_BYTES
+    ):
+        raise BadArgument(
+            f"page_size must be a power of two from {ARENA_MIN_PAGE_BYTES} "
+            f"to {ARENA_MAX_PAGE_BYTES} bytes, not {page_size}"
+        )
+    pools = count_argument(max_pools, "max_pools", 1)
+    if pools > ARENA_MAX_POOLS:
+        raise BadArgument(
+            f"max_pools must be at most {ARENA_MAX_POOLS}, not {max_pools}"
+        )
+    total = count_argument(n_bytes, "n_bytes", 1)
+    if total > bit(ARENA_MAX_LOG2):
+        raise BadArgument(
+            f"an arena has at most 2**{ARENA_MAX_LOG2} bytes, not {n_bytes}"
+        )
+    total = align_up(total, page_bytes)
+    if total // page_bytes > 0xFFFFFFFF:
+        raise BadArgument(
+            f"an arena has fewer than 2**32 pages; {n_bytes} bytes need a "
+            "larger page_size"
+        )
+    superblock_layout(plan, total, page_bytes, pools)
+    if plan.first_page >= plan.n_pages:
+        raise BadArgument(
+            f"{n_bytes} bytes are too few: the tables of an arena of this "
+            f"page size take {plan.first_page} pages of {page_bytes} bytes and "
+            "leave none"
+        )
+    return 0
+
+
+cdef uint64_t _alignment_for(uint64_t n_bytes) noexcept:
+    """Alignment of the mapping: that of the largest run the arena can hold."""
+    cdef uint64_t whole = bit(ceil_log2(n_bytes))
+    if whole > <uint64_t>_ALIGN_MAX:
+        whole = _ALIGN_MAX
+    return whole if whole > vm_page_bytes() else vm_page_bytes()
+
+
+cdef uint32_t _fixed_crc(superblock_t* super) except? 0:
+    """Checksum of the superblock's fixed part."""
+    return zlib.crc32(
+        PyBytes_FromStringAndSize(<char*>super, SUPERBLOCK_FIXED_BYTES)
+    )
+
+
+cdef int _verify_fixed(bytes head, int64_t length, str path) except -1:
+    """Refuse a file whose superblock is not that of an arena we can open."""
+    cdef superblock_t super
+    cdef superblock_t plan
+    if len(head) < <Py_ssize_t>sizeof(superblock_t):
+        raise ArenaFormatError(
+            f"{path}: {length} bytes are too few for an arena's superblock: "
+            "not an arena, or truncated"
+        )
+    memcpy(&super, <char*>head, sizeof(superblock_t))
+    if head[:8] != _MAGIC:
+        raise ArenaFormatError(f"{path}: not an arena (no magic at its start)")
+    if super.byte_order != ARENA_BYTE_ORDER:
+        raise ArenaFormatError(
+            f"{path}: written on a machine of another byte order, or damaged "
+            "in its superblock"
+        )
+    if super.version != ARENA_VERSION:
+        raise ArenaFormatError(
+            f"{path}: format version {super.version}; this xmem reads version "
+            f"{ARENA_VERSION}"
+        )
+    if super.fixed_crc != _fixed_crc(&super):
+        raise ArenaFormatError(
+            f"{path}: damaged in its superblock (checksum of the fixed part)"
+        )
+    memset(&plan, 0, sizeof(superblock_t))
+    try:
+        _plan(&plan, super.n_bytes, super.page_bytes, super.max_pools)
+    except BadArgument as error:
+        raise ArenaFormatError(
+            f"{path}: damaged in its superblock ({error})"
+        ) from None
+    if (
+        plan.n_bytes != super.n_bytes
+        or plan.n_pages != super.n_pages
+        or plan.first_page != super.first_page
+        or plan.directory != super.directory
+        or plan.frame_table != super.frame_table
+        or plan.start_bitmap != super.start_bitmap
+    ):
+        raise ArenaFormatError(f"{path}: damaged in its superblock (geometry)")
+    if <uint64_t>length < super.n_bytes:
+        raise ArenaFormatError(
+            f"{path}: truncated: {length} bytes of {super.n_bytes}"
+        )
+    if <uint64_t>length > super.n_bytes:
+        raise ArenaFormatError(
+            f"{path}: {length} bytes where the superblock says {super.n_bytes}"
+        )
+    if super.state == ARENA_INITIALISING:
+        raise ArenaFormatError(f"{path}: was never completely created")
+    if super.state != ARENA_READY and super.state != ARENA_CLEAN:
+        raise ArenaFormatError(
+            f"{path}: damaged in its superblock (state {super.state:#x})"
+        )
+    return 0
+
+
+# Views -----------------------------------------------------------------------
+
+cdef class View:
+    """Exporter of a part of an arena; ``memoryview`` holds on to it."""
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        if self.arena.c.base == NULL:
+            raise ArenaClosed("the arena has been closed")
+        PyBuffer_FillInfo(
+            buffer,
+            self,
+            self.arena.c.base + self.offset,
+            self.n_bytes,
+            False,
+            flags,
+        )
+        self.arena.n_exports += 1
+        self.arena.exports[self.offset] = (
+            self.arena.exports.get(self.offset, 0) + 1
+        )
+
+    def __releasebuffer__(self, Py_buffer* buffer):
+        self.arena.n_exports -= 1
+        left = self.arena.exports[self.offset] - 1
+        if left:
+            self.arena.exports[self.offset] = left
+        else:
+            del self.arena.exports[self.offset]
+
+
+cdef object make_view(Arena arena, offset_t offset, uint64_t n_bytes):
+    """A writable memoryview of bytes that the caller has proved live."""
+    cdef View view = View.__new__(View)
+    view.arena = arena
+    view.offset = offset
+    view.n_bytes = <Py_ssize_t>n_bytes
+    return memoryview(view)
+
+
+# Arena -----------------------------------------------------------------------
+
+cdef class Arena:
+    """A page-aligned byte arena in one memory mapping.
+
+    Made by `Arena.anonymous`, `Arena.create` or `Arena.open`. Offsets, in
+    bytes from the arena's base, name memory in it: they hold in every process
+    that maps the arena and after it has been closed and opened again.
+    Untouched pages cost no memory.
+
+    An arena is a context manager that closes itself.
+    """
+
+    def __cinit__(self):
+        self.c.base = NULL
+        self.fd = -1
+        self.exports = {}
+        self.gate = threading.Lock()
+
+    def __init__(self):
+        raise BadArgumentType(
+            "make an arena by Arena.anonymous, Arena.create or Arena.open"
+        )
+
+    def __dealloc__(self):
+        # Views and pools hold a reference, so none is left.
+        if self.c.base != NULL:
+            vm_unmap(self.c.base, self.c.n_bytes)
+
+    def __del__(self):
+        if self.c.base != NULL and self.n_exports == 0:
+            self.close()
+
+    # Life cycle
+
+    @staticmethod
+    def anonymous(n_bytes, *, page_size=None, max_pools=ARENA_DEFAULT_POOLS):
+        """An arena in anonymous memory, private to this process.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Size with all tables; rounded up to whole pages.
+        page_size : int, optional
+            Bytes of a page frame: a power of two from 4096; the system's by
+            default.
+        max_pools : int
+            Greatest number of pools at a time.
+
+        Raises
+        ------
+        BadArgument
+            A size that no arena can have.
+        OSError
+            The system refuses the mapping.
+        """
+        cdef superblock_t plan
+        cdef Arena arena = Arena.__new__(Arena)
+        memset(&plan, 0, sizeof(superblock_t))
+        _plan(&plan, n_bytes, page_size, max_pools)
+        _map(arena, plan.n_bytes, -1)
+        memcpy(arena.c.base, &plan, sizeof(superblock_t))
+        arena.format()
+        return arena
+
+    @staticmethod
+    def create(path, n_bytes, *, page_size=None, max_pools=ARENA_DEFAULT_POOLS):
+        """An arena in a new file, sparse, which other runs can open.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Must not exist.
+        n_bytes, page_size, max_pools
+            As in `anonymous`.
+
+        Raises
+        ------
+        BadArgument
+            A size that no arena can have.
+        FileExistsError
+            The path exists.
+        OSError
+            The system refuses file or mapping; no file is left behind.
+        """
+        cdef superblock_t plan
+        cdef Arena arena = Arena.__new__(Arena)
+        path = _path(path)
+        memset(&plan, 0, sizeof(superblock_t))
+        _plan(&plan, n_bytes, page_size, max_pools)
+        fd = _vm.file_create(path, plan.n_bytes)
+        try:
+            _map(arena, plan.n_bytes, fd)
+        except BaseException:
+            _vm.file_close(fd)
+            _vm.file_remove(path)
+            raise
+        arena.fd = fd
+        arena.path = path
+        memcpy(arena.c.base, &plan, sizeof(superblock_t))
+        arena.format()
+        return arena
+
+    @staticmethod
+    def open(path, *, verify=True):
+        """Open the arena in a file.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+        verify : bool
+            Check the frame table (time linear in the pages). Pools are
+            checked when they are opened.
+
+        Raises
+        ------
+        ArenaFormatError
+            The file is no arena, is truncated, is damaged in its superblock,
+            or has another format version; the message says which.
+        ArenaInUse
+            The file is open already, here or in another process.
+        HeapCorruption
+            The frame table breaks an invariant.
+        OSError
+            The file cannot be opened or mapped.
+        """
+        cdef Arena arena = Arena.__new__(Arena)
+        cdef superblock_t* super
+        path = _path(path)
+        try:
+            fd = _vm.file_open(path)
+        except BlockingIOError:
+            raise ArenaInUse(
+                f"{path}: open already, in this process or another"
+            ) from None
+        try:
+            _verify_fixed(
+                _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
+            )
+            _map(arena, _vm.file_bytes(fd), fd)
+            arena.path = path
+            arena_attach(&arena.c, arena.c.base)
+            super = arena.c.super
+            if super.state == ARENA_CLEAN and super.page_crc != arena.seal():
+                raise ArenaFormatError(
+                    f"{path}: damaged in its superblock or pool directory "
+                    "(checksum)"
+                )
+            if verify:
+                arena.check()
+        except BaseException:
+            if arena.c.base != NULL:
+                vm_unmap(arena.c.base, arena.c.n_bytes)
+                arena.c.base = NULL
+            _vm.file_close(fd)
+            raise
+        arena.fd = fd
+        super.state = ARENA_READY
+        return arena
+
+    cdef int reformat(self) except -1:
+        """Make everything in the arena free, as if it were new.
+
+        For measuring: the memory stays mapped and touched. Pools of the arena
+        must not be used afterwards.
+        """
+        cdef superblock_t plan
+        cdef superblock_t* super = self.c.super
+        memset(&plan, 0, sizeof(superblock_t))
+        superblock_layout(
+            &plan, super.n_bytes, super.page_bytes, super.max_pools
+        )
+        memset(
+            self.c.base, 0, page_offset(&self.c, self.c.first_page)
+        )
+        memcpy(self.c.base, &plan, sizeof(superblock_t))
+        return self.format()
+
+    cdef int format(self) except -1:
+        """Write tables behind a superblock whose geometry is in place."""
+        cdef superblock_t* super = <superblock_t*>self.c.base
+        memcpy(super.magic, <char*>_MAGIC, 8)
+        super.version = ARENA_VERSION
+        super.byte_order = ARENA_BYTE_ORDER
+        super.secret = int.from_bytes(os.urandom(8), "little")
+        super.state = ARENA_INITIALISING
+        super.fixed_crc = _fixed_crc(super)
+        arena_attach(&self.c, self.c.base)
+        frames_init(&self.c)
+        super.state = ARENA_READY
+        return 0
+
+    cdef uint32_t seal(self) except? 0:
+        """Checksum of superblock and directory in the state CLEAN."""
+        cdef superblock_t* super = self.c.super
+        cdef bytes held = PyBytes_FromStringAndSize(
+            self.c.base, <Py_ssize_t>super.frame_table
+        )
+        cdef superblock_t* copy = <superblock_t*><char*>held
+        copy.state = ARENA_CLEAN
+        copy.page_crc = 0
+        return zlib.crc32(held)
+
+    def close(self):
+        """Unmap the arena; afterwards every use of it is an `ArenaClosed`.
+
+        A second close does nothing. A file-backed arena is marked clean and
+        written back.
+
+        Raises
+        ------
+        BufferError
+            A view of its memory is alive.
+        """
+        if self.c.base == NULL:
+            return
+        self.enter()
+        if self.n_exports:
+            raise BufferError(
+                f"{self.n_exports} views of the arena are alive: release them "
+                "before closing it"
+            )
+        if self.fd >= 0:
+            self.c.super.page_crc = self.seal()
+            self.c.super.state = ARENA_CLEAN
+            if vm_sync(self.c.base, self.c.n_bytes) != 0:
+                self.c.super.state = ARENA_READY
+                raise _os_error("the arena could not be written back")
+        vm_unmap(self.c.base, self.c.n_bytes)
+        self.c.base = NULL
+        if self.fd >= 0:
+            _vm.file_close(self.fd)
+            self.fd = -1
+
+    def __enter__(self):
+        self.enter()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def __reduce__(self):
+        raise BadArgumentType(
+            "an arena cannot be pickled; open its file in the other process"
+        )
+
+    def __repr__(self):
+        where = "anonymous" if self.path is None else repr(self.path)
+        if self.c.base == NULL:
+            return f"<xmem.Arena {where}, closed>"
+        return (
+            f"<xmem.Arena {where}, {self.c.n_bytes} bytes in pages of "
+            f"{self.c.page_bytes}, {self.c.super.frames.n_free_pages} pages free>"
+        )
+
+    cdef int enter(self) except -1:
+        """Begin a method: the arena is open and no other thread is in it."""
+        while self.busy:
+            with self.gate:
+                pass
+        if self.c.base == NULL:
+            raise ArenaClosed("the arena has been closed")
+        return 0
+
+    cdef int begin_long(self) except -1:
+        """Enter for work without the GIL."""
+        self.enter()
+        self.gate.acquire()
+        self.busy = True
+        return 0
+
+    cdef int end_long(self) except -1:
+        """Leave after work without the GIL."""
+        self.busy = False
+        self.gate.release()
+        return 0
+
+    # What it is
+
+    @property
+    def closed(self):
+        """Whether the arena has been closed."""
+        return self.c.base == NULL
+
+    @property
+    def n_bytes(self):
+        """Size of the arena in bytes, tables included."""
+        self.enter()
+        return self.c.n_bytes
+
+    @property
+    def page_size(self):
+        """Bytes of a page frame."""
+        self.enter()
+        return self.c.page_bytes
+
+    @property
+    def n_pages(self):
+        """Pages of the arena, tables included."""
+        self.enter()
+        return self.c.n_pages
+
+    @property
+    def first_page(self):
+        """Number of the first page behind the tables."""
+        self.enter()
+        return self.c.first_page
+
+    @property
+    def n_free_pages(self):
+        """Pages that belong to no run."""
+        self.enter()
+        return self.c.super.frames.n_free_pages
+
+    @property
+    def largest_free_order(self):
+        """Order of the largest free run, -1 when no page is free."""
+        self.enter()
+        return (<object>self.c.super.frames.order_bitmap).bit_length() - 1
+
+    @property
+    def max_order(self):
+        """Largest order that a run of this arena can have."""
+        self.enter()
+        return (<object>self.c.n_pages).bit_length() - 1
+
+    @property
+    def max_align(self):
+        """Greatest alignment in bytes that addresses in the arena keep."""
+        self.enter()
+        return _alignment_for(self.c.n_bytes)
+
+    @property
+    def root(self):
+        """An offset of the user's choice, kept with the arena; 0 at first."""
+        self.enter()
+        return self.c.super.root
+
+    @root.setter
+    def root(self, offset):
+        cdef uint64_t word
+        self.enter()
+        word = count_argument(offset, "root", 0)
+        if word >= self.c.n_bytes:
+            raise BadArgument(f"root {offset} is outside the arena")
+        self.c.super.root = word
+
+    # Page runs
+
+    def page_alloc(self, order, /):
+        """``2**order`` contiguous pages, aligned to their size.
+
+        Parameters
+        ----------
+        order : int
+            log2 of the number of pages.
+
+        Returns
+        -------
+        int
+            Offset of the first page in bytes.
+
+        Raises
+        ------
+        OutOfMemory
+            No free run is large enough.
+        BadArgument
+            The order is negative.
+        """
+        cdef uint64_t word
+        self.enter()
+        word = count_argument(order, "order", 0)
+        return self._take(bit(word) if word < 33 else ~<uint64_t>0, f"order {order}")
+
+    def page_alloc_exact(self, n_pages, /):
+        """Exactly ``n_pages`` contiguous pages; the tail is given back.
+
+        The run is aligned to the least power of two of pages that holds it,
+        and the frames need a free run of that size.
+
+        Returns
+        -------
+        int
+            Offset of the first page in bytes.
+
+        Raises
+        ------
+        OutOfMemory
+            No free run is large enough.
+        BadArgument
+            ``n_pages`` is less than 1.
+        """
+        self.enter()
+        return self._take(count_argument(n_pages, "n_pages", 1), f"{n_pages} pages")
+
+    cdef object _take(self, uint64_t n_pages, str asked):
+        """Offset of a new run of the caller."""
+        cdef uint32_t page = frames_alloc(&self.c, n_pages, _RUN, 0)
+        if page == 0:
+            raise OutOfMemory(
+                f"no free run for {asked}: {self.c.super.frames.n_free_pages} "
+                f"pages are free, the largest free run is of order "
+                f"{self.largest_free_order}"
+            )
+        return page_offset(&self.c, page)
+
+    cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0:
+        """Page of a live run of the caller's, or the error that says why not."""
+        cdef uint64_t word = 0
+        cdef uint64_t page = page_of(&self.c, offset)
+        cdef uint32_t head
+        if offset >= self.c.n_bytes or page < self.c.first_page:
+            raise NotABlock(f"{verb}({offset:#x}): outside the page frames")
+        if offset & (self.c.page_bytes - 1) == 0:
+            word = self.c.frames[page].word
+            if frame_state(word) == _RUN and frame_owner(word) == 0:
+                return <uint32_t>page
+        head = frames_head_of(&self.c, page)
+        word = self.c.frames[head].word
+        if frame_state(word) == _FREE:
+            raise DoubleFree(
+                f"{verb}({offset:#x}): page {page} is free: freed already, or "
+                "never allocated"
+            )
+        if frame_owner(word) != 0:
+            raise MismatchedFree(
+                f"{verb}({offset:#x}): page {page} belongs to pool "
+                f"{self._pool_name(frame_owner(word))!r}: what a pool gave is "
+                "freed by that pool's xfree"
+            )
+        raise NotABlock(
+            f"{verb}({offset:#x}): inside the run of {frame_pages(word)} pages "
+            f"at {page_offset(&self.c, head):#x}; give the run's own offset"
+        )
+
+    def page_free(self, offset, /):
+        """Give back a run of `page_alloc` or `page_alloc_exact`.
+
+        Parameters
+        ----------
+        offset : int
+            As the allocation answered it.
+
+        Raises
+        ------
+        DoubleFree, MismatchedFree, NotABlock
+            No run of the caller's starts there; nothing was changed.
+        BufferError
+            A view of the run is alive.
+        """
+        cdef offset_t where
+        cdef uint32_t page
+        self.enter()
+        where = offset_argument(offset)
+        page = self._own_run(where, "page_free")
+        self.refuse_exported(where)
+        frames_free(&self.c, page)
+
+    def run_pages(self, offset, /):
+        """Pages of the live run that starts at ``offset``.
+
+        Raises
+        ------
+        InvalidFree
+            As in `page_free`.
+        """
+        self.enter()
+        return frame_pages(
+            self.c.frames[self._own_run(offset_argument(offset), "run_pages")].word
+        )
+
+    def view(self, offset, n_bytes=None, /):
+        """Memory of a live run of pages.
+
+        While the view (or anything made from it) is alive, freeing the run
+        and closing the arena are refused.
+
+        Parameters
+        ----------
+        offset : int
+            Of a run of `page_alloc` or `page_alloc_exact`.
+        n_bytes : int, optional
+            At most the run's length, which is the default.
+
+        Returns
+        -------
+        memoryview
+            Writable bytes.
+        """
+        cdef offset_t where
+        cdef uint64_t room, wanted
+        self.enter()
+        where = offset_argument(offset)
+        room = frame_pages(
+            self.c.frames[self._own_run(where, "view")].word
+        ) << self.c.page_shift
+        wanted = room if n_bytes is None else count_argument(n_bytes, "n_bytes", 0)
+        if wanted > room:
+            raise BadArgument(f"the run has {room} bytes, not {n_bytes}")
+        return make_view(self, where, wanted)
+
+    def address(self, offset, /):
+        """Address of ``offset`` in this process."""
+        cdef uint64_t where
+        self.enter()
+        where = offset_argument(offset)
+        if where >= self.c.n_bytes:
+            raise NotABlock(f"{offset} is outside the arena")
+        return <uintptr_t>self.c.base + where
+
+    cdef int refuse_exported(self, offset_t payload) except -1:
+        """BufferError if a view of the memory at ``payload`` is alive."""
+        if self.n_exports and payload in self.exports:
+            raise BufferError(
+                f"{self.exports[payload]} views of the memory at {payload:#x} "
+                "are alive: release them first"
+            )
+        return 0
+
+    # Pools
+
+    cdef entry_t* find_entry(self, bytes name) noexcept:
+        """Directory entry of a pool, or NULL."""
+        cdef uint32_t i
+        cdef char padded[ENTRY_NAME_BYTES]
+        if len(name) > ENTRY_NAME_BYTES:
+            return NULL
+        memset(padded, 0, ENTRY_NAME_BYTES)
+        memcpy(padded, <char*>name, len(name))
+        for i in range(self.c.super.max_pools):
+            if (
+                self.c.directory[i].state == ENTRY_READY
+                and memcmp(self.c.directory[i].name, padded, ENTRY_NAME_BYTES) == 0
+            ):
+                return &self.c.directory[i]
+        return NULL
+
+    def _pool_name(self, number):
+        """Name of pool ``number``, for messages."""
+        cdef entry_t* entry
+        if 0 < number <= self.c.super.max_pools:
+            entry = &self.c.directory[number - 1]
+            return (
+                PyBytes_FromStringAndSize(<char*>entry.name, ENTRY_NAME_BYTES)
+                .rstrip(b"\0")
+                .decode(errors="replace")
+            )
+        return f"#{number}"
+
+    def pools(self):
+        """Pools in the arena, by name.
+
+        Returns
+        -------
+        dict
+            Name to ``{"engine": str, "id": int}``.
+        """
+        cdef uint32_t i
+        self.enter()
+        found = {}
+        for i in range(self.c.super.max_pools):
+            if self.c.directory[i].state == ENTRY_READY:
+                found[self._pool_name(i + 1)] = {
+                    "engine": _ENGINES.get(self.c.directory[i].engine, "unknown"),
+                    "id": i + 1,
+                }
+        return found
+
+    # Looking at it
+
+    def frames(self):
+        """Every run of the frame table in address order.
+
+        Returns
+        -------
+        numpy.ndarray
+            Structured: ``page`` (number), ``n_pages``, ``state`` (one of
+            FRAME_*), ``order``, ``owner`` (pool id, 0 for the caller's runs).
+        """
+        cdef uint64_t page, word
+        self.enter()
+        rows = []
+        page = self.c.first_page
+        while page < self.c.n_pages:
+            word = self.c.frames[page].word
+            if frame_pages(word) == 0:
+                raise corruption(
+                    100 * ord("P") + 1, page_offset(&self.c, page), word, 0
+                )
+            rows.append(
+                (
+                    page,
+                    frame_pages(word),
+                    frame_state(word),
+                    frame_order(word),
+                    frame_owner(word),
+                )
+            )
+            page += frame_pages(word)
+        return np.array(rows, dtype=FRAME_DTYPE)
+
+    def check(self):
+        """Verify every invariant of the page frames (P1 to P6).
+
+        Time is linear in the pages; the GIL is released.
+
+        Raises
+        ------
+        HeapCorruption
+            With the first invariant that does not hold.
+        """
+        cdef finding_t finding
+        cdef bint sound
+        self.begin_long()
+        try:
+            with nogil:
+                sound = check_frames(&self.c, &finding)
+        finally:
+            self.end_long()
+        if not sound:
+            raise corruption(
+                finding.code, finding.offset, finding.found, finding.expected
+            )
+
+    def sync(self):
+        """Write a file-backed arena back to its file."""
+        self.enter()
+        if self.fd >= 0 and vm_sync(self.c.base, self.c.n_bytes) != 0:
+            raise _os_error("the arena could not be written back")
+
+    def trim(self):
+        """Give the memory of free page runs back to the system.
+
+        This is the only method that makes the system take memory back;
+        neither xmalloc nor xfree ever does.
+
+        Returns
+        -------
+        int
+            Bytes given back, touched or not.
+        """
+        cdef uint64_t page, word, first, last
+        cdef uint64_t given = 0
+        self.enter()
+        page = self.c.first_page
+        while page < self.c.n_pages:
+            word = self.c.frames[page].word
+            if frame_state(word) == _FREE:
+                first = align_up(page_offset(&self.c, page), vm_page_bytes())
+                last = align_down(
+                    page_offset(&self.c, page + frame_pages(word)),
+                    vm_page_bytes(),
+                )
+                if last > first:
+                    if vm_discard(
+                        self.c.base + first, last - first, self.fd >= 0
+                    ):
+                        raise _os_error("pages could not be given back")
+                    given += last - first
+            page += frame_pages(word)
+        return given
+
+
+def _path(path):
+    """A path as text."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise BadArgumentType(
+            f"a path must be str or os.PathLike, not {type(path).__name__}"
+        ) from None
+
+
+cdef int _map(Arena arena, uint64_t n_bytes, int fd) except -1:
+    """Map memory for an arena that has none."""
+    cdef char* base = vm_map(n_bytes, _alignment_for(n_bytes), fd)
+    if base == NULL:
+        raise _os_error(f"{n_bytes} bytes could not be mapped")
+    arena.c.base = base
+    arena.c.n_bytes = n_bytes
+    return 0

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Virtual memory and files: the only system calls of xmem.
+
+The functions answer NULL or -1 and leave ``errno`` for the caller, except
+those on files, which are Python and raise ``OSError``.
+"""
+
+import fcntl
+import os
+
+from libc.stdint cimport uint64_t, uintptr_t
+from posix.mman cimport (
+    MAP_ANONYMOUS,
+    MAP_FAILED,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MS_SYNC,
+    PROT_NONE,
+    PROT_READ,
+    PROT_WRITE,
+    madvise,
+    mmap,
+    msync,
+    munmap,
+)
+from posix.unistd cimport _SC_PAGESIZE, sysconf
+
+from xmem.bits cimport align_up
+
+cdef extern from "<sys/mman.h>" nogil:
+    """
+    #ifndef MAP_NORESERVE
+    #define MAP_NORESERVE 0
+    #endif
+    #ifndef MADV_REMOVE
+    #define MADV_REMOVE MADV_DONTNEED
+    #endif
+    """
+    int MAP_NORESERVE
+    int MADV_DONTNEED
+    int MADV_REMOVE
+
+
+cdef uint64_t vm_page_bytes() noexcept nogil:
+    """Page size of the system, bytes."""
+    return <uint64_t>sysconf(_SC_PAGESIZE)
+
+
+cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil:
+    """Map ``n_bytes`` of file ``fd`` (-1: anonymous memory), or NULL.
+
+    The address is a multiple of ``alignment``, a power of two: more is
+    reserved than is needed, and what lies outside is given back. Nothing is
+    committed: untouched pages cost no memory.
+    """
+    cdef uint64_t mapped = align_up(n_bytes, vm_page_bytes())
+    cdef uint64_t span = mapped + alignment
+    cdef int kind = MAP_SHARED if fd >= 0 else MAP_PRIVATE | MAP_ANONYMOUS
+    cdef char* raw
+    cdef char* base
+    cdef uint64_t front
+    if span < mapped:
+        return NULL
+    raw = <char*>mmap(
+        NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+    )
+    if <void*>raw == MAP_FAILED:
+        return NULL
+    front = align_up(<uintptr_t>raw, alignment) - <uintptr_t>raw
+    base = raw + front
+    if mmap(
+        base,
+        mapped,
+        PROT_READ | PROT_WRITE,
+        kind | MAP_FIXED | MAP_NORESERVE,
+        fd,
+        0,
+    ) == MAP_FAILED:
+        munmap(raw, span)
+        return NULL
+    if front:
+        munmap(raw, front)
+    if span - front - mapped:
+        munmap(base + mapped, span - front - mapped)
+    return base
+
+
+cdef int vm_unmap(char* base, uint64_t n_bytes) noexcept nogil:
+    """Unmap what ``vm_map`` mapped."""
+    return munmap(base, align_up(n_bytes, vm_page_bytes()))
+
+
+cdef int vm_sync(char* base, uint64_t n_bytes) noexcept nogil:
+    """Write a file mapping back to its file."""
+    return msync(base, align_up(n_bytes, vm_page_bytes()), MS_SYNC)
+
+
+cdef int vm_discard(char* base, uint64_t n_bytes, bint is_file) noexcept nogil:
+    """Give pages back to the system; their contents become zero.
+
+    ``base`` and ``n_bytes`` are multiples of the system's page.
+    """
+    return madvise(base, n_bytes, MADV_REMOVE if is_file else MADV_DONTNEED)
+
+
+def file_create(path: str, n_bytes: int) -> int:
+    """Descriptor of a new sparse file of ``n_bytes``, locked for us alone."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, n_bytes)
+    except BaseException:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
+def file_open(path: str) -> int:
+    """Descriptor of an existing file, locked; BlockingIOError if another has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def file_head(fd: int, n_bytes: int) -> bytes:
+    """At most the first ``n_bytes`` of a file."""
+    return os.pread(fd, n_bytes, 0)
+
+
+def file_bytes(fd: int) -> int:
+    """Length of a file."""
+    return os.fstat(fd).st_size
+
+
+def file_close(fd: int) -> None:
+    """Close a descriptor, which drops its lock."""
+    os.close(fd)
+
+
+def file_remove(path: str) -> None:
+    """Remove a file that was not completely created."""
+    os.unlink(path)

@@ -1,0 +1,851 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The pool: what a Python caller allocates from.
+
+Every integer that a caller hands in is proved to be a live block of this very
+pool before the C level sees it (``pool_owns``); what is refused is explained,
+and nothing is changed. Header arithmetic is not done here.
+
+Threading: as in arena.pyx; the GIL excludes one method from another.
+"""
+
+import numpy as np
+
+from xmem.errors import (
+    BadArgument,
+    BadArgumentType,
+    DoubleFree,
+    MismatchedFree,
+    NotABlock,
+    OutOfMemory,
+)
+from xmem.stats import PoolStats
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from xmem.arena.arena cimport (
+    Arena,
+    corruption,
+    count_argument,
+    make_view,
+    offset_argument,
+)
+from xmem.arena.frames cimport (
+    FRAME_CONTROL,
+    FRAME_FREE,
+    FRAME_PENDING,
+    FRAME_REGION,
+    frame_owner,
+    frame_pack,
+    frame_pages,
+    frame_state,
+    frames_alloc,
+    frames_head_of,
+    is_region,
+)
+from xmem.arena.superblock cimport (
+    ENTRY_EMPTY,
+    ENTRY_INITIALISING,
+    ENTRY_NAME_BYTES,
+    ENTRY_READY,
+    arena_t,
+    entry_t,
+    page_of,
+    page_offset,
+)
+from xmem.arena.walk cimport check_frames
+from xmem.arguments cimport FITS, NEGATIVE, fit_t, word_of
+from xmem.bits cimport bit, find_last_set, is_power_of_two
+from xmem.block cimport BLOCK_HEADER_BYTES, REGION_HEAD_BYTES, block_of, offset_t
+from xmem.checks cimport store_barrier
+from xmem.control cimport (
+    ENGINE_FIRSTFIT,
+    ENGINE_TLSF,
+    POOL_JOINS,
+    control_bytes,
+    control_init,
+    control_of,
+    pool_t,
+)
+from xmem.finding cimport finding_t
+from xmem.freelists cimport freelists_remove
+from xmem.growth cimport (
+    may_hold,
+    pages_for,
+    region_add,
+    region_cut,
+    region_inside,
+)
+from xmem.startbits cimport start_test
+from xmem.verbs cimport (
+    pool_alloc,
+    pool_capacity,
+    pool_free,
+    pool_owns,
+    pool_resize,
+)
+from xmem.walk cimport (
+    census_t,
+    check_control,
+    check_pool,
+    cursor_init,
+    cursor_t,
+    see_next,
+    seen_t,
+)
+
+ENGINES = {"tlsf": ENGINE_TLSF, "firstfit": ENGINE_FIRSTFIT}
+
+BLOCK_DTYPE = np.dtype(
+    [
+        ("offset", "u8"),
+        ("size", "u8"),
+        ("capacity", "u8"),
+        ("used", "?"),
+        ("region", "u4"),
+        ("kind", "u1"),
+    ]
+)
+
+cdef packed struct row_t:
+    uint64_t offset
+    uint64_t size
+    uint64_t capacity
+    uint8_t used
+    uint32_t region
+    uint8_t kind
+
+
+# Making a pool ---------------------------------------------------------------
+
+cdef bytes _encode_name(object name):
+    """A pool's name as the directory keeps it."""
+    cdef bytes encoded
+    if not isinstance(name, str):
+        raise BadArgumentType(
+            f"a pool's name must be str, not {type(name).__name__}"
+        )
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise BadArgument(f"the name {name!r} cannot be encoded as UTF-8") from None
+    if not encoded or b"\0" in encoded or len(encoded) > ENTRY_NAME_BYTES:
+        raise BadArgument(
+            f"a pool's name has 1 to {ENTRY_NAME_BYTES} bytes in UTF-8 and no "
+            f"NUL, not {name!r}"
+        )
+    return encoded
+
+
+cdef uint32_t _vacant_number(Arena arena) except 0:
+    """Number of an empty entry of the directory."""
+    cdef uint32_t i
+    for i in range(arena.c.super.max_pools):
+        if arena.c.directory[i].state != ENTRY_READY:
+            return i + 1
+    raise OutOfMemory(
+        f"the arena has its {arena.c.super.max_pools} pools already; give "
+        "max_pools= when it is made"
+    )
+
+
+cdef uint32_t pool_create(
+    Arena arena,
+    object name,
+    object engine,
+    object grow_pages,
+    object max_pages,
+    bint join_regions,
+) except 0:
+    """Number of a new pool; when anything is refused nothing has changed."""
+    cdef uint64_t grow, limit
+    cdef unsigned kind
+    cdef uint32_t number, page
+    cdef uint64_t n_pages
+    cdef entry_t* entry
+    cdef bytes encoded
+    if engine not in ("tlsf", "firstfit"):
+        raise BadArgument(f"engine must be 'tlsf' or 'firstfit', not {engine!r}")
+    kind = ENGINES[engine]
+    grow = count_argument(grow_pages, "grow_pages", 1)
+    if grow > arena.c.n_pages:
+        raise BadArgument(
+            f"grow_pages is {grow_pages}; the arena has {arena.c.n_pages} pages"
+        )
+    limit = 0 if max_pages is None else count_argument(max_pages, "max_pages", 1)
+    number = _vacant_number(arena)
+    encoded = _encode_name(f"pool-{number}" if name is None else name)
+    if arena.find_entry(encoded) != NULL:
+        raise BadArgument(f"the arena has a pool named {encoded.decode()!r}")
+    n_pages = pages_for(&arena.c, control_bytes(&arena.c, kind))
+    page = frames_alloc(&arena.c, n_pages, FRAME_PENDING, number)
+    if page == 0:
+        raise OutOfMemory(
+            f"a pool's control block needs {n_pages} pages in a row; "
+            f"{arena.c.super.frames.n_free_pages} are free"
+        )
+    entry = &arena.c.directory[number - 1]
+    entry.state = ENTRY_INITIALISING
+    control_init(
+        &arena.c,
+        page_offset(&arena.c, page),
+        number,
+        kind,
+        POOL_JOINS if join_regions and kind == ENGINE_TLSF else 0,
+        grow if kind == ENGINE_TLSF else 1,
+        limit,
+    )
+    store_barrier()
+    arena.c.frames[page].word = frame_pack(FRAME_CONTROL, 0, number, n_pages)
+    memset(entry.name, 0, ENTRY_NAME_BYTES)
+    memcpy(entry.name, <char*>encoded, len(encoded))
+    entry.control = page_offset(&arena.c, page)
+    entry.control_pages = <uint32_t>n_pages
+    entry.engine = kind
+    store_barrier()
+    entry.state = ENTRY_READY
+    arena.c.super.n_pools += 1
+    return number
+
+
+cdef class Pool:
+    """A heap in an arena: one engine over regions that grow and shrink.
+
+    Parameters
+    ----------
+    arena : Arena
+        Where the pool and all its memory live.
+    name : str, optional
+        By which `Pool.open` finds it again; at most 40 bytes in UTF-8. By
+        default ``pool-`` and its number.
+    engine : {"tlsf", "firstfit"}
+        Two-level segregated fit, whose every operation is bounded, or Xen's
+        legacy first fit, to measure against.
+    grow_pages : int
+        Pages obtained at a time; larger requests take as many as they need.
+        The legacy engine takes single pages whatever is said here.
+    max_pages : int, optional
+        Exact limit on the pages held for blocks and runs.
+    join_regions : bool
+        Make one stretch of regions that lie side by side.
+
+    Raises
+    ------
+    BadArgument, BadArgumentType
+        An argument that cannot be meant, or a name that is taken.
+    OutOfMemory
+        No room for the control block.
+    ArenaClosed
+        The arena has been closed.
+
+    Notes
+    -----
+    Offsets are bytes from the arena's base. Every verb checks, exactly, that
+    an offset is a live block of this pool; what is not is refused with one of
+    the `InvalidFree` errors, and nothing is changed.
+    """
+
+    def __init__(
+        self,
+        arena,
+        *,
+        name=None,
+        engine="tlsf",
+        grow_pages=16,
+        max_pages=None,
+        join_regions=True,
+    ):
+        cdef uint32_t number
+        if self.arena is not None:
+            raise BadArgument("a pool is initialised once")
+        if not isinstance(arena, Arena):
+            raise BadArgumentType(
+                f"arena must be an Arena, not {type(arena).__name__}"
+            )
+        (<Arena>arena).enter()
+        number = pool_create(
+            arena, name, engine, grow_pages, max_pages, bool(join_regions)
+        )
+        self.attach(arena, (<Arena>arena)._pool_name(number), number)
+
+    @staticmethod
+    def open(arena, name, *, verify=True):
+        """The pool that was made under ``name``, with its blocks.
+
+        Parameters
+        ----------
+        arena : Arena
+        name : str
+        verify : bool
+            Check every invariant of page frames and pool first (time linear
+            in both).
+
+        Raises
+        ------
+        BadArgument
+            The arena has no such pool.
+        HeapCorruption
+            An invariant does not hold.
+        """
+        cdef Pool pool
+        cdef Arena owner
+        cdef entry_t* entry
+        cdef finding_t finding
+        cdef uint32_t number
+        if not isinstance(arena, Arena):
+            raise BadArgumentType(
+                f"arena must be an Arena, not {type(arena).__name__}"
+            )
+        owner = arena
+        owner.enter()
+        entry = owner.find_entry(_encode_name(name))
+        if entry == NULL:
+            known = ", ".join(map(repr, owner.pools())) or "none"
+            raise BadArgument(f"no pool named {name!r}; the arena has: {known}")
+        number = <uint32_t>(entry - owner.c.directory) + 1
+        if not check_control(&owner.c, number, &finding):
+            raise corruption(
+                finding.code, finding.offset, finding.found, finding.expected
+            )
+        pool = Pool.__new__(Pool)
+        pool.attach(owner, name, number)
+        if verify:
+            pool.check()
+        return pool
+
+    cdef int attach(self, Arena arena, str name, uint32_t number) except -1:
+        """Become the handle of an existing pool."""
+        self.name = name
+        self.number = number
+        self.c = control_of(&arena.c, &arena.c.directory[number - 1])
+        self.arena = arena
+        return 0
+
+    def __reduce__(self):
+        raise BadArgumentType(
+            "a pool cannot be pickled; open its arena's file and Pool.open it"
+        )
+
+    def __repr__(self):
+        if self.closed:
+            return f"<xmem.Pool {self.name!r}, arena closed>"
+        return (
+            f"<xmem.Pool {self.name!r}, {self.engine}, "
+            f"{self.c.n_pages} pages held>"
+        )
+
+    # What it is
+
+    @property
+    def closed(self):
+        """Whether the pool can no longer be used: its arena is closed."""
+        return self.arena is None or self.arena.c.base == NULL
+
+    @property
+    def id(self):
+        """Number of the pool in the arena, from 1; ``owner`` in the frame table."""
+        return self.number
+
+    @property
+    def engine(self):
+        """``"tlsf"`` or ``"firstfit"``."""
+        self.enter()
+        return "tlsf" if self.c.engine == ENGINE_TLSF else "firstfit"
+
+    @property
+    def grow_pages(self):
+        """Pages obtained at a time."""
+        self.enter()
+        return self.c.grow_pages
+
+    @property
+    def max_pages(self):
+        """Greatest number of pages held; 0 when only the arena limits it."""
+        self.enter()
+        return self.c.max_pages
+
+    @property
+    def join_regions(self):
+        """Whether regions that lie side by side are joined."""
+        self.enter()
+        return (self.c.flags & POOL_JOINS) != 0
+
+    # Arguments
+
+    cdef int enter(self) except -1:
+        """Begin a method: see `Arena.enter`."""
+        if self.arena is None:
+            raise BadArgument("the pool was never initialised")
+        return self.arena.enter()
+
+    cdef offset_t live(self, object offset, str verb) except 0:
+        """The payload that a caller names, proved live, or the error."""
+        cdef fit_t fit
+        cdef offset_t payload
+        self.enter()
+        try:
+            payload = word_of(offset, &fit)
+        except TypeError:
+            payload = offset_argument(offset)
+        if fit != FITS:
+            payload = offset_argument(offset)
+        if not pool_owns(&self.arena.c, self.c, payload):
+            self.refuse(payload, verb)
+        return payload
+
+    cdef int refuse(self, offset_t payload, str verb) except -1:
+        """Say why ``payload`` is no live block of this pool; always raises."""
+        cdef arena_t* arena = &self.arena.c
+        cdef uint64_t page = page_of(arena, payload)
+        cdef uint32_t head
+        cdef uint64_t word
+        cdef offset_t left
+        cdef str what = f"{verb}({payload:#x})"
+        if payload >= arena.n_bytes or page < arena.first_page:
+            raise NotABlock(f"{what}: outside the arena's page frames")
+        head = frames_head_of(arena, page)
+        word = arena.frames[head].word
+        if frame_state(word) == FRAME_FREE:
+            raise DoubleFree(
+                f"{what}: page {page} is free: freed already, or never allocated"
+            )
+        if frame_state(word) == FRAME_CONTROL:
+            raise NotABlock(f"{what}: inside a pool's control block")
+        if frame_owner(word) == 0:
+            raise MismatchedFree(
+                f"{what}: inside the page run at {page_offset(arena, head):#x}, "
+                "which Arena.page_alloc gave: free it with Arena.page_free"
+            )
+        if frame_owner(word) != self.number:
+            raise MismatchedFree(
+                f"{what}: memory of pool "
+                f"{self.arena._pool_name(frame_owner(word))!r}: use that pool"
+            )
+        if not is_region(word, self.number):
+            raise NotABlock(
+                f"{what}: inside the block of whole pages at "
+                f"{page_offset(arena, head):#x}"
+            )
+        if payload & 15:
+            raise NotABlock(
+                f"{what}: not a multiple of 16, which every block's offset is"
+            )
+        left = self.block_left_of(payload)
+        if left != 0:
+            raise NotABlock(f"{what}: inside the live block at {left:#x}")
+        raise DoubleFree(
+            f"{what}: no live block: freed already, or never allocated"
+        )
+
+    cdef offset_t block_left_of(self, offset_t payload) noexcept:
+        """Live block of this pool in which ``payload`` lies, or 0."""
+        cdef arena_t* arena = &self.arena.c
+        cdef uint64_t i = payload >> 10
+        cdef uint64_t least = page_offset(arena, arena.first_page) >> 10
+        cdef uint64_t word = arena.start_bits[i] & (
+            bit((payload >> 4) & 63) - 1
+        )
+        cdef offset_t left
+        while word == 0:
+            if i <= least:
+                return 0
+            i -= 1
+            word = arena.start_bits[i]
+        left = (i << 10) + (<uint64_t>find_last_set(word) << 4)
+        if not pool_owns(arena, self.c, left):
+            return 0
+        if payload - left >= pool_capacity(arena, self.c, left):
+            return 0
+        return left
+
+    cdef uint64_t alignment(self, object align) except 0:
+        """An alignment given by a caller."""
+        cdef uint64_t word = count_argument(align, "align", 1)
+        if not is_power_of_two(word) or word > self.arena.max_align:
+            raise BadArgument(
+                "align must be a power of two of at most "
+                f"{self.arena.max_align} bytes in this arena, not {align}"
+            )
+        return word
+
+    cdef object no_room(self, object n, str verb):
+        """The error for a request that the pool cannot serve."""
+        limit = f" of at most {self.c.max_pages}" if self.c.max_pages else ""
+        return OutOfMemory(
+            f"{verb}({n}): no room: the pool holds {self.c.n_pages} pages"
+            f"{limit}; the arena has {self.arena.c.super.frames.n_free_pages} "
+            f"free, the largest run of order {self.arena.largest_free_order}"
+        )
+
+    cdef offset_t allocate(self, object n, object align, str verb) except 0:
+        """Check a request and serve it."""
+        cdef fit_t fit
+        cdef uint64_t n_bytes
+        cdef uint64_t alignment = 16
+        cdef offset_t payload
+        self.enter()
+        try:
+            n_bytes = word_of(n, &fit)
+        except TypeError:
+            n_bytes = count_argument(n, "a size", 0)
+        if fit == NEGATIVE:
+            raise BadArgument(f"{verb}({n}): a size cannot be negative")
+        if align is not 16:
+            alignment = self.alignment(align)
+        payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
+        if payload == 0:
+            raise self.no_room(n, verb)
+        return payload
+
+    # Verbs
+
+    def xmalloc(self, n, /, align=16):
+        """Allocate ``n`` bytes; their contents are undefined.
+
+        Parameters
+        ----------
+        n : int
+            Bytes; 0 gives a block as well, which is to be freed.
+        align : int
+            Power of two, in bytes; at least 16 is always given. Above 2048
+            the TLSF engine takes whole pages.
+
+        Returns
+        -------
+        int
+            Offset of the payload in the arena.
+
+        Raises
+        ------
+        OutOfMemory
+            Pool or arena have no room.
+        BadArgument, BadArgumentType
+            A negative size, an alignment that is no power of two or greater
+            than `Arena.max_align`, or not integers.
+        """
+        return self.allocate(n, align, "xmalloc")
+
+    def xzalloc(self, n, /, align=16):
+        """Allocate ``n`` bytes of zeros; otherwise as `xmalloc`."""
+        cdef offset_t payload = self.allocate(n, align, "xzalloc")
+        memset(self.arena.c.base + payload, 0, <size_t>n)
+        return payload
+
+    def xrealloc(self, offset, n, /, align=16):
+        """Resize a block to ``n`` bytes, keeping its contents.
+
+        In place where there is room, else leftwards or moved. The alignment
+        asked for at birth is kept, or raised to ``align``.
+
+        Parameters
+        ----------
+        offset : int
+            A live block of this pool.
+        n : int
+            Bytes; 0 shrinks to the least block and frees nothing.
+        align : int
+            As in `xmalloc`.
+
+        Returns
+        -------
+        int
+            Offset of the payload now.
+
+        Raises
+        ------
+        OutOfMemory
+            No room; the block is as it was.
+        InvalidFree
+            ``offset`` is no live block of this pool.
+        BufferError
+            A view of the block is alive.
+        """
+        cdef offset_t payload = self.live(offset, "xrealloc")
+        cdef offset_t moved
+        cdef fit_t fit
+        cdef uint64_t n_bytes
+        cdef uint64_t alignment = 16
+        try:
+            n_bytes = word_of(n, &fit)
+        except TypeError:
+            n_bytes = count_argument(n, "a size", 0)
+        if fit == NEGATIVE:
+            raise BadArgument(f"xrealloc({n}): a size cannot be negative")
+        if align is not 16:
+            alignment = self.alignment(align)
+        self.arena.refuse_exported(payload)
+        moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
+        if moved == 0:
+            raise self.no_room(n, "xrealloc")
+        return moved
+
+    def xfree(self, offset, /):
+        """Give a block back.
+
+        Parameters
+        ----------
+        offset : int
+            As an allocation of this pool answered it.
+
+        Raises
+        ------
+        DoubleFree
+            The block was freed already, or never allocated.
+        MismatchedFree
+            The memory belongs to another pool, or to `Arena.page_alloc`.
+        NotABlock
+            No block starts there.
+        BufferError
+            A view of the block is alive.
+        """
+        cdef offset_t payload = self.live(offset, "xfree")
+        self.arena.refuse_exported(payload)
+        pool_free(&self.arena.c, self.c, payload)
+
+    def usable_size(self, offset, /):
+        """Bytes that may be used at a live block: at least those asked for.
+
+        Raises
+        ------
+        InvalidFree
+            As in `xfree`.
+        """
+        cdef offset_t payload = self.live(offset, "usable_size")
+        return pool_capacity(&self.arena.c, self.c, payload)
+
+    def view(self, offset, n_bytes=None, /):
+        """Memory of a live block.
+
+        While the view (or anything made from it) is alive, freeing or
+        resizing the block and closing the arena are refused.
+
+        Parameters
+        ----------
+        offset : int
+            A live block of this pool.
+        n_bytes : int, optional
+            At most its usable size, which is the default.
+
+        Returns
+        -------
+        memoryview
+            Writable bytes.
+        """
+        cdef offset_t payload = self.live(offset, "view")
+        cdef uint64_t room = pool_capacity(&self.arena.c, self.c, payload)
+        cdef uint64_t wanted = room
+        if n_bytes is not None:
+            wanted = count_argument(n_bytes, "n_bytes", 0)
+        if wanted > room:
+            raise BadArgument(f"the block has {room} usable bytes, not {n_bytes}")
+        return make_view(self.arena, payload, wanted)
+
+    # Pages
+
+    def reserve(self, n_pages, /):
+        """Obtain up to ``n_pages`` ahead of time, in the largest runs first.
+
+        For the TLSF engine only.
+
+        Returns
+        -------
+        int
+            Pages obtained: fewer where limit or arena end.
+        """
+        cdef uint64_t left
+        cdef uint64_t got = 0
+        cdef uint64_t largest
+        cdef uint32_t page
+        self.enter()
+        left = count_argument(n_pages, "n_pages", 0)
+        if self.c.engine != ENGINE_TLSF:
+            raise BadArgument("only the tlsf engine can reserve pages")
+        if self.c.max_pages and left > self.c.max_pages - self.c.n_pages:
+            left = self.c.max_pages - self.c.n_pages
+        while left and self.arena.c.super.frames.order_bitmap:
+            largest = bit(
+                find_last_set(self.arena.c.super.frames.order_bitmap)
+            )
+            page = frames_alloc(
+                &self.arena.c,
+                largest if largest < left else left,
+                FRAME_PENDING,
+                self.number,
+            )
+            largest = frame_pages(self.arena.c.frames[page].word)
+            region_add(&self.arena.c, self.c, page)
+            left -= largest
+            got += largest
+        return got
+
+    def shrink(self):
+        """Give every wholly free region back to the arena.
+
+        Time is linear in the pool's blocks.
+
+        Returns
+        -------
+        int
+            Pages given back.
+        """
+        cdef cursor_t cursor
+        cdef seen_t seen
+        cdef uint64_t given = 0
+        cdef uint32_t page
+        cdef uint64_t n_pages
+        cdef arena_t* arena = &self.arena.c
+        self.enter()
+        if self.c.engine != ENGINE_TLSF:
+            return 0
+        self.c.spare = 0
+        cursor_init(arena, &cursor)
+        while see_next(arena, self.c, &cursor, &seen):
+            if seen.used or seen.size < self.c.release_bytes:
+                continue
+            page = region_inside(arena, block_of(seen.offset), seen.size)
+            if page == 0:
+                continue
+            n_pages = frame_pages(arena.frames[page].word)
+            freelists_remove(
+                arena.base, &self.c.tlsf.bins, block_of(seen.offset)
+            )
+            region_cut(arena, self.c, page, block_of(seen.offset), seen.size)
+            given += n_pages
+            # What was right of the region starts a stretch of its own; the
+            # frames may have merged the free pages behind it with ours.
+            cursor.page = frames_head_of(arena, page + n_pages)
+            if cursor.page == 0:
+                break
+            cursor.block = 0
+            cursor.covered = 0
+        return given
+
+    # Looking at it
+
+    cdef int audit(self, census_t* census) except -1:
+        """Check frames and pool, without the GIL, and fill ``census``."""
+        cdef finding_t finding
+        cdef arena_t* arena
+        cdef bint sound
+        if self.arena is None:
+            raise BadArgument("the pool was never initialised")
+        arena = &self.arena.c
+        self.arena.begin_long()
+        try:
+            with nogil:
+                sound = (
+                    check_frames(arena, &finding)
+                    and check_control(arena, self.number, &finding)
+                    and check_pool(arena, self.c, census, &finding)
+                )
+        finally:
+            self.arena.end_long()
+        if not sound:
+            raise corruption(
+                finding.code, finding.offset, finding.found, finding.expected
+            )
+        return 0
+
+    def check(self):
+        """Verify every numbered invariant of the page frames and this pool.
+
+        Walks everything; the GIL is released.
+
+        Raises
+        ------
+        HeapCorruption
+            With the first invariant that does not hold.
+        """
+        cdef census_t census
+        self.audit(&census)
+
+    def stats(self):
+        """Figures of the pool, counted by walking it.
+
+        Returns
+        -------
+        PoolStats
+
+        Raises
+        ------
+        HeapCorruption
+            An invariant does not hold, so that figures would mean nothing.
+        """
+        cdef census_t census
+        cdef uint64_t live, used, header, overhead, largest
+        cdef uint64_t run_bytes
+        self.audit(&census)
+        run_bytes = self.c.run_pages << self.arena.c.page_shift
+        if self.c.engine == ENGINE_TLSF:
+            header = BLOCK_HEADER_BYTES
+            live = self.c.tlsf.n_used + self.c.n_runs
+            used = self.c.tlsf.used_bytes + run_bytes
+            overhead = header * (
+                self.c.tlsf.n_used + census.n_free + 2 * census.n_stretches
+            )
+        else:
+            header = 64
+            live = self.c.firstfit.n_used + self.c.n_runs
+            used = self.c.firstfit.used_bytes + run_bytes
+            overhead = header * (live + census.n_free)
+        largest = census.largest_free - header if census.largest_free else 0
+        return PoolStats(
+            live_blocks=live,
+            used_bytes=used,
+            free_bytes=census.free_bytes,
+            free_blocks=census.n_free,
+            largest_free_bytes=largest,
+            n_regions=self.c.n_regions,
+            n_pages=self.c.n_pages,
+            peak_pages=self.c.peak_pages,
+            region_pages=self.c.region_pages,
+            run_pages=self.c.run_pages,
+            control_pages=self.arena.c.directory[self.number - 1].control_pages,
+            overhead_bytes=overhead,
+            fragmentation=(
+                1.0 - census.largest_free / <double>census.free_bytes
+                if census.free_bytes
+                else 0.0
+            ),
+        )
+
+    def walk(self):
+        """Every block and page run of the pool in address order.
+
+        Returns
+        -------
+        numpy.ndarray
+            Structured: ``offset`` of the payload, ``size`` of the block in
+            bytes with its header, ``capacity`` of the payload in bytes,
+            ``used``, ``region`` (page where the region or run starts),
+            ``kind`` (0 a block, 1 whole pages).
+
+        Raises
+        ------
+        HeapCorruption
+            An invariant does not hold.
+        """
+        cdef census_t census
+        cdef cursor_t cursor
+        cdef seen_t seen
+        cdef row_t[::1] rows
+        cdef uint64_t i = 0
+        self.audit(&census)
+        found = np.zeros(
+            census.n_used + census.n_free + self.c.n_runs, dtype=BLOCK_DTYPE
+        )
+        if len(found) == 0:
+            return found
+        rows = found
+        cursor_init(&self.arena.c, &cursor)
+        while i < <uint64_t>len(found) and see_next(
+            &self.arena.c, self.c, &cursor, &seen
+        ):
+            rows[i].offset = seen.offset
+            rows[i].size = seen.size
+            rows[i].capacity = seen.capacity
+            rows[i].used = seen.used
+            rows[i].region = <uint32_t>seen.region
+            rows[i].kind = seen.is_run
+            i += 1
+        return found[:i]

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A bounded-time heap (TLSF) in a memory-mapped arena.
+
+An `Arena` is one page-aligned mapping, anonymous or in a file. A `Pool` is a
+heap in it. Offsets name memory and hold in every process that opens the arena.
+"""
+
+from xmem.arena import Arena
+from xmem.errors import (
+    ArenaClosed,
+    ArenaFormatError,
+    ArenaInUse,
+    BadArgument,
+    BadArgumentType,
+    DoubleFree,
+    HeapCorruption,
+    InvalidFree,
+    MismatchedFree,
+    NotABlock,
+    OutOfMemory,
+    SizeLimitError,
+    XmemError,
+)
+from xmem.pool import Pool
+from xmem.stats import PoolStats
+
+__all__ = [
+    "Arena",
+    "ArenaClosed",
+    "ArenaFormatError",
+    "ArenaInUse",
+    "BadArgument",
+    "BadArgumentType",
+    "DoubleFree",
+    "HeapCorruption",
+    "InvalidFree",
+    "MismatchedFree",
+    "NotABlock",
+    "OutOfMemory",
+    "Pool",
+    "PoolStats",
+    "SizeLimitError",
+    "XmemError",
+]
+
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The arena: one mapping, its superblock and its page frames."""
+
+from xmem.arena.arena import (
+    FRAME_CONTROL,
+    FRAME_DTYPE,
+    FRAME_FREE,
+    FRAME_JOINED,
+    FRAME_PENDING,
+    FRAME_REGION,
+    FRAME_RUN,
+    Arena,
+)
+
+__all__ = [
+    "FRAME_CONTROL",
+    "FRAME_DTYPE",
+    "FRAME_FREE",
+    "FRAME_JOINED",
+    "FRAME_PENDING",
+    "FRAME_REGION",
+    "FRAME_RUN",
+    "Arena",
+]

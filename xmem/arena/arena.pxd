@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The Arena object: one mapping and its life cycle."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.superblock cimport arena_t, entry_t
+from xmem.block cimport offset_t
+
+
+cdef class Arena:
+    cdef arena_t c                      # base is NULL when closed
+    cdef readonly object path
+    cdef int fd
+    cdef bint busy                      # a thread works in it without the GIL
+    cdef object gate                    # held by that thread
+    cdef Py_ssize_t n_exports
+    cdef dict exports                   # payload offset -> number of live views
+
+    cdef int enter(self) except -1
+    cdef int begin_long(self) except -1
+    cdef int end_long(self) except -1
+    cdef int format(self) except -1
+    cdef int reformat(self) except -1
+    cdef uint32_t seal(self) except? 0
+    cdef entry_t* find_entry(self, bytes name) noexcept
+    cdef int refuse_exported(self, offset_t payload) except -1
+    cdef object _take(self, uint64_t n_pages, str asked)
+    cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0
+
+
+cdef class View:
+    cdef Arena arena
+    cdef offset_t offset
+    cdef Py_ssize_t n_bytes
+
+
+cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0
+cdef uint64_t offset_argument(object value) except? 0
+cdef object make_view(Arena arena, offset_t offset, uint64_t n_bytes)
+cdef object corruption(unsigned code, uint64_t offset, uint64_t found,
+                       uint64_t expected)

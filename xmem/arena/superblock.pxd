@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The first bytes of an arena, and where a process finds its tables.
+
+The arena starts with its tables, packed, then come the page frames::
+
+    0      1024        + 64 x max_pools   + 16 x pages   + 1 bit a grain
+    | super | pool       | frame          | start        | pad | page frames |
+    | block | directory  | table          | bitmap       |     |             |
+
+``superblock_t`` lies at offset 0 in its own bytes: a fixed part, written once
+and covered by ``fixed_crc``, and a changing part. ``page_crc`` covers the
+superblock and the directory whenever the state is CLEAN.
+
+S1  magic, version, byte order, page size and table offsets are those that
+    ``superblock_layout`` gives for the arena's bytes and max_pools
+S2  fixed_crc, and in a clean arena page_crc, match
+S3  the state word is one of ARENA_*
+
+``arena_t`` is process-local: where this process mapped the arena, and the
+addresses that follow. It is never stored in the arena.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from xmem.bits cimport align_up
+from xmem.block cimport BLOCK_GRAIN, offset_t
+
+cdef enum:
+    ARENA_VERSION = 1
+    ARENA_BYTE_ORDER = 0x01020304
+    ARENA_MIN_PAGE_BYTES = 4096
+    ARENA_MAX_PAGE_BYTES = 1 << 21
+    ARENA_MAX_LOG2 = 44             # bytes of an arena
+    ARENA_MAX_POOLS = 32767         # tags of 15 bits
+    ARENA_DEFAULT_POOLS = 48        # fills the first 4096 bytes
+
+    # States; no two differ in one bit only.
+    ARENA_INITIALISING = 0x11E0
+    ARENA_READY = 0x22D3            # in use by a process, or left by a dead one
+    ARENA_CLEAN = 0x443C
+
+    FRAMES_N_ORDERS = 33
+    SUPERBLOCK_BYTES = 1024
+    SUPERBLOCK_FIXED_BYTES = 112    # covered by fixed_crc
+    ENTRY_NAME_BYTES = 40
+
+    ENTRY_EMPTY = 0
+    ENTRY_INITIALISING = 1
+    ENTRY_READY = 2
+
+
+cdef struct frames_t:
+    uint64_t order_bitmap           # bit k: the list of order k is not empty
+    uint64_t n_free_pages
+    uint32_t heads[FRAMES_N_ORDERS]  # first page of each list, 0 = none
+    uint32_t padding
+
+
+cdef struct superblock_t:
+    # Fixed part
+    uint8_t magic[8]
+    uint32_t version
+    uint32_t byte_order
+    uint64_t n_bytes
+    uint32_t page_bytes
+    uint32_t n_pages
+    uint32_t first_page             # first page frame behind the tables
+    uint32_t max_pools
+    uint64_t directory              # offsets of the tables
+    uint64_t frame_table
+    uint64_t start_bitmap
+    uint64_t secret                 # random, this arena's own
+    uint64_t reserved[5]
+    uint32_t fixed_crc
+    uint32_t padding
+    # Changing part
+    uint64_t state
+    uint64_t root                   # the user's, 0 = none
+    uint32_t page_crc
+    uint32_t n_pools
+    uint64_t lock_room[8]           # for processes that share the arena
+    frames_t frames
+
+
+cdef struct entry_t:                # of the pool directory, 64 bytes
+    uint8_t name[ENTRY_NAME_BYTES]  # UTF-8, padded with zeros
+    uint64_t control                # offset of the pool's control block
+    uint32_t control_pages
+    uint32_t engine
+    uint64_t state
+
+
+cdef struct frame_t:                # of the frame table, 16 bytes
+    uint64_t word                   # see frames.pxd
+    uint32_t next                   # free run: next page of its list;
+                                    # pool's run: log2 of the alignment asked for
+    uint32_t prev                   # free run: previous page of its list
+
+
+cdef struct arena_t:
+    char* base
+    superblock_t* super
+    entry_t* directory
+    frame_t* frames
+    uint64_t* start_bits
+    uint64_t n_bytes
+    uint64_t page_bytes
+    uint32_t page_shift
+    uint32_t n_pages
+    uint32_t first_page
+
+
+cdef inline void superblock_layout(
+    superblock_t* out, uint64_t n_bytes, uint64_t page_bytes, uint64_t max_pools
+) noexcept nogil:
+    """Fill the geometry of an arena of ``n_bytes``, a multiple of its page."""
+    cdef uint64_t n_pages = n_bytes // page_bytes
+    cdef uint64_t end
+    out.n_bytes = n_bytes
+    out.page_bytes = <uint32_t>page_bytes
+    out.n_pages = <uint32_t>n_pages
+    out.max_pools = <uint32_t>max_pools
+    out.directory = SUPERBLOCK_BYTES
+    out.frame_table = out.directory + max_pools * sizeof(entry_t)
+    out.start_bitmap = out.frame_table + n_pages * sizeof(frame_t)
+    end = out.start_bitmap + align_up(n_bytes // (8 * BLOCK_GRAIN), 8)
+    out.first_page = <uint32_t>((end + page_bytes - 1) // page_bytes)
+
+
+cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
+    """Fill ``arena`` for a valid superblock mapped at ``base``."""
+    cdef superblock_t* super = <superblock_t*>base
+    arena.base = base
+    arena.super = super
+    arena.directory = <entry_t*>(base + super.directory)
+    arena.frames = <frame_t*>(base + super.frame_table)
+    arena.start_bits = <uint64_t*>(base + super.start_bitmap)
+    arena.n_bytes = super.n_bytes
+    arena.page_bytes = super.page_bytes
+    arena.page_shift = 0
+    while (<uint64_t>1 << arena.page_shift) < arena.page_bytes:
+        arena.page_shift += 1
+    arena.n_pages = super.n_pages
+    arena.first_page = super.first_page
+
+
+cdef inline offset_t page_offset(arena_t* arena, uint64_t page) noexcept nogil:
+    """Offset of a page."""
+    return page << arena.page_shift
+
+
+cdef inline uint64_t page_of(arena_t* arena, offset_t offset) noexcept nogil:
+    """Page in which ``offset`` lies."""
+    return offset >> arena.page_shift

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Virtual memory: the only system calls of xmem, all in arena/vm.pyx."""
+
+from libc.stdint cimport uint64_t
+
+
+cdef uint64_t vm_page_bytes() noexcept nogil
+cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil
+cdef int vm_unmap(char* base, uint64_t n_bytes) noexcept nogil
+cdef int vm_sync(char* base, uint64_t n_bytes) noexcept nogil
+cdef int vm_discard(char* base, uint64_t n_bytes, bint is_file) noexcept nogil

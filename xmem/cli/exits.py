@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Exit statuses of `xmem`, each with the error that leads to it.
+
+====== ==================================================================
+0      all went well
+1      a replay could not run, a request failed, or verification failed
+2      usage: a wrong option, a missing file, a file that is no trace
+130    interrupted (Ctrl-C)
+====== ==================================================================
+
+A failed request counts as a failure because the figures of a replay that
+skipped work cannot be compared with those of one that did all of it; the table
+and the files are written all the same.
+"""
+
+import click
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+class ReplayFailed(click.ClickException):
+    """A replay could not run, left requests unserved or failed verification."""
+
+    exit_code = FAILED
+
+
+class Interrupted(click.ClickException):
+    """The user pressed Ctrl-C."""
+
+    exit_code = INTERRUPTED
+
+    def show(self, file: object = None) -> None:
+        """Print the message on standard error, on a line of its own."""
+        click.echo(f"\nInterrupted: {self.format_message()}", err=True)

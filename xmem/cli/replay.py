@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`xmem replay`: traces of one's own, on either engine or both."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from xmem.cli.exits import Interrupted, ReplayFailed
+from xmem.cli.progress import ReplayProgress
+from xmem.cli.runs import (
+    DEFAULT_REPEATS,
+    ENGINES,
+    Run,
+    Settings,
+    Trace,
+    load_traces,
+    run_all,
+)
+from xmem.cli.size import parse_size
+from xmem.cli.table import notes, print_table
+
+TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+OUTPUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def check_writable(
+    ctx: click.Context, param: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a file that cannot be written before the long work, not after."""
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise click.BadParameter(f"{path.parent} is no folder to write to.", ctx, param)
+    return path
+
+
+@click.command()
+@click.argument("traces", metavar="TRACE...", nargs=-1, required=True, type=TRACE_FILE)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(ENGINES),
+    default=ENGINES,
+    show_default="both",
+    help="Engine to replay on; may be given twice.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=DEFAULT_REPEATS,
+    show_default=True,
+    help="Replay this often; each call counts with its least cycles.",
+)
+@click.option(
+    "--arena-bytes",
+    type=parse_size,
+    metavar="SIZE",
+    help="Size of the arena, such as 64M or 1G; by default enough for the trace.",
+)
+@click.option(
+    "--grow-pages",
+    type=click.IntRange(min=1),
+    default=Settings.grow_pages,
+    show_default=True,
+    help="Pages that TLSF's pool grows by.",
+)
+@click.option(
+    "--max-ops",
+    type=click.IntRange(min=1),
+    help="Replay only this many operations of each trace.",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Verify the contents of every block, and all invariants at the end.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=OUTPUT_FILE,
+    callback=check_writable,
+    help="Write a list of records, one per trace and engine.",
+)
+@click.option(
+    "--plot",
+    "plot_file",
+    metavar="FILE",
+    type=OUTPUT_FILE,
+    callback=check_writable,
+    help="Draw how the cycles are distributed, as PNG.",
+)
+def replay(
+    traces: Sequence[Path],
+    engines: Sequence[str],
+    repeats: int,
+    arena_bytes: int | None,
+    grow_pages: int,
+    max_ops: int | None,
+    verify: bool,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Replay traces and print one table.
+
+    Exit status: 0 all well; 1 a request failed, a replay could not run or
+    verification failed; 2 usage; 130 interrupted.
+    """
+    settings = Settings(repeats, arena_bytes, verify, grow_pages)
+    runs = replay_and_print(
+        load_traces(traces, max_ops), list(dict.fromkeys(engines)), settings
+    )
+    if json_file is not None:
+        write_json(runs, json_file)
+    if plot_file is not None:
+        from xmem.cli.plot import draw_distributions  # matplotlib is slow to import
+
+        draw_distributions(runs, plot_file)
+        click.echo(f"Plot: {plot_file}")
+    refuse_failures(runs)
+
+
+def replay_and_print(
+    traces: Sequence[Trace], engines: Sequence[str], settings: Settings
+) -> list[Run]:
+    """Replay with progress, then print the table and what it means.
+
+    What was finished is printed even if the rest fails or is interrupted.
+
+    Raises
+    ------
+    Interrupted
+        The user pressed Ctrl-C.
+    """
+    runs: list[Run] = []
+    n_replays = len(traces) * len(engines)
+    try:
+        with ReplayProgress(n_replays) as progress:
+            for run in run_all(traces, engines, settings, progress):
+                runs.append(run)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{len(runs)} of {n_replays} replays were finished; no file was written."
+        ) from None
+    finally:
+        if runs:
+            print_runs(runs, settings)
+    return runs
+
+
+def print_runs(runs: Sequence[Run], settings: Settings) -> None:
+    """Print the table; it claims to be verified only if all of it is."""
+    verified = settings.verify and not any(run.result.content_errors for run in runs)
+    print_table(runs, notes(runs, settings.repeats, verified))
+
+
+def write_json(runs: Sequence[Run], path: Path) -> None:
+    """Write one record per run."""
+    records = [run.result.record(run.trace.name) for run in runs]
+    path.write_text(json.dumps(records, indent=2) + "\n")
+
+
+def refuse_failures(runs: Sequence[Run]) -> None:
+    """End with status 1 if any replay failed in part, saying which."""
+    failures = [sentence for run in runs for sentence in run.failures()]
+    if failures:
+        raise ReplayFailed("\n       ".join(failures))

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Traces times engines: one replay each.
+
+Knows how to name and cut traces and how to start a replay; what is shown of it
+is the business of `table`, `plot` and `progress`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from xmem.cli.exits import ReplayFailed
+from xmem.cli.progress import ReplayProgress, Report
+from xmem.errors import BadArgument, XmemError
+from xmem.replay import ReplayResult, load
+from xmem.replay import replay as replay_ops
+
+ENGINES = ("tlsf", "firstfit")
+DEFAULT_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace and the name it goes by."""
+
+    name: str
+    ops: npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all replays of one command have in common."""
+
+    repeats: int = DEFAULT_REPEATS
+    arena_bytes: int | None = None
+    verify: bool = False
+    grow_pages: int = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """One replay: a trace on an engine, and what came of it."""
+
+    trace: Trace
+    result: ReplayResult
+
+    def failures(self) -> list[str]:
+        """Say what went wrong, one sentence each; empty when nothing did."""
+        where = f"{self.trace.name} on {self.result.engine}"
+        said = []
+        if self.result.failed:
+            said.append(f"{where}: {self.result.failed:,} requests failed.")
+        if self.result.content_errors:
+            said.append(
+                f"{where}: {self.result.content_errors:,} blocks lost their contents."
+            )
+        return said
+
+
+def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace]:
+    """Load traces, named after their files.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files in the trace format.
+    max_ops : int, optional
+        Keep at most this many operations of each.
+
+    Returns
+    -------
+    list of Trace
+        In the order of `paths`.
+
+    Raises
+    ------
+    click.BadParameter
+        A file is no trace, or an empty one.
+    """
+    return [
+        Trace(name, load_ops(path)[:max_ops])
+        for name, path in zip(trace_names(paths), paths, strict=True)
+    ]
+
+
+def trace_names(paths: Sequence[Path]) -> list[str]:
+    """Name each file by its stem, or by its path where stems collide."""
+    stems = [path.stem for path in paths]
+    return [
+        stem if stems.count(stem) == 1 else str(path)
+        for stem, path in zip(stems, paths, strict=True)
+    ]
+
+
+def load_ops(path: Path) -> npt.NDArray[np.void]:
+    """Load one file; a usage error says why it is no trace."""
+    try:
+        ops = load(path)
+    except (XmemError, OSError) as error:
+        raise click.BadParameter(str(error), param_hint="'TRACE'") from error
+    if len(ops) == 0:
+        raise click.BadParameter(f"{path}: an empty trace", param_hint="'TRACE'")
+    return ops
+
+
+def run_all(
+    traces: Sequence[Trace],
+    engines: Sequence[str],
+    settings: Settings,
+    progress: ReplayProgress,
+) -> Iterator[Run]:
+    """Replay each trace on each engine, one after the other.
+
+    Parameters
+    ----------
+    traces : sequence of Trace
+        What to replay.
+    engines : sequence of str
+        On which engines.
+    settings : Settings
+        How.
+    progress : ReplayProgress
+        Told how far it is.
+
+    Yields
+    ------
+    Run
+        Each as soon as it is finished, so that an interruption loses one only.
+    """
+    for trace in traces:
+        for engine in engines:
+            with progress.replay(f"{trace.name} on {engine}") as report:
+                result = run_one(trace, engine, settings, report)
+            yield Run(trace, result)
+
+
+def run_one(
+    trace: Trace,
+    engine: str,
+    settings: Settings,
+    report: Report | None = None,
+) -> ReplayResult:
+    """Replay one trace on one engine.
+
+    Raises
+    ------
+    click.UsageError
+        The settings make no sense for the library.
+    ReplayFailed
+        The replay could not run, or the heap was found corrupt.
+    """
+    try:
+        return replay_ops(
+            trace.ops,
+            engine=engine,
+            repeats=settings.repeats,
+            arena_bytes=settings.arena_bytes,
+            verify=settings.verify,
+            grow_pages=settings.grow_pages,
+            progress=report,
+        )
+    except BadArgument as error:
+        raise click.UsageError(f"{trace.name} on {engine}: {error}") from error
+    except (XmemError, OSError) as error:
+        raise ReplayFailed(
+            f"{trace.name} on {engine}: {type(error).__name__}: {error}"
+        ) from error

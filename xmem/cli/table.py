@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one table, and the lines under it that say what its figures mean."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from xmem.cli.runs import Run
+from xmem.replay import ReplayResult
+
+#: Columns of one verb: heading, key in `ReplayResult.summary`.
+QUANTILES = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("worst", "worst"))
+VERBS = ("xmalloc", "xfree")
+NOTHING = "-"
+
+
+def make_table(runs: Sequence[Run]) -> Table:
+    """Build the table: one row per trace and engine.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        In the order of the rows; those of one trace stand together.
+
+    Returns
+    -------
+    rich.table.Table
+        Two heading lines: of the cycles, verb above quantile.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\ntrace", no_wrap=True)
+    table.add_column("\nengine", no_wrap=True)
+    for heading in headings():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for i, run in enumerate(runs):
+        last_of_trace = i + 1 < len(runs) and runs[i + 1].trace is not run.trace
+        table.add_row(*row(run), end_section=last_of_trace)
+    return table
+
+
+def headings() -> list[str]:
+    """Return the headings of the columns that hold figures."""
+    cycles = [
+        f"{verb if i == 0 else ''}\n{heading}"
+        for verb in VERBS
+        for i, (heading, _) in enumerate(QUANTILES)
+    ]
+    return [
+        "ns per\noperation",
+        *cycles,
+        "peak pages /\nlive bytes",
+        "failed\nrequests",
+    ]
+
+
+def row(run: Run) -> list[str]:
+    """Return the cells of one replay."""
+    result = run.result
+    return [
+        run.trace.name,
+        result.engine,
+        f"{result.ns_per_op:,.1f}",
+        *(cell for verb in VERBS for cell in cycles(result, verb)),
+        ratio(result.peak_page_bytes, result.peak_live_bytes),
+        f"{result.failed:,}",
+    ]
+
+
+def cycles(result: ReplayResult, verb: str) -> list[str]:
+    """Return the cells of one verb; a trace may hold no call of it at all."""
+    if not result.of_kind(verb).any():
+        return [NOTHING] * len(QUANTILES)
+    summary = result.summary(verb)
+    return [f"{summary[key]:,}" for _, key in QUANTILES]
+
+
+def ratio(pages: int, live: int) -> str:
+    """Write peak page bytes over peak live bytes."""
+    return f"{pages / live:.2f}" if live else NOTHING
+
+
+def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
+    """Say what the figures mean.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        What the table shows.
+    repeats : int
+        How often each trace was replayed.
+    verified : bool
+        Whether contents and invariants were checked, and found right.
+
+    Returns
+    -------
+    list of str
+        Lines to stand under the table.
+    """
+    said = [
+        f"xmalloc, xfree: cycles of the time-stamp counter ({clock(runs)}) per call,"
+        f" the least of {repeats} repeats;",
+        "worst: the maximum over all calls. Peak pages / live bytes: pages held at the"
+        " peak over bytes asked for at the peak.",
+    ]
+    if verified:
+        said.append(
+            "Verified: the contents of every block at each realloc, each free and the"
+            " end; check() was clean."
+        )
+    return said
+
+
+def clock(runs: Sequence[Run]) -> str:
+    """Write the frequency of the cycles."""
+    return f"{runs[0].result.tsc_hz / 1e9:.2f} GHz"
+
+
+def print_table(runs: Sequence[Run], below: Sequence[str]) -> None:
+    """Print the table on standard output, never truncated, and lines below it.
+
+    A terminal too narrow for it wraps its lines; a pipe gets all of each.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        At least one.
+    below : sequence of str
+        Such as `notes` gives.
+    """
+    table = make_table(runs)
+    console = Console()
+    wide = console.options.update(width=10_000)
+    needed = Measurement.get(console, wide, table).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
+    for line in below:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A pool's control block: what the arena keeps of a pool beside its blocks.
+
+It lies at the start of a run of pages in state FRAME_CONTROL and is found
+through the pool directory. Behind it, for TLSF, lie the bins::
+
+    | pool_t: identity, limits, counters | tlsf_t or firstfit_t | bins ... |
+
+Its words are offsets and counts: nothing in it belongs to one process.
+
+C1  n_pages = region_pages + run_pages <= max_pages (if not 0), <= peak_pages
+C2  region_pages and n_regions agree with the frame table, run_pages and
+    n_runs too
+C3  the engine's used_bytes and n_used agree with a walk of its blocks
+C4  directory entry, frame table and control block agree on the pool
+C5  the empty region kept in hand, if any, is a region of the pool
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.superblock cimport arena_t, entry_t
+from xmem.bits cimport align_up
+from xmem.block cimport BLOCK_TAG_SHIFT, offset_t
+from xmem.firstfit cimport firstfit_init, firstfit_t
+from xmem.mapping cimport mapping_n_bins
+from xmem.tlsf cimport tlsf_init, tlsf_t
+
+cdef enum:
+    ENGINE_TLSF = 1
+    ENGINE_FIRSTFIT = 2
+
+    POOL_JOINS = 1          # adjacent regions become one
+    POOL_MAGIC = 0x4C4F4F50
+
+
+cdef struct pool_t:
+    uint32_t magic
+    uint32_t number             # 1 ..., owner in the frame table, tag of blocks
+    uint32_t engine
+    uint32_t flags
+    uint64_t max_request        # payload bytes that no request may exceed
+    uint64_t release_bytes      # least free block that may hold a whole region
+    offset_t spare              # TLSF without joins: the empty region in hand
+    uint64_t grow_pages
+    uint64_t max_pages          # 0 = no limit but the arena
+    uint64_t n_pages            # held: regions and runs
+    uint64_t peak_pages
+    uint64_t region_pages
+    uint64_t run_pages
+    uint64_t n_regions          # as obtained from the frames, joined or not
+    uint64_t n_runs
+    uint64_t lock_room[8]
+    uint64_t padding
+    tlsf_t tlsf
+    firstfit_t firstfit
+
+
+cdef inline offset_t control_bins() noexcept nogil:
+    """Distance from the control block to its bins: a cache line's multiple."""
+    return align_up(sizeof(pool_t), 64)
+
+
+cdef inline uint64_t control_n_bins(arena_t* arena) noexcept nogil:
+    """Bins for every block that this arena can hold."""
+    return mapping_n_bins(arena.n_bytes)
+
+
+cdef inline uint64_t control_bytes(
+    arena_t* arena, unsigned engine
+) noexcept nogil:
+    """Size of a control block."""
+    if engine == ENGINE_TLSF:
+        return control_bins() + 8 * control_n_bins(arena)
+    return sizeof(pool_t)
+
+
+cdef inline void control_init(
+    arena_t* arena,
+    offset_t control,
+    unsigned number,
+    unsigned engine,
+    unsigned flags,
+    uint64_t grow_pages,
+    uint64_t max_pages,
+) noexcept nogil:
+    """Write the control block of a pool that holds no page."""
+    cdef pool_t* pool = <pool_t*>(arena.base + control)
+    cdef uint64_t tag = <uint64_t>number << BLOCK_TAG_SHIFT
+    pool.magic = POOL_MAGIC
+    pool.number = number
+    pool.engine = engine
+    pool.flags = flags
+    # Slack for headers and alignment: what passes cannot overflow, and its
+    # bin exists. What does not pass could never be served.
+    pool.max_request = arena.n_bytes - arena.page_bytes
+    pool.release_bytes = ~<uint64_t>0
+    pool.spare = 0
+    pool.grow_pages = grow_pages
+    pool.max_pages = max_pages
+    pool.n_pages = 0
+    pool.peak_pages = 0
+    pool.region_pages = 0
+    pool.run_pages = 0
+    pool.n_regions = 0
+    pool.n_runs = 0
+    if engine == ENGINE_TLSF:
+        tlsf_init(
+            arena.base,
+            &pool.tlsf,
+            control + control_bins(),
+            control_n_bins(arena),
+            tag,
+        )
+        firstfit_init(&pool.firstfit, tag, arena.page_bytes)
+    else:
+        firstfit_init(&pool.firstfit, tag, arena.page_bytes)
+        pool.tlsf.tag = tag
+        pool.tlsf.used_bytes = 0
+        pool.tlsf.n_used = 0
+
+
+cdef inline pool_t* control_of(arena_t* arena, entry_t* entry) noexcept nogil:
+    """Control block that a directory entry names."""
+    return <pool_t*>(arena.base + entry.control)

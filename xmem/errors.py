@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The exceptions of xmem.
+
+Each derives from ``XmemError`` and from the built-in exception that a caller
+who knows nothing of xmem would expect.
+"""
+
+__all__ = [
+    "ArenaClosed",
+    "ArenaFormatError",
+    "ArenaInUse",
+    "BadArgument",
+    "BadArgumentType",
+    "DoubleFree",
+    "HeapCorruption",
+    "InvalidFree",
+    "MismatchedFree",
+    "NotABlock",
+    "OutOfMemory",
+    "SizeLimitError",
+    "XmemError",
+]
+
+
+class XmemError(Exception):
+    """Base of all exceptions that xmem raises on its own account."""
+
+
+class BadArgument(XmemError, ValueError):
+    """An argument has the right type and a value that cannot be meant."""
+
+
+class BadArgumentType(XmemError, TypeError):
+    """An argument is of the wrong type."""
+
+
+class OutOfMemory(XmemError, MemoryError):
+    """The arena, or the limit of a pool, has no room for the request."""
+
+
+class SizeLimitError(XmemError, ValueError):
+    """A request is larger than this interface ever serves."""
+
+
+class InvalidFree(XmemError, ValueError):
+    """An offset is not what the routine takes; nothing was changed."""
+
+
+class DoubleFree(InvalidFree):
+    """The memory at the offset is free: freed already, or never allocated."""
+
+
+class MismatchedFree(InvalidFree):
+    """The memory belongs to another routine or another pool."""
+
+
+class NotABlock(InvalidFree):
+    """No block and no page run starts at the offset."""
+
+
+class ArenaFormatError(XmemError, ValueError):
+    """A file is not an arena, is damaged, or has another format version."""
+
+
+class ArenaInUse(XmemError, OSError):
+    """The arena's file is open in another place."""
+
+
+class ArenaClosed(XmemError, ValueError):
+    """The arena has been closed."""
+
+
+class HeapCorruption(XmemError, RuntimeError):
+    """A numbered invariant does not hold.
+
+    Parameters
+    ----------
+    invariant : str
+        Its number in the documentation of the format, such as ``"B5"``.
+    offset : int
+        Where in the arena, in bytes from its base.
+    detail : str
+        What was found.
+    """
+
+    def __init__(self, invariant: str, offset: int, detail: str) -> None:
+        super().__init__(f"{invariant} at offset {offset:#x}: {detail}")
+        self.invariant = invariant
+        self.offset = offset
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
+        """Pickle by the three parts."""
+        return type(self), (self.invariant, self.offset, self.detail)

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a pool gets pages from the frames and gives them back.
+
+Here, and only here, blocks meet page frames: engines know no pages, frames
+know no blocks. Every function does one allocation or one release of frames
+and a bounded number of list operations.
+
+A *region* is what the frames handed over at once. A pool that joins makes one
+stretch of blocks out of regions that lie side by side, and can cut a region
+out again when it is wholly free. At most one empty region is kept in hand
+(with joins: one is returned only while another free block as large as a
+region remains), so that a pool at the edge of a region does not thrash.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.frames cimport (
+    FRAME_JOINED,
+    FRAME_PENDING,
+    FRAME_REGION,
+    FRAME_RUN,
+    frame_pack,
+    frame_pages,
+    frame_state,
+    frames_alloc,
+    frames_free,
+    frames_head_of,
+    frames_shrink,
+    is_region,
+)
+from xmem.arena.superblock cimport arena_t, page_of, page_offset
+from xmem.bits cimport find_first_set
+from xmem.block cimport (
+    BLOCK_FREE,
+    BLOCK_PREV_FREE,
+    REGION_HEAD_BYTES,
+    REGION_TAIL_BYTES,
+    block_prev_free,
+    block_size,
+    block_tag_end,
+    block_word,
+    block_write,
+    offset_t,
+    word_size,
+)
+from xmem.checks cimport store_barrier
+from xmem.control cimport POOL_JOINS, pool_t
+from xmem.firstfit cimport firstfit_take
+from xmem.freelists cimport freelists_insert, freelists_remove
+from xmem.tlsf cimport (
+    can_detach,
+    region_bytes_for,
+    tlsf_add_region,
+    tlsf_add_region_before,
+    tlsf_detach,
+    tlsf_find,
+)
+
+
+cdef inline uint64_t pages_for(arena_t* arena, uint64_t n_bytes) noexcept nogil:
+    """Pages that hold ``n_bytes``."""
+    return (n_bytes + arena.page_bytes - 1) >> arena.page_shift
+
+
+cdef inline bint may_hold(pool_t* pool, uint64_t n_pages) noexcept nogil:
+    """Whether the pool's limit admits ``n_pages`` more."""
+    return pool.max_pages == 0 or n_pages <= pool.max_pages - pool.n_pages
+
+
+cdef inline void count_pages(pool_t* pool, uint64_t n_pages) noexcept nogil:
+    """Account for pages that the pool has obtained."""
+    pool.n_pages += n_pages
+    if pool.n_pages > pool.peak_pages:
+        pool.peak_pages = pool.n_pages
+
+
+# Page runs: blocks of whole pages --------------------------------------------
+
+cdef inline uint32_t run_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment
+) noexcept nogil:
+    """First page of a run that the pool hands out whole, or 0.
+
+    ``alignment`` (bytes) is only recorded: a run is aligned to the power of
+    two that holds it.
+    """
+    cdef uint32_t page
+    if not may_hold(pool, n_pages):
+        return 0
+    page = frames_alloc(arena, n_pages, FRAME_RUN, pool.number)
+    if page != 0:
+        count_pages(pool, n_pages)
+        pool.run_pages += n_pages
+        pool.n_runs += 1
+        arena.frames[page].next = find_first_set(alignment)
+    return page
+
+
+cdef inline void run_free(
+    arena_t* arena, pool_t* pool, uint32_t page
+) noexcept nogil:
+    """Give back a run of ``run_alloc``."""
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    frames_free(arena, page)
+    pool.n_pages -= n_pages
+    pool.run_pages -= n_pages
+    pool.n_runs -= 1
+
+
+cdef inline void run_shrink(
+    arena_t* arena, pool_t* pool, uint32_t page, uint64_t n_pages
+) noexcept nogil:
+    """Give back what lies behind the first ``n_pages`` of a pool's run."""
+    cdef uint64_t given = frame_pages(arena.frames[page].word) - n_pages
+    frames_shrink(arena, page, n_pages)
+    pool.n_pages -= given
+    pool.run_pages -= given
+
+
+# TLSF regions ----------------------------------------------------------------
+
+cdef inline void region_record(
+    arena_t* arena, pool_t* pool, uint32_t page, unsigned state
+) noexcept nogil:
+    """Record pages of the pool as a region: FRAME_REGION or FRAME_JOINED."""
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    store_barrier()
+    arena.frames[page].word = frame_pack(state, 0, pool.number, n_pages)
+
+
+cdef inline bint region_follows(
+    arena_t* arena, pool_t* pool, uint64_t page
+) noexcept nogil:
+    """Whether ``page`` is the first of a region of this pool."""
+    return page < arena.n_pages and is_region(
+        arena.frames[page].word, pool.number
+    )
+
+
+cdef inline void region_join_left(
+    arena_t* arena, pool_t* pool, uint32_t page
+) noexcept nogil:
+    """Join a fresh region to the one on its left, if that ends in free bytes.
+
+    The left's last block takes in sentinel, head word and the new block: one
+    store of its header.
+    """
+    cdef char* base = arena.base
+    cdef offset_t start = page_offset(arena, page)
+    cdef offset_t sentinel = start - REGION_TAIL_BYTES
+    cdef offset_t block = start + REGION_HEAD_BYTES
+    cdef uint32_t left_page = frames_head_of(arena, <uint64_t>page - 1)
+    cdef offset_t left
+    cdef uint64_t size
+    if left_page == 0 or not region_follows(arena, pool, left_page):
+        return
+    if not block_word(base, sentinel) & BLOCK_PREV_FREE:
+        return
+    left = block_prev_free(base, sentinel)
+    size = block + block_size(base, block) - left
+    freelists_remove(base, &pool.tlsf.bins, left)
+    freelists_remove(base, &pool.tlsf.bins, block)
+    region_record(arena, pool, page, FRAME_JOINED)
+    store_barrier()
+    block_write(base, left, size, pool.tlsf.tag | BLOCK_FREE)
+    block_tag_end(base, left, size)
+    freelists_insert(base, &pool.tlsf.bins, left, size)
+
+
+cdef inline void region_add(
+    arena_t* arena, pool_t* pool, uint32_t page
+) noexcept nogil:
+    """Format a pending run as a region, joined to its neighbours if asked."""
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    cdef offset_t start = page_offset(arena, page)
+    cdef offset_t end = page_offset(arena, page + n_pages)
+    cdef uint64_t whole = end - start - REGION_HEAD_BYTES - REGION_TAIL_BYTES
+    if pool.flags & POOL_JOINS and region_follows(arena, pool, page + n_pages):
+        tlsf_add_region_before(arena.base, &pool.tlsf, start, end)
+        region_record(arena, pool, page, FRAME_REGION)
+        region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_JOINED)
+    else:
+        tlsf_add_region(arena.base, &pool.tlsf, start, end)
+        region_record(arena, pool, page, FRAME_REGION)
+    if pool.flags & POOL_JOINS:
+        region_join_left(arena, pool, page)
+    count_pages(pool, n_pages)
+    pool.region_pages += n_pages
+    pool.n_regions += 1
+    if whole < pool.release_bytes:
+        pool.release_bytes = whole
+
+
+cdef inline bint region_grow(
+    arena_t* arena, pool_t* pool, uint64_t need
+) noexcept nogil:
+    """Add a region in which a block of ``need`` bytes fits; False if none.
+
+    Of ``grow_pages`` pages, or as many as the block needs, or as few as the
+    limit and the frames leave.
+    """
+    cdef uint64_t least = pages_for(arena, region_bytes_for(need))
+    cdef uint64_t n_pages = least if least > pool.grow_pages else pool.grow_pages
+    cdef uint32_t page = 0
+    if not may_hold(pool, least):
+        return False
+    if not may_hold(pool, n_pages):
+        n_pages = pool.max_pages - pool.n_pages
+    page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
+    if page == 0 and n_pages > least:
+        page = frames_alloc(arena, least, FRAME_PENDING, pool.number)
+    if page == 0:
+        return False
+    region_add(arena, pool, page)
+    return True
+
+
+cdef inline void region_cut(
+    arena_t* arena,
+    pool_t* pool,
+    uint32_t page,
+    offset_t block,
+    uint64_t size,
+) noexcept nogil:
+    """Give back the region at ``page``, inside a free block on no list."""
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    cdef offset_t end = page_offset(arena, page + n_pages)
+    cdef bint is_first = frame_state(arena.frames[page].word) == FRAME_REGION
+    tlsf_detach(
+        arena.base,
+        &pool.tlsf,
+        block,
+        size,
+        page_offset(arena, page),
+        end,
+        is_first,
+    )
+    if block + size > end - REGION_TAIL_BYTES:
+        region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_REGION)
+    frames_free(arena, page)
+    pool.n_pages -= n_pages
+    pool.region_pages -= n_pages
+    pool.n_regions -= 1
+
+
+cdef inline bint region_fits_hole(
+    arena_t* arena,
+    uint32_t page,
+    offset_t block,
+    uint64_t size,
+) noexcept nogil:
+    """Whether the region at ``page`` can be cut out of a free block."""
+    cdef uint64_t word = arena.frames[page].word
+    return can_detach(
+        block,
+        size,
+        page_offset(arena, page),
+        page_offset(arena, page + frame_pages(word)),
+        frame_state(word) == FRAME_REGION,
+    )
+
+
+cdef inline uint32_t region_inside(
+    arena_t* arena, offset_t block, uint64_t size
+) noexcept nogil:
+    """Leftmost region that can be cut out of a free block, or 0.
+
+    It is the one in which the block starts, or the next.
+    """
+    cdef uint32_t page = frames_head_of(arena, page_of(arena, block))
+    cdef uint64_t next_page = page + frame_pages(arena.frames[page].word)
+    if region_fits_hole(arena, page, block, size):
+        return page
+    if page_offset(arena, next_page) >= block + size:
+        return 0
+    if region_fits_hole(arena, <uint32_t>next_page, block, size):
+        return <uint32_t>next_page
+    return 0
+
+
+cdef inline bint has_spare(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Whether the pool has an empty region in hand (see the module's text)."""
+    cdef uint64_t word
+    if pool.flags & POOL_JOINS:
+        return tlsf_find(arena.base, &pool.tlsf, pool.release_bytes) != 0
+    if pool.spare == 0:
+        return False
+    word = block_word(arena.base, pool.spare)
+    return (word & BLOCK_FREE) != 0 and word_size(
+        block_word(arena.base, pool.spare + word_size(word))
+    ) == 0
+
+
+cdef inline bint is_whole_region(
+    arena_t* arena, offset_t block, uint64_t size
+) noexcept nogil:
+    """Whether a free block fills a stretch from its head to its sentinel."""
+    return (
+        (block & (arena.page_bytes - 1)) == REGION_HEAD_BYTES
+        and word_size(block_word(arena.base, block + size)) == 0
+    )
+
+
+cdef inline bint region_release(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size
+) noexcept nogil:
+    """Give a region back if a coalesced block covers one; False if not.
+
+    The block is on no list. When the answer is False nothing has changed;
+    when it is True what is left of the block has been listed.
+    """
+    cdef uint32_t page
+    if not pool.flags & POOL_JOINS:
+        if not is_whole_region(arena, block, size):
+            return False
+        if block == pool.spare or not has_spare(arena, pool):
+            pool.spare = block
+            return False
+    elif not has_spare(arena, pool):
+        return False
+    page = region_inside(arena, block, size)
+    if page == 0:
+        return False
+    region_cut(arena, pool, page, block, size)
+    return True
+
+
+# Legacy engine ---------------------------------------------------------------
+
+cdef inline offset_t page_take(
+    arena_t* arena, pool_t* pool, uint64_t need
+) noexcept nogil:
+    """A block of ``need`` bytes at the front of a new page, or 0."""
+    cdef uint32_t page
+    cdef offset_t start
+    if not may_hold(pool, 1):
+        return 0
+    page = frames_alloc(arena, 1, FRAME_PENDING, pool.number)
+    if page == 0:
+        return 0
+    start = page_offset(arena, page)
+    firstfit_take(arena.base, &pool.firstfit, start, arena.page_bytes, need)
+    region_record(arena, pool, page, FRAME_REGION)
+    count_pages(pool, 1)
+    pool.region_pages += 1
+    pool.n_regions += 1
+    return start
+
+
+cdef inline void page_release(
+    arena_t* arena, pool_t* pool, offset_t start
+) noexcept nogil:
+    """Give back a page that became whole."""
+    frames_free(arena, <uint32_t>page_of(arena, start))
+    pool.n_pages -= 1
+    pool.region_pages -= 1
+    pool.n_regions -= 1

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The Pool object: an engine, its regions and runs, its limits and counters."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.arena cimport Arena
+from xmem.block cimport offset_t
+from xmem.control cimport pool_t
+from xmem.walk cimport census_t
+
+
+cdef class Pool:
+    cdef readonly Arena arena
+    cdef readonly str name
+    cdef uint32_t number
+    cdef pool_t* c                  # valid while the arena is open
+
+    cdef int enter(self) except -1
+    cdef offset_t block_left_of(self, offset_t payload) noexcept
+    cdef uint64_t alignment(self, object align) except 0
+    cdef object no_room(self, object n, str verb)
+    cdef int audit(self, census_t* census) except -1
+    cdef offset_t allocate(self, object n, object align, str verb) except 0
+    cdef offset_t live(self, object offset, str verb) except 0
+    cdef int refuse(self, offset_t payload, str verb) except -1
+    cdef int attach(self, Arena arena, str name, uint32_t number) except -1
+
+
+cdef uint32_t pool_create(Arena arena, object name, object engine,
+                          object grow_pages, object max_pages,
+                          bint join_regions) except 0

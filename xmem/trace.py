@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Traces of heap calls, and what a replay of one found.
+
+A trace is a structured array in call order: ``op`` (0 malloc, 1 free, 2
+realloc, 3 calloc, 4 memalign), ``align_log2`` (memalign only), ``thread``,
+``id`` (of the object, never reused), ``size`` (bytes asked for; 0 for free).
+Files are ``.npz`` with the one array ``ops``.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmem.errors import ArenaFormatError, BadArgument, BadArgumentType
+from xmem.stats import PoolStats
+
+__all__ = [
+    "OP_CALLOC",
+    "OP_FREE",
+    "OP_MALLOC",
+    "OP_MEMALIGN",
+    "OP_REALLOC",
+    "TRACE_DTYPE",
+    "ReplayResult",
+    "check_trace",
+    "load",
+    "peak_live",
+]
+
+OP_MALLOC, OP_FREE, OP_REALLOC, OP_CALLOC, OP_MEMALIGN = range(5)
+
+TRACE_DTYPE = np.dtype(
+    [
+        ("op", "u1"),
+        ("align_log2", "u1"),
+        ("thread", "<u2"),
+        ("id", "<u4"),
+        ("size", "<u8"),
+    ]
+)
+
+_KINDS = {
+    "xmalloc": (OP_MALLOC, OP_CALLOC, OP_MEMALIGN),
+    "xfree": (OP_FREE,),
+    "xrealloc": (OP_REALLOC,),
+}
+
+
+def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read a trace from an ``.npz`` file.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of `TRACE_DTYPE`, checked by `check_trace`.
+
+    Raises
+    ------
+    ArenaFormatError
+        The file is not a trace; the message says in what.
+    OSError
+        The file cannot be read.
+    """
+    name = os.fsdecode(path)
+    try:
+        with np.load(name, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ArenaFormatError(
+                    f"{name}: a trace is an .npz file with the array 'ops', "
+                    "not a single array"
+                )
+            if "ops" not in archive:
+                raise ArenaFormatError(f"{name}: the file has no array 'ops'")
+            ops = archive["ops"]
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, ArenaFormatError):
+            raise
+        raise ArenaFormatError(f"{name}: not a trace ({error})") from None
+    try:
+        return check_trace(ops)
+    except (BadArgument, BadArgumentType) as error:
+        raise ArenaFormatError(f"{name}: {error}") from None
+
+
+def check_trace(ops: object) -> npt.NDArray[Any]:
+    """Return ``ops`` as a contiguous trace that obeys the format.
+
+    Raises
+    ------
+    BadArgumentType
+        Not an array of `TRACE_DTYPE`.
+    BadArgument
+        An operation that the format forbids; the message gives its index.
+    """
+    if not isinstance(ops, np.ndarray) or ops.dtype.names != TRACE_DTYPE.names:
+        raise BadArgumentType(
+            "a trace is a structured array with the fields "
+            + ", ".join(TRACE_DTYPE.names or ())
+        )
+    if ops.ndim != 1:
+        raise BadArgument(f"a trace has one dimension, not {ops.ndim}")
+    ops = np.ascontiguousarray(ops, dtype=TRACE_DTYPE)
+    unknown = np.flatnonzero(ops["op"] > OP_MEMALIGN)
+    if len(unknown):
+        raise BadArgument(
+            f"operation {unknown[0]} is of unknown kind {ops['op'][unknown[0]]}"
+        )
+    wide = np.flatnonzero((ops["op"] == OP_MEMALIGN) & (ops["align_log2"] > 44))
+    if len(wide):
+        raise BadArgument(f"operation {wide[0]} asks for an alignment over 2**44")
+    huge = np.flatnonzero(ops["size"] > 1 << 44)
+    if len(huge):
+        raise BadArgument(f"operation {huge[0]} asks for over 2**44 bytes")
+    _check_lives(ops)
+    return ops
+
+
+def _check_lives(ops: npt.NDArray[Any]) -> None:
+    """Refuse a trace in which an object is used outside its life."""
+    if not len(ops):
+        return
+    if int(ops["id"].max()) >= 16 * len(ops) + 1024:
+        raise BadArgument("ids are not indices: the greatest is out of proportion")
+    order = np.argsort(ops["id"], kind="stable")
+    ids = ops["id"][order]
+    kinds = ops["op"][order]
+    first = np.ones(len(ops), dtype=bool)
+    first[1:] = ids[1:] != ids[:-1]
+    is_birth = np.isin(kinds, _KINDS["xmalloc"])
+    bad = first != is_birth
+    after_free = np.zeros(len(ops), dtype=bool)
+    after_free[1:] = ~first[1:] & (kinds[:-1] == OP_FREE)
+    wrong = np.flatnonzero(bad | after_free)
+    if len(wrong):
+        index = int(order[wrong].min())
+        raise BadArgument(
+            f"operation {index} uses object {ops['id'][index]} outside its life"
+        )
+
+
+def peak_live(ops: npt.NDArray[Any]) -> int:
+    """Greatest sum of live requested bytes over a trace."""
+    if not len(ops):
+        return 0
+    order = np.argsort(ops["id"], kind="stable")
+    sizes = ops["size"][order].astype(np.int64)
+    change = sizes.copy()
+    same = ops["id"][order][1:] == ops["id"][order][:-1]
+    change[1:] -= np.where(same, sizes[:-1], 0)
+    delta = np.empty(len(ops), dtype=np.int64)
+    delta[order] = change
+    return max(0, int(np.cumsum(delta).max()))
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay measured.
+
+    Attributes
+    ----------
+    engine : str
+    n_ops : int
+        Operations in the trace.
+    failed : int
+        Requests that could not be served.
+    ns_per_op : float
+        Nanoseconds per operation of the fastest pass without clock.
+    kinds : numpy.ndarray
+        The trace's ``op``, one byte each.
+    cycles : numpy.ndarray
+        Clock cycles per operation, least over the repeats; what reading the
+        clock costs is subtracted.
+    raw_cycles : numpy.ndarray
+        Greatest over the repeats.
+    peak_live_bytes, peak_live_blocks : int
+        Greatest sum of live requested bytes; greatest number of live objects.
+    peak_page_bytes : int
+        Greatest number of bytes in pages that the pool held.
+    arena_bytes : int
+    tsc_hz : float
+        Cycles per second of the clock.
+    repeats : int
+    content_errors : int
+        Blocks that did not hold their pattern, in a verified replay.
+    stats : PoolStats
+        At the end of the trace.
+    """
+
+    engine: str
+    n_ops: int
+    failed: int
+    ns_per_op: float
+    kinds: npt.NDArray[np.uint8]
+    cycles: npt.NDArray[np.uint64]
+    raw_cycles: npt.NDArray[np.uint64]
+    peak_live_bytes: int
+    peak_live_blocks: int
+    peak_page_bytes: int
+    arena_bytes: int
+    tsc_hz: float
+    repeats: int
+    content_errors: int
+    stats: PoolStats
+
+    def of_kind(self, kind: str) -> npt.NDArray[np.bool_]:
+        """Mask of the operations of ``"xmalloc"``, ``"xfree"`` or ``"xrealloc"``."""
+        if kind not in _KINDS:
+            raise BadArgument(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+        return np.isin(self.kinds, _KINDS[kind])
+
+    def summary(self, kind: str) -> dict[str, int]:
+        """Percentiles and worst case of one verb, in cycles.
+
+        Returns
+        -------
+        dict
+            ``p50``, ``p99``, ``p999`` and ``worst`` over the operations, of
+            each the least over the repeats; ``raw_worst``, the greatest of
+            all. All 0 when the trace has no such operation.
+        """
+        mask = self.of_kind(kind)
+        cycles = self.cycles[mask]
+        if not len(cycles):
+            return dict.fromkeys(("p50", "p99", "p999", "worst", "raw_worst"), 0)
+        p50, p99, p999 = np.percentile(
+            cycles, [50, 99, 99.9], method="inverted_cdf"
+        )
+        return {
+            "p50": int(p50),
+            "p99": int(p99),
+            "p999": int(p999),
+            "worst": int(cycles.max()),
+            "raw_worst": int(self.raw_cycles[mask].max()),
+        }
+
+    def record(self, trace: str) -> dict[str, Any]:
+        """The result as a record of ``xmem replay --json``."""
+        return {
+            "trace": trace,
+            "engine": self.engine,
+            "ops": self.n_ops,
+            "failed": self.failed,
+            "ns_per_op": self.ns_per_op,
+            "xmalloc_cycles": self.summary("xmalloc"),
+            "xfree_cycles": self.summary("xfree"),
+            "peak_live_bytes": self.peak_live_bytes,
+            "peak_page_bytes": self.peak_page_bytes,
+            "arena_bytes": self.arena_bytes,
+        }
