@@ -2,14 +2,51 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SOURCES := $(shell find pyx arena xmem -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+BUILD := pyproject.toml setup.cfg $(SOURCES)
 
-.PHONY: demo test lint format checked bench bench-quick dist clean
+.PHONY: demo test checked lint format bench bench-quick dist clean
 
-$(VENV)/.made: pyproject.toml setup.cfg
+# Each extra is one stamp: the environment with the package built into it.
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	touch $@
 
-$(VENV)/.demo: $(VENV)/.made $(wildcard pyx/* arena/* xmem/* xmem/*/*)
-	$(BIN)/python -m pip install --quiet '.[tools]'
-	touch $@
+$(VENV)/.%: $(VENV)/bin/python $(BUILD)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.tools
+	$(BIN)/xmem demo --out demo-output
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+# The same tests against a build in which every requirement aborts.
+checked:
+	$(PYTHON) -m venv $(VENV)-checked
+	XMEM_CHECKED=1 $(VENV)-checked/bin/python -m pip install --quiet '.[test]'
+	$(VENV)-checked/bin/pytest -p no:cacheprovider
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint pyx arena xmem
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.bench
+	cd asv_bench && ../$(BIN)/asv run --show-stderr HEAD^!
+
+bench-quick: $(VENV)/.bench
+	cd asv_bench && ../$(BIN)/asv run --quick --show-stderr HEAD^!
+
+dist: $(VENV)/.test
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) $(VENV)-checked build dist demo-output *.egg-info
+	find pyx arena xmem -name '*.so' -delete -o -name '*.c' -delete

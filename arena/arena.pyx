@@ -11,7 +11,6 @@ for a long time declares the arena busy, and the others wait at ``enter``.
 
 import os
 import threading
-import zlib
 
 import numpy as np
 
@@ -23,16 +22,17 @@ from xmem.errors import (
     BadArgument,
     BadArgumentType,
     DoubleFree,
-    HeapCorruption,
     MismatchedFree,
     NotABlock,
     OutOfMemory,
+    corruption,
 )
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 from xmem.arena.frames cimport (
@@ -52,27 +52,22 @@ from xmem.arena.frames cimport (
     frames_init,
 )
 from xmem.arena.superblock cimport (
-    ARENA_BYTE_ORDER,
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS,
-    ARENA_INITIALISING,
-    ARENA_MAX_LOG2,
-    ARENA_MAX_PAGE_BYTES,
-    ARENA_MAX_POOLS,
-    ARENA_MIN_PAGE_BYTES,
     ARENA_READY,
-    ARENA_VERSION,
     ENTRY_NAME_BYTES,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
-    SUPERBLOCK_FIXED_BYTES,
     arena_attach,
-    arena_t,
     entry_t,
     page_of,
     page_offset,
     superblock_layout,
+    superblock_plan,
+    superblock_seal,
     superblock_t,
+    superblock_verify,
+    superblock_write,
 )
 from xmem.arena.vm cimport (
     vm_discard,
@@ -82,9 +77,10 @@ from xmem.arena.vm cimport (
     vm_unmap,
 )
 from xmem.arena.walk cimport check_frames
-from xmem.arguments cimport FITS, NEGATIVE, fit_t, word_of
-from xmem.bits cimport align_down, align_up, bit, ceil_log2, is_power_of_two
+from xmem.arguments cimport count_argument, offset_argument
+from xmem.bits cimport align_down, align_up, bit, ceil_log2
 from xmem.block cimport offset_t
+from xmem.checks cimport store_barrier
 from xmem.finding cimport finding_t
 
 FRAME_FREE = _FREE
@@ -104,102 +100,20 @@ FRAME_DTYPE = np.dtype(
     ]
 )
 
-cdef bytes _MAGIC = b"XMEM\r\n\x1a\n"
+cdef packed struct row_t:           # of FRAME_DTYPE
+    uint32_t page
+    uint32_t n_pages
+    uint8_t state
+    uint8_t order
+    uint16_t owner
+
 _ALIGN_MAX = 1 << 30
 _ENGINES = {1: "tlsf", 2: "firstfit"}
-
-
-# Arguments and errors --------------------------------------------------------
-
-cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0:
-    """A count or size given by the caller, at least ``least``."""
-    cdef fit_t fit
-    cdef uint64_t word
-    try:
-        word = word_of(value, &fit)
-    except TypeError:
-        raise BadArgumentType(
-            f"{what} must be an integer, not {type(value).__name__}"
-        ) from None
-    if fit == NEGATIVE or word < least:
-        raise BadArgument(f"{what} must be at least {least}, not {value}")
-    return word
-
-
-cdef uint64_t offset_argument(object value) except? 0:
-    """An offset given by the caller; what does not fit is no block."""
-    cdef fit_t fit
-    cdef uint64_t word
-    try:
-        word = word_of(value, &fit)
-    except TypeError:
-        raise BadArgumentType(
-            f"an offset must be an integer, not {type(value).__name__}"
-        ) from None
-    if fit != FITS:
-        raise NotABlock(f"{value} is not an offset in any arena")
-    return word
-
-
-cdef object corruption(
-    unsigned code, uint64_t offset, uint64_t found, uint64_t expected
-):
-    """The exception for a checker's finding."""
-    return HeapCorruption(
-        f"{chr(code // 100)}{code % 100}",
-        offset,
-        f"found {found:#x}, expected {expected:#x}",
-    )
 
 
 def _os_error(what):
     """OSError of the last failed system call."""
     return OSError(errno, f"{what}: {os.strerror(errno)}")
-
-
-# Geometry --------------------------------------------------------------------
-
-cdef int _plan(
-    superblock_t* plan, object n_bytes, object page_size, object max_pools
-) except -1:
-    """Check the arguments of a new arena and lay it out."""
-    cdef uint64_t page_bytes, total, pools
-    if page_size is None:
-        page_bytes = vm_page_bytes()
-    else:
-        page_bytes = count_argument(page_size, "page_size", 1)
-    if not (
-        is_power_of_two(page_bytes)
-        and ARENA_MIN_PAGE_BYTES <= page_bytes <= ARENA_MAX_PAGE_BYTES
-    ):
-        raise BadArgument(
-            f"page_size must be a power of two from {ARENA_MIN_PAGE_BYTES} "
-            f"to {ARENA_MAX_PAGE_BYTES} bytes, not {page_size}"
-        )
-    pools = count_argument(max_pools, "max_pools", 1)
-    if pools > ARENA_MAX_POOLS:
-        raise BadArgument(
-            f"max_pools must be at most {ARENA_MAX_POOLS}, not {max_pools}"
-        )
-    total = count_argument(n_bytes, "n_bytes", 1)
-    if total > bit(ARENA_MAX_LOG2):
-        raise BadArgument(
-            f"an arena has at most 2**{ARENA_MAX_LOG2} bytes, not {n_bytes}"
-        )
-    total = align_up(total, page_bytes)
-    if total // page_bytes > 0xFFFFFFFF:
-        raise BadArgument(
-            f"an arena has fewer than 2**32 pages; {n_bytes} bytes need a "
-            "larger page_size"
-        )
-    superblock_layout(plan, total, page_bytes, pools)
-    if plan.first_page >= plan.n_pages:
-        raise BadArgument(
-            f"{n_bytes} bytes are too few: the tables of an arena of this "
-            f"page size take {plan.first_page} pages of {page_bytes} bytes and "
-            "leave none"
-        )
-    return 0
 
 
 cdef uint64_t _alignment_for(uint64_t n_bytes) noexcept:
@@ -210,80 +124,34 @@ cdef uint64_t _alignment_for(uint64_t n_bytes) noexcept:
     return whole if whole > vm_page_bytes() else vm_page_bytes()
 
 
-cdef uint32_t _fixed_crc(superblock_t* super) except? 0:
-    """Checksum of the superblock's fixed part."""
-    return zlib.crc32(
-        PyBytes_FromStringAndSize(<char*>super, SUPERBLOCK_FIXED_BYTES)
-    )
-
-
-cdef int _verify_fixed(bytes head, int64_t length, str path) except -1:
-    """Refuse a file whose superblock is not that of an arena we can open."""
-    cdef superblock_t super
-    cdef superblock_t plan
-    if len(head) < <Py_ssize_t>sizeof(superblock_t):
-        raise ArenaFormatError(
-            f"{path}: {length} bytes are too few for an arena's superblock: "
-            "not an arena, or truncated"
-        )
-    memcpy(&super, <char*>head, sizeof(superblock_t))
-    if head[:8] != _MAGIC:
-        raise ArenaFormatError(f"{path}: not an arena (no magic at its start)")
-    if super.byte_order != ARENA_BYTE_ORDER:
-        raise ArenaFormatError(
-            f"{path}: written on a machine of another byte order, or damaged "
-            "in its superblock"
-        )
-    if super.version != ARENA_VERSION:
-        raise ArenaFormatError(
-            f"{path}: format version {super.version}; this xmem reads version "
-            f"{ARENA_VERSION}"
-        )
-    if super.fixed_crc != _fixed_crc(&super):
-        raise ArenaFormatError(
-            f"{path}: damaged in its superblock (checksum of the fixed part)"
-        )
-    memset(&plan, 0, sizeof(superblock_t))
-    try:
-        _plan(&plan, super.n_bytes, super.page_bytes, super.max_pools)
-    except BadArgument as error:
-        raise ArenaFormatError(
-            f"{path}: damaged in its superblock ({error})"
-        ) from None
-    if (
-        plan.n_bytes != super.n_bytes
-        or plan.n_pages != super.n_pages
-        or plan.first_page != super.first_page
-        or plan.directory != super.directory
-        or plan.frame_table != super.frame_table
-        or plan.start_bitmap != super.start_bitmap
-    ):
-        raise ArenaFormatError(f"{path}: damaged in its superblock (geometry)")
-    if <uint64_t>length < super.n_bytes:
-        raise ArenaFormatError(
-            f"{path}: truncated: {length} bytes of {super.n_bytes}"
-        )
-    if <uint64_t>length > super.n_bytes:
-        raise ArenaFormatError(
-            f"{path}: {length} bytes where the superblock says {super.n_bytes}"
-        )
-    if super.state == ARENA_INITIALISING:
-        raise ArenaFormatError(f"{path}: was never completely created")
-    if super.state != ARENA_READY and super.state != ARENA_CLEAN:
-        raise ArenaFormatError(
-            f"{path}: damaged in its superblock (state {super.state:#x})"
-        )
-    return 0
-
-
 # Views -----------------------------------------------------------------------
 
+@cython.no_gc_clear     # __dealloc__ needs the arena, in a cycle too
 cdef class View:
-    """Exporter of a part of an arena; ``memoryview`` holds on to it."""
+    """Exporter of live memory; as long as it exists the memory stays.
+
+    It is made before the memory is proved live and pinned right after: making
+    an object can run a finaliser, and that could free the memory in between.
+    """
+
+    cdef int pin(
+        self, Arena arena, offset_t offset, uint64_t n_bytes, uint64_t room
+    ) except -1:
+        """Export the first ``n_bytes`` of the ``room`` bytes at ``offset``."""
+        if n_bytes > room:
+            raise BadArgument(
+                f"the memory at {offset:#x} has {room} bytes, not {n_bytes}"
+            )
+        arena.exports[offset] = arena.exports.get(offset, 0) + 1
+        arena.n_exports += 1
+        self.arena = arena
+        self.offset = offset
+        self.n_bytes = <Py_ssize_t>n_bytes
+        return 0
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
-        if self.arena.c.base == NULL:
-            raise ArenaClosed("the arena has been closed")
+        if self.arena is None:
+            raise BufferError("a view is made by the view methods only")
         PyBuffer_FillInfo(
             buffer,
             self,
@@ -292,27 +160,16 @@ cdef class View:
             False,
             flags,
         )
-        self.arena.n_exports += 1
-        self.arena.exports[self.offset] = (
-            self.arena.exports.get(self.offset, 0) + 1
-        )
 
-    def __releasebuffer__(self, Py_buffer* buffer):
+    def __dealloc__(self):
+        if self.arena is None:
+            return
         self.arena.n_exports -= 1
         left = self.arena.exports[self.offset] - 1
         if left:
             self.arena.exports[self.offset] = left
         else:
             del self.arena.exports[self.offset]
-
-
-cdef object make_view(Arena arena, offset_t offset, uint64_t n_bytes):
-    """A writable memoryview of bytes that the caller has proved live."""
-    cdef View view = View.__new__(View)
-    view.arena = arena
-    view.offset = offset
-    view.n_bytes = <Py_ssize_t>n_bytes
-    return memoryview(view)
 
 
 # Arena -----------------------------------------------------------------------
@@ -374,7 +231,7 @@ cdef class Arena:
         cdef superblock_t plan
         cdef Arena arena = Arena.__new__(Arena)
         memset(&plan, 0, sizeof(superblock_t))
-        _plan(&plan, n_bytes, page_size, max_pools)
+        superblock_plan(&plan, n_bytes, page_size, max_pools)
         _map(arena, plan.n_bytes, -1)
         memcpy(arena.c.base, &plan, sizeof(superblock_t))
         arena.format()
@@ -404,7 +261,7 @@ cdef class Arena:
         cdef Arena arena = Arena.__new__(Arena)
         path = _path(path)
         memset(&plan, 0, sizeof(superblock_t))
-        _plan(&plan, n_bytes, page_size, max_pools)
+        superblock_plan(&plan, n_bytes, page_size, max_pools)
         fd = _vm.file_create(path, plan.n_bytes)
         try:
             _map(arena, plan.n_bytes, fd)
@@ -451,14 +308,14 @@ cdef class Arena:
                 f"{path}: open already, in this process or another"
             ) from None
         try:
-            _verify_fixed(
+            superblock_verify(
                 _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
             )
             _map(arena, _vm.file_bytes(fd), fd)
             arena.path = path
             arena_attach(&arena.c, arena.c.base)
             super = arena.c.super
-            if super.state == ARENA_CLEAN and super.page_crc != arena.seal():
+            if super.state == ARENA_CLEAN and super.page_crc != superblock_seal(super):
                 raise ArenaFormatError(
                     f"{path}: damaged in its superblock or pool directory "
                     "(checksum)"
@@ -496,27 +353,12 @@ cdef class Arena:
     cdef int format(self) except -1:
         """Write tables behind a superblock whose geometry is in place."""
         cdef superblock_t* super = <superblock_t*>self.c.base
-        memcpy(super.magic, <char*>_MAGIC, 8)
-        super.version = ARENA_VERSION
-        super.byte_order = ARENA_BYTE_ORDER
-        super.secret = int.from_bytes(os.urandom(8), "little")
-        super.state = ARENA_INITIALISING
-        super.fixed_crc = _fixed_crc(super)
+        superblock_write(super, int.from_bytes(os.urandom(8), "little"))
         arena_attach(&self.c, self.c.base)
         frames_init(&self.c)
+        store_barrier()
         super.state = ARENA_READY
         return 0
-
-    cdef uint32_t seal(self) except? 0:
-        """Checksum of superblock and directory in the state CLEAN."""
-        cdef superblock_t* super = self.c.super
-        cdef bytes held = PyBytes_FromStringAndSize(
-            self.c.base, <Py_ssize_t>super.frame_table
-        )
-        cdef superblock_t* copy = <superblock_t*><char*>held
-        copy.state = ARENA_CLEAN
-        copy.page_crc = 0
-        return zlib.crc32(held)
 
     def close(self):
         """Unmap the arena; afterwards every use of it is an `ArenaClosed`.
@@ -531,14 +373,21 @@ cdef class Arena:
         """
         if self.c.base == NULL:
             return
-        self.enter()
+        self.begin_long()
+        try:
+            self._unmap()
+        finally:
+            self.end_long()
+
+    cdef int _unmap(self) except -1:
+        """Write back, unmap and close; nothing is lost when it is refused."""
         if self.n_exports:
             raise BufferError(
                 f"{self.n_exports} views of the arena are alive: release them "
                 "before closing it"
             )
         if self.fd >= 0:
-            self.c.super.page_crc = self.seal()
+            self.c.super.page_crc = superblock_seal(self.c.super)
             self.c.super.state = ARENA_CLEAN
             if vm_sync(self.c.base, self.c.n_bytes) != 0:
                 self.c.super.state = ARENA_READY
@@ -548,6 +397,7 @@ cdef class Arena:
         if self.fd >= 0:
             _vm.file_close(self.fd)
             self.fd = -1
+        return 0
 
     def __enter__(self):
         self.enter()
@@ -645,7 +495,7 @@ cdef class Arena:
     def max_align(self):
         """Greatest alignment in bytes that addresses in the arena keep."""
         self.enter()
-        return _alignment_for(self.c.n_bytes)
+        return self.c.alignment
 
     @property
     def root(self):
@@ -655,9 +505,8 @@ cdef class Arena:
 
     @root.setter
     def root(self, offset):
-        cdef uint64_t word
+        cdef uint64_t word = count_argument(offset, "root", 0)
         self.enter()
-        word = count_argument(offset, "root", 0)
         if word >= self.c.n_bytes:
             raise BadArgument(f"root {offset} is outside the arena")
         self.c.super.root = word
@@ -684,10 +533,9 @@ cdef class Arena:
         BadArgument
             The order is negative.
         """
-        cdef uint64_t word
+        cdef uint64_t word = count_argument(order, "order", 0)
         self.enter()
-        word = count_argument(order, "order", 0)
-        return self._take(bit(word) if word < 33 else ~<uint64_t>0, f"order {order}")
+        return self._take(bit(word) if word < 33 else ~<uint64_t>0, f"order {word}")
 
     def page_alloc_exact(self, n_pages, /):
         """Exactly ``n_pages`` contiguous pages; the tail is given back.
@@ -707,8 +555,9 @@ cdef class Arena:
         BadArgument
             ``n_pages`` is less than 1.
         """
+        cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
         self.enter()
-        return self._take(count_argument(n_pages, "n_pages", 1), f"{n_pages} pages")
+        return self._take(count, f"{count} pages")
 
     cdef object _take(self, uint64_t n_pages, str asked):
         """Offset of a new run of the caller."""
@@ -765,10 +614,9 @@ cdef class Arena:
         BufferError
             A view of the run is alive.
         """
-        cdef offset_t where
+        cdef offset_t where = offset_argument(offset)
         cdef uint32_t page
         self.enter()
-        where = offset_argument(offset)
         page = self._own_run(where, "page_free")
         self.refuse_exported(where)
         frames_free(&self.c, page)
@@ -781,9 +629,10 @@ cdef class Arena:
         InvalidFree
             As in `page_free`.
         """
+        cdef offset_t where = offset_argument(offset)
         self.enter()
         return frame_pages(
-            self.c.frames[self._own_run(offset_argument(offset), "run_pages")].word
+            self.c.frames[self._own_run(where, "run_pages")].word
         )
 
     def view(self, offset, n_bytes=None, /):
@@ -804,23 +653,23 @@ cdef class Arena:
         memoryview
             Writable bytes.
         """
-        cdef offset_t where
-        cdef uint64_t room, wanted
+        cdef View view = View.__new__(View)
+        cdef offset_t where = offset_argument(offset)
+        cdef uint64_t wanted = ~<uint64_t>0
+        cdef uint64_t room
+        if n_bytes is not None:
+            wanted = count_argument(n_bytes, "n_bytes", 0)
         self.enter()
-        where = offset_argument(offset)
         room = frame_pages(
             self.c.frames[self._own_run(where, "view")].word
         ) << self.c.page_shift
-        wanted = room if n_bytes is None else count_argument(n_bytes, "n_bytes", 0)
-        if wanted > room:
-            raise BadArgument(f"the run has {room} bytes, not {n_bytes}")
-        return make_view(self, where, wanted)
+        view.pin(self, where, room if n_bytes is None else wanted, room)
+        return memoryview(view)
 
     def address(self, offset, /):
         """Address of ``offset`` in this process."""
-        cdef uint64_t where
+        cdef offset_t where = offset_argument(offset)
         self.enter()
-        where = offset_argument(offset)
         if where >= self.c.n_bytes:
             raise NotABlock(f"{offset} is outside the arena")
         return <uintptr_t>self.c.base + where
@@ -894,27 +743,36 @@ cdef class Arena:
             Structured: ``page`` (number), ``n_pages``, ``state`` (one of
             FRAME_*), ``order``, ``owner`` (pool id, 0 for the caller's runs).
         """
+        cdef row_t[::1] rows
         cdef uint64_t page, word
+        cdef Py_ssize_t i = 0
         self.enter()
-        rows = []
+        found = np.zeros(self._count_runs(), dtype=FRAME_DTYPE)
+        rows = found
         page = self.c.first_page
-        while page < self.c.n_pages:
+        while page < self.c.n_pages and i < rows.shape[0]:
             word = self.c.frames[page].word
-            if frame_pages(word) == 0:
-                raise corruption(
-                    100 * ord("P") + 1, page_offset(&self.c, page), word, 0
-                )
-            rows.append(
-                (
-                    page,
-                    frame_pages(word),
-                    frame_state(word),
-                    frame_order(word),
-                    frame_owner(word),
-                )
-            )
+            rows[i].page = <uint32_t>page
+            rows[i].n_pages = <uint32_t>frame_pages(word)
+            rows[i].state = frame_state(word)
+            rows[i].order = frame_order(word)
+            rows[i].owner = frame_owner(word)
             page += frame_pages(word)
-        return np.array(rows, dtype=FRAME_DTYPE)
+            i += 1
+        return found[:i]
+
+    cdef uint64_t _count_runs(self) except 0:
+        """Runs in the frame table."""
+        cdef uint64_t page = self.c.first_page
+        cdef uint64_t count = 0
+        while page < self.c.n_pages:
+            if frame_pages(self.c.frames[page].word) == 0:
+                raise corruption(
+                    100 * ord("P") + 1, page_offset(&self.c, page), 0, 1
+                )
+            page += frame_pages(self.c.frames[page].word)
+            count += 1
+        return count
 
     def check(self):
         """Verify every invariant of the page frames (P1 to P6).
@@ -995,4 +853,5 @@ cdef int _map(Arena arena, uint64_t n_bytes, int fd) except -1:
         raise _os_error(f"{n_bytes} bytes could not be mapped")
     arena.c.base = base
     arena.c.n_bytes = n_bytes
+    arena.c.alignment = _alignment_for(n_bytes)
     return 0

@@ -17,24 +17,18 @@ from xmem.errors import (
     MismatchedFree,
     NotABlock,
     OutOfMemory,
+    corruption,
 )
 from xmem.stats import PoolStats
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from xmem.arena.arena cimport (
-    Arena,
-    corruption,
-    count_argument,
-    make_view,
-    offset_argument,
-)
+from xmem.arena.arena cimport Arena, View
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
     FRAME_PENDING,
-    FRAME_REGION,
     frame_owner,
     frame_pack,
     frame_pages,
@@ -44,7 +38,6 @@ from xmem.arena.frames cimport (
     is_region,
 )
 from xmem.arena.superblock cimport (
-    ENTRY_EMPTY,
     ENTRY_INITIALISING,
     ENTRY_NAME_BYTES,
     ENTRY_READY,
@@ -54,9 +47,14 @@ from xmem.arena.superblock cimport (
     page_offset,
 )
 from xmem.arena.walk cimport check_frames
-from xmem.arguments cimport FITS, NEGATIVE, fit_t, word_of
-from xmem.bits cimport bit, find_last_set, is_power_of_two
-from xmem.block cimport BLOCK_HEADER_BYTES, REGION_HEAD_BYTES, block_of, offset_t
+from xmem.arguments cimport (
+    align_argument,
+    count_argument,
+    offset_argument,
+    size_argument,
+)
+from xmem.bits cimport bit, find_last_set
+from xmem.block cimport BLOCK_HEADER_BYTES, block_of, offset_t
 from xmem.checks cimport store_barrier
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
@@ -65,18 +63,15 @@ from xmem.control cimport (
     control_bytes,
     control_init,
     control_of,
-    pool_t,
 )
 from xmem.finding cimport finding_t
 from xmem.freelists cimport freelists_remove
 from xmem.growth cimport (
-    may_hold,
     pages_for,
     region_add,
     region_cut,
     region_inside,
 )
-from xmem.startbits cimport start_test
 from xmem.verbs cimport (
     pool_alloc,
     pool_capacity,
@@ -126,7 +121,7 @@ cdef bytes _encode_name(object name):
             f"a pool's name must be str, not {type(name).__name__}"
         )
     try:
-        encoded = name.encode()
+        encoded = str.encode(name)
     except UnicodeEncodeError:
         raise BadArgument(f"the name {name!r} cannot be encoded as UTF-8") from None
     if not encoded or b"\0" in encoded or len(encoded) > ENTRY_NAME_BYTES:
@@ -164,17 +159,22 @@ cdef uint32_t pool_create(
     cdef uint64_t n_pages
     cdef entry_t* entry
     cdef bytes encoded
-    if engine not in ("tlsf", "firstfit"):
+    if not isinstance(engine, str):
+        raise BadArgumentType(f"engine must be str, not {type(engine).__name__}")
+    if engine not in ENGINES:
         raise BadArgument(f"engine must be 'tlsf' or 'firstfit', not {engine!r}")
     kind = ENGINES[engine]
     grow = count_argument(grow_pages, "grow_pages", 1)
+    limit = 0 if max_pages is None else count_argument(max_pages, "max_pages", 1)
+    encoded = None if name is None else _encode_name(name)
+    arena.enter()
     if grow > arena.c.n_pages:
         raise BadArgument(
-            f"grow_pages is {grow_pages}; the arena has {arena.c.n_pages} pages"
+            f"grow_pages is {grow}; the arena has {arena.c.n_pages} pages"
         )
-    limit = 0 if max_pages is None else count_argument(max_pages, "max_pages", 1)
     number = _vacant_number(arena)
-    encoded = _encode_name(f"pool-{number}" if name is None else name)
+    if encoded is None:
+        encoded = b"pool-%d" % number
     if arena.find_entry(encoded) != NULL:
         raise BadArgument(f"the arena has a pool named {encoded.decode()!r}")
     n_pages = pages_for(&arena.c, control_bytes(&arena.c, kind))
@@ -262,7 +262,6 @@ cdef class Pool:
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
             )
-        (<Arena>arena).enter()
         number = pool_create(
             arena, name, engine, grow_pages, max_pages, bool(join_regions)
         )
@@ -292,13 +291,15 @@ cdef class Pool:
         cdef entry_t* entry
         cdef finding_t finding
         cdef uint32_t number
+        cdef bytes encoded
         if not isinstance(arena, Arena):
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
             )
         owner = arena
+        encoded = _encode_name(name)
         owner.enter()
-        entry = owner.find_entry(_encode_name(name))
+        entry = owner.find_entry(encoded)
         if entry == NULL:
             known = ", ".join(map(repr, owner.pools())) or "none"
             raise BadArgument(f"no pool named {name!r}; the arena has: {known}")
@@ -378,17 +379,13 @@ cdef class Pool:
             raise BadArgument("the pool was never initialised")
         return self.arena.enter()
 
-    cdef offset_t live(self, object offset, str verb) except 0:
-        """The payload that a caller names, proved live, or the error."""
-        cdef fit_t fit
-        cdef offset_t payload
+    cdef offset_t live(self, offset_t payload, str verb) except 0:
+        """``payload``, proved to be a live block of this pool, or the error.
+
+        The caller has converted all its arguments: from here to the C level
+        no Python code may run, for it could free the block again.
+        """
         self.enter()
-        try:
-            payload = word_of(offset, &fit)
-        except TypeError:
-            payload = offset_argument(offset)
-        if fit != FITS:
-            payload = offset_argument(offset)
         if not pool_owns(&self.arena.c, self.c, payload):
             self.refuse(payload, verb)
         return payload
@@ -458,15 +455,14 @@ cdef class Pool:
             return 0
         return left
 
-    cdef uint64_t alignment(self, object align) except 0:
-        """An alignment given by a caller."""
-        cdef uint64_t word = count_argument(align, "align", 1)
-        if not is_power_of_two(word) or word > self.arena.max_align:
+    cdef int admit_alignment(self, uint64_t alignment) except -1:
+        """Refuse an alignment that addresses in this arena do not keep."""
+        cdef uint64_t most = bit(find_last_set(self.arena.c.alignment))
+        if alignment > most:
             raise BadArgument(
-                "align must be a power of two of at most "
-                f"{self.arena.max_align} bytes in this arena, not {align}"
+                f"align must be at most {most} bytes in this arena, not {alignment}"
             )
-        return word
+        return 0
 
     cdef object no_room(self, object n, str verb):
         """The error for a request that the pool cannot serve."""
@@ -477,24 +473,16 @@ cdef class Pool:
             f"free, the largest run of order {self.arena.largest_free_order}"
         )
 
-    cdef offset_t allocate(self, object n, object align, str verb) except 0:
-        """Check a request and serve it."""
-        cdef fit_t fit
-        cdef uint64_t n_bytes
-        cdef uint64_t alignment = 16
+    cdef offset_t allocate(
+        self, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except 0:
+        """Serve a request whose arguments have been converted."""
         cdef offset_t payload
         self.enter()
-        try:
-            n_bytes = word_of(n, &fit)
-        except TypeError:
-            n_bytes = count_argument(n, "a size", 0)
-        if fit == NEGATIVE:
-            raise BadArgument(f"{verb}({n}): a size cannot be negative")
-        if align is not 16:
-            alignment = self.alignment(align)
+        self.admit_alignment(alignment)
         payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if payload == 0:
-            raise self.no_room(n, verb)
+            raise self.no_room(n_bytes, verb)
         return payload
 
     # Verbs
@@ -523,12 +511,17 @@ cdef class Pool:
             A negative size, an alignment that is no power of two or greater
             than `Arena.max_align`, or not integers.
         """
-        return self.allocate(n, align, "xmalloc")
+        return self.allocate(
+            size_argument(n), align_argument(align), "xmalloc"
+        )
 
     def xzalloc(self, n, /, align=16):
         """Allocate ``n`` bytes of zeros; otherwise as `xmalloc`."""
-        cdef offset_t payload = self.allocate(n, align, "xzalloc")
-        memset(self.arena.c.base + payload, 0, <size_t>n)
+        cdef uint64_t n_bytes = size_argument(n)
+        cdef offset_t payload = self.allocate(
+            n_bytes, align_argument(align), "xzalloc"
+        )
+        memset(self.arena.c.base + payload, 0, n_bytes)
         return payload
 
     def xrealloc(self, offset, n, /, align=16):
@@ -560,23 +553,16 @@ cdef class Pool:
         BufferError
             A view of the block is alive.
         """
-        cdef offset_t payload = self.live(offset, "xrealloc")
+        cdef offset_t payload = offset_argument(offset)
+        cdef uint64_t n_bytes = size_argument(n)
+        cdef uint64_t alignment = align_argument(align)
         cdef offset_t moved
-        cdef fit_t fit
-        cdef uint64_t n_bytes
-        cdef uint64_t alignment = 16
-        try:
-            n_bytes = word_of(n, &fit)
-        except TypeError:
-            n_bytes = count_argument(n, "a size", 0)
-        if fit == NEGATIVE:
-            raise BadArgument(f"xrealloc({n}): a size cannot be negative")
-        if align is not 16:
-            alignment = self.alignment(align)
+        self.live(payload, "xrealloc")
+        self.admit_alignment(alignment)
         self.arena.refuse_exported(payload)
         moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
         if moved == 0:
-            raise self.no_room(n, "xrealloc")
+            raise self.no_room(n_bytes, "xrealloc")
         return moved
 
     def xfree(self, offset, /):
@@ -598,7 +584,7 @@ cdef class Pool:
         BufferError
             A view of the block is alive.
         """
-        cdef offset_t payload = self.live(offset, "xfree")
+        cdef offset_t payload = self.live(offset_argument(offset), "xfree")
         self.arena.refuse_exported(payload)
         pool_free(&self.arena.c, self.c, payload)
 
@@ -610,7 +596,7 @@ cdef class Pool:
         InvalidFree
             As in `xfree`.
         """
-        cdef offset_t payload = self.live(offset, "usable_size")
+        cdef offset_t payload = self.live(offset_argument(offset), "usable_size")
         return pool_capacity(&self.arena.c, self.c, payload)
 
     def view(self, offset, n_bytes=None, /):
@@ -631,14 +617,16 @@ cdef class Pool:
         memoryview
             Writable bytes.
         """
-        cdef offset_t payload = self.live(offset, "view")
-        cdef uint64_t room = pool_capacity(&self.arena.c, self.c, payload)
-        cdef uint64_t wanted = room
+        cdef View view = View.__new__(View)
+        cdef offset_t payload = offset_argument(offset)
+        cdef uint64_t wanted = ~<uint64_t>0
+        cdef uint64_t room
         if n_bytes is not None:
             wanted = count_argument(n_bytes, "n_bytes", 0)
-        if wanted > room:
-            raise BadArgument(f"the block has {room} usable bytes, not {n_bytes}")
-        return make_view(self.arena, payload, wanted)
+        self.live(payload, "view")
+        room = pool_capacity(&self.arena.c, self.c, payload)
+        view.pin(self.arena, payload, room if n_bytes is None else wanted, room)
+        return memoryview(view)
 
     # Pages
 
@@ -656,8 +644,8 @@ cdef class Pool:
         cdef uint64_t got = 0
         cdef uint64_t largest
         cdef uint32_t page
-        self.enter()
         left = count_argument(n_pages, "n_pages", 0)
+        self.enter()
         if self.c.engine != ENGINE_TLSF:
             raise BadArgument("only the tlsf engine can reserve pages")
         if self.c.max_pages and left > self.c.max_pages - self.c.n_pages:

@@ -11,14 +11,12 @@ an interrupt does not strike it every time.
 Zeroing for ``calloc`` and the filling of patterns lie outside the clock.
 """
 
-import os
-
 import numpy as np
 
 from xmem.arena import Arena as _Arena
-from xmem.errors import ArenaFormatError, BadArgument, BadArgumentType
+from xmem.errors import BadArgument, BadArgumentType
 from xmem.pool import Pool as _Pool
-from xmem.trace import TRACE_DTYPE, check_trace, load, peak_live, ReplayResult
+from xmem.trace import TRACE_DTYPE, ReplayResult, check_trace, load, peak_live
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

@@ -50,8 +50,8 @@ cdef inline uint64_t clock_overhead() noexcept nogil:
     """Ticks between two readings with nothing between them (least of many)."""
     cdef uint64_t least = ~<uint64_t>0
     cdef uint64_t before, ticks
-    cdef int i
-    for i in range(20000):
+    cdef int _i
+    for _i in range(20000):
         before = clock_ticks()
         ticks = clock_ticks() - before
         if ticks < least:

@@ -19,6 +19,7 @@ __all__ = [
     "OutOfMemory",
     "SizeLimitError",
     "XmemError",
+    "corruption",
 ]
 
 
@@ -92,3 +93,22 @@ class HeapCorruption(XmemError, RuntimeError):
     def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
         """Pickle by the three parts."""
         return type(self), (self.invariant, self.offset, self.detail)
+
+
+def corruption(code: int, offset: int, found: int, expected: int) -> HeapCorruption:
+    """Return the exception for what a checker found.
+
+    Parameters
+    ----------
+    code : int
+        100 times the invariant's letter, plus its number.
+    offset : int
+        Where, in bytes from the arena's base.
+    found, expected : int
+        The word that is there and the one that should be.
+    """
+    return HeapCorruption(
+        f"{chr(code // 100)}{code % 100}",
+        offset,
+        f"found {found:#x}, expected {expected:#x}",
+    )

@@ -15,15 +15,16 @@ cdef class Pool:
     cdef uint32_t number
     cdef pool_t* c                  # valid while the arena is open
 
-    cdef int enter(self) except -1
-    cdef offset_t block_left_of(self, offset_t payload) noexcept
-    cdef uint64_t alignment(self, object align) except 0
-    cdef object no_room(self, object n, str verb)
-    cdef int audit(self, census_t* census) except -1
-    cdef offset_t allocate(self, object n, object align, str verb) except 0
-    cdef offset_t live(self, object offset, str verb) except 0
-    cdef int refuse(self, offset_t payload, str verb) except -1
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
+    cdef int enter(self) except -1
+    cdef offset_t live(self, offset_t payload, str verb) except 0
+    cdef int refuse(self, offset_t payload, str verb) except -1
+    cdef offset_t block_left_of(self, offset_t payload) noexcept
+    cdef int admit_alignment(self, uint64_t alignment) except -1
+    cdef object no_room(self, object n, str verb)
+    cdef offset_t allocate(self, uint64_t n_bytes, uint64_t alignment,
+                           str verb) except 0
+    cdef int audit(self, census_t* census) except -1
 
 
 cdef uint32_t pool_create(Arena arena, object name, object engine,

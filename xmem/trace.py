@@ -228,9 +228,7 @@ class ReplayResult:
         cycles = self.cycles[mask]
         if not len(cycles):
             return dict.fromkeys(("p50", "p99", "p999", "worst", "raw_worst"), 0)
-        p50, p99, p999 = np.percentile(
-            cycles, [50, 99, 99.9], method="inverted_cdf"
-        )
+        p50, p99, p999 = np.percentile(cycles, [50, 99, 99.9], method="inverted_cdf")
         return {
             "p50": int(p50),
             "p99": int(p99),
@@ -240,7 +238,7 @@ class ReplayResult:
         }
 
     def record(self, trace: str) -> dict[str, Any]:
-        """The result as a record of ``xmem replay --json``."""
+        """Return the result as a record of ``xmem replay --json``."""
         return {
             "trace": trace,
             "engine": self.engine,

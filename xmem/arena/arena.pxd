@@ -21,21 +21,18 @@ cdef class Arena:
     cdef int end_long(self) except -1
     cdef int format(self) except -1
     cdef int reformat(self) except -1
-    cdef uint32_t seal(self) except? 0
     cdef entry_t* find_entry(self, bytes name) noexcept
     cdef int refuse_exported(self, offset_t payload) except -1
+    cdef int _unmap(self) except -1
+    cdef uint64_t _count_runs(self) except 0
     cdef object _take(self, uint64_t n_pages, str asked)
     cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0
 
 
 cdef class View:
-    cdef Arena arena
+    cdef Arena arena                    # None until it is pinned
     cdef offset_t offset
     cdef Py_ssize_t n_bytes
 
-
-cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0
-cdef uint64_t offset_argument(object value) except? 0
-cdef object make_view(Arena arena, offset_t offset, uint64_t n_bytes)
-cdef object corruption(unsigned code, uint64_t offset, uint64_t found,
-                       uint64_t expected)
+    cdef int pin(self, Arena arena, offset_t offset, uint64_t n_bytes,
+                 uint64_t room) except -1

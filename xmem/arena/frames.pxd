@@ -192,7 +192,6 @@ cdef inline unsigned piece_order(uint64_t page, uint64_t end) noexcept nogil:
     return order if order < room else room
 
 
-
 cdef inline void frames_merge(
     arena_t* arena, uint64_t page, unsigned order
 ) noexcept nogil:

@@ -20,7 +20,7 @@ S3  the state word is one of ARENA_*
 addresses that follow. It is never stored in the arena.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from xmem.bits cimport align_up
 from xmem.block cimport BLOCK_GRAIN, offset_t
@@ -92,9 +92,10 @@ cdef struct entry_t:                # of the pool directory, 64 bytes
 
 cdef struct frame_t:                # of the frame table, 16 bytes
     uint64_t word                   # see frames.pxd
-    uint32_t next                   # free run: next page of its list;
-                                    # pool's run: log2 of the alignment asked for
-    uint32_t prev                   # free run: previous page of its list
+    # Free run: neighbours on its list. A pool's run: `next` is log2 of the
+    # alignment that was asked for.
+    uint32_t next
+    uint32_t prev
 
 
 cdef struct arena_t:
@@ -105,9 +106,17 @@ cdef struct arena_t:
     uint64_t* start_bits
     uint64_t n_bytes
     uint64_t page_bytes
+    uint64_t alignment              # of the base: the greatest that offsets keep
     uint32_t page_shift
     uint32_t n_pages
     uint32_t first_page
+
+
+cdef int superblock_plan(superblock_t* plan, object n_bytes, object page_size,
+                         object max_pools) except -1
+cdef int superblock_verify(bytes head, int64_t length, str path) except -1
+cdef int superblock_write(superblock_t* super, uint64_t secret) except -1
+cdef uint32_t superblock_seal(superblock_t* super) except? 0
 
 
 cdef inline void superblock_layout(

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Replay: a trace run against a pool, a clock per operation."""
+
+from collections.abc import Callable
+from typing import Any, SupportsIndex
+
+import numpy.typing as npt
+
+from xmem.trace import TRACE_DTYPE as TRACE_DTYPE
+from xmem.trace import ReplayResult as ReplayResult
+from xmem.trace import load as load
+
+__all__ = ["TRACE_DTYPE", "ReplayResult", "load", "replay"]
+
+def replay(
+    ops: npt.NDArray[Any],
+    *,
+    engine: str = "tlsf",
+    repeats: int = 5,
+    arena_bytes: SupportsIndex | None = None,
+    verify: bool = False,
+    grow_pages: SupportsIndex = 16,
+    max_pages: SupportsIndex | None = None,
+    page_size: SupportsIndex | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> ReplayResult: ...
