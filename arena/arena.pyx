@@ -42,6 +42,7 @@ from xmem.arena.frames cimport (
     FRAME_PENDING as _PENDING,
     FRAME_REGION as _REGION,
     FRAME_RUN as _RUN,
+    FRAME_WHOLE as _WHOLE,
     frame_order,
     frame_owner,
     frame_pages,
@@ -89,6 +90,7 @@ FRAME_REGION = _REGION
 FRAME_CONTROL = _CONTROL
 FRAME_JOINED = _JOINED
 FRAME_PENDING = _PENDING
+FRAME_WHOLE = _WHOLE
 
 FRAME_DTYPE = np.dtype(
     [
@@ -591,8 +593,12 @@ cdef class Arena:
         if frame_owner(word) != 0:
             raise MismatchedFree(
                 f"{verb}({offset:#x}): page {page} belongs to pool "
-                f"{self._pool_name(frame_owner(word))!r}: what a pool gave is "
-                "freed by that pool's xfree"
+                f"{self._pool_name(frame_owner(word))!r}: "
+                + (
+                    "free it with page_free of that pool's heap"
+                    if frame_state(word) == _RUN
+                    else "what a pool gave is freed with that pool's xfree"
+                )
             )
         raise NotABlock(
             f"{verb}({offset:#x}): inside the run of {frame_pages(word)} pages "

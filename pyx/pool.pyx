@@ -202,9 +202,10 @@ cdef uint32_t pool_create(
     entry.control = page_offset(&arena.c, page)
     entry.control_pages = <uint32_t>n_pages
     entry.engine = kind
+    entry.serial = arena.c.super.n_serials
+    arena.c.super.n_serials += 1
     store_barrier()
     entry.state = ENTRY_READY
-    arena.c.super.n_pools += 1
     return number
 
 
@@ -806,7 +807,8 @@ cdef class Pool:
             Structured: ``offset`` of the payload, ``size`` of the block in
             bytes with its header, ``capacity`` of the payload in bytes,
             ``used``, ``region`` (page where the region or run starts),
-            ``kind`` (0 a block, 1 whole pages).
+            ``kind`` (0 a block, 1 a block of whole pages, 2 pages of a heap's
+            page_alloc).
 
         Raises
         ------
@@ -834,6 +836,6 @@ cdef class Pool:
             rows[i].capacity = seen.capacity
             rows[i].used = seen.used
             rows[i].region = <uint32_t>seen.region
-            rows[i].kind = seen.is_run
+            rows[i].kind = seen.kind
             i += 1
         return found[:i]

@@ -30,6 +30,7 @@ cdef enum:
     ENGINE_FIRSTFIT = 2
 
     POOL_JOINS = 1          # adjacent regions become one
+    POOL_HOOKED = 2         # the caller's functions give and take regions
     POOL_MAGIC = 0x4C4F4F50
 
 
@@ -50,7 +51,8 @@ cdef struct pool_t:
     uint64_t n_regions          # as obtained from the frames, joined or not
     uint64_t n_runs
     uint64_t lock_room[8]
-    uint64_t padding
+    uint32_t interface          # of the heap to which the pool belongs, or 0
+    uint32_t role               # in that heap
     tlsf_t tlsf
     firstfit_t firstfit
 
@@ -103,6 +105,8 @@ cdef inline void control_init(
     pool.run_pages = 0
     pool.n_regions = 0
     pool.n_runs = 0
+    pool.interface = 0
+    pool.role = 0
     if engine == ENGINE_TLSF:
         tlsf_init(
             arena.base,

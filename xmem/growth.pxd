@@ -18,7 +18,6 @@ from xmem.arena.frames cimport (
     FRAME_JOINED,
     FRAME_PENDING,
     FRAME_REGION,
-    FRAME_RUN,
     frame_pack,
     frame_pages,
     frame_state,
@@ -44,10 +43,11 @@ from xmem.block cimport (
     word_size,
 )
 from xmem.checks cimport store_barrier
-from xmem.control cimport POOL_JOINS, pool_t
+from xmem.control cimport POOL_HOOKED, POOL_JOINS, pool_t
 from xmem.firstfit cimport firstfit_take
 from xmem.freelists cimport freelists_insert, freelists_remove
 from xmem.tlsf cimport (
+    aligned_gap,
     can_detach,
     region_bytes_for,
     tlsf_add_region,
@@ -77,17 +77,22 @@ cdef inline void count_pages(pool_t* pool, uint64_t n_pages) noexcept nogil:
 # Page runs: blocks of whole pages --------------------------------------------
 
 cdef inline uint32_t run_alloc(
-    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_pages,
+    uint64_t alignment,
+    unsigned state,
 ) noexcept nogil:
     """First page of a run that the pool hands out whole, or 0.
 
+    FRAME_WHOLE: a block; FRAME_RUN: pages of a heap's page_alloc.
     ``alignment`` (bytes) is only recorded: a run is aligned to the power of
     two that holds it.
     """
     cdef uint32_t page
     if not may_hold(pool, n_pages):
         return 0
-    page = frames_alloc(arena, n_pages, FRAME_RUN, pool.number)
+    page = frames_alloc(arena, n_pages, state, pool.number)
     if page != 0:
         count_pages(pool, n_pages)
         pool.run_pages += n_pages
@@ -137,13 +142,13 @@ cdef inline bint region_follows(
     )
 
 
-cdef inline void region_join_left(
+cdef inline offset_t region_join_left(
     arena_t* arena, pool_t* pool, uint32_t page
 ) noexcept nogil:
     """Join a fresh region to the one on its left, if that ends in free bytes.
 
     The left's last block takes in sentinel, head word and the new block: one
-    store of its header.
+    store of its header. Answers the free block in which the region lies then.
     """
     cdef char* base = arena.base
     cdef offset_t start = page_offset(arena, page)
@@ -153,9 +158,9 @@ cdef inline void region_join_left(
     cdef offset_t left
     cdef uint64_t size
     if left_page == 0 or not region_follows(arena, pool, left_page):
-        return
+        return block
     if not block_word(base, sentinel) & BLOCK_PREV_FREE:
-        return
+        return block
     left = block_prev_free(base, sentinel)
     size = block + block_size(base, block) - left
     freelists_remove(base, &pool.tlsf.bins, left)
@@ -165,16 +170,21 @@ cdef inline void region_join_left(
     block_write(base, left, size, pool.tlsf.tag | BLOCK_FREE)
     block_tag_end(base, left, size)
     freelists_insert(base, &pool.tlsf.bins, left, size)
+    return left
 
 
-cdef inline void region_add(
+cdef inline offset_t region_add(
     arena_t* arena, pool_t* pool, uint32_t page
 ) noexcept nogil:
-    """Format a pending run as a region, joined to its neighbours if asked."""
+    """Format a pending run as a region, joined to its neighbours if asked.
+
+    Answers the free block, on its list, in which the region lies.
+    """
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     cdef offset_t start = page_offset(arena, page)
     cdef offset_t end = page_offset(arena, page + n_pages)
     cdef uint64_t whole = end - start - REGION_HEAD_BYTES - REGION_TAIL_BYTES
+    cdef offset_t block = start + REGION_HEAD_BYTES
     if pool.flags & POOL_JOINS and region_follows(arena, pool, page + n_pages):
         tlsf_add_region_before(arena.base, &pool.tlsf, start, end)
         region_record(arena, pool, page, FRAME_REGION)
@@ -183,36 +193,46 @@ cdef inline void region_add(
         tlsf_add_region(arena.base, &pool.tlsf, start, end)
         region_record(arena, pool, page, FRAME_REGION)
     if pool.flags & POOL_JOINS:
-        region_join_left(arena, pool, page)
+        block = region_join_left(arena, pool, page)
     count_pages(pool, n_pages)
     pool.region_pages += n_pages
     pool.n_regions += 1
     if whole < pool.release_bytes:
         pool.release_bytes = whole
+    return block
 
 
-cdef inline bint region_grow(
-    arena_t* arena, pool_t* pool, uint64_t need
+cdef inline uint64_t region_pages_for(
+    arena_t* arena, uint64_t need, uint64_t alignment
 ) noexcept nogil:
-    """Add a region in which a block of ``need`` bytes fits; False if none.
+    """Pages of the least region that holds a block at an alignment."""
+    return pages_for(
+        arena,
+        region_bytes_for(need + aligned_gap(REGION_HEAD_BYTES, alignment)),
+    )
+
+
+cdef inline offset_t region_grow(
+    arena_t* arena, pool_t* pool, uint64_t need, uint64_t alignment
+) noexcept nogil:
+    """A free block with room for ``need`` bytes in a region added for it, or 0.
 
     Of ``grow_pages`` pages, or as many as the block needs, or as few as the
     limit and the frames leave.
     """
-    cdef uint64_t least = pages_for(arena, region_bytes_for(need))
+    cdef uint64_t least = region_pages_for(arena, need, alignment)
     cdef uint64_t n_pages = least if least > pool.grow_pages else pool.grow_pages
     cdef uint32_t page = 0
-    if not may_hold(pool, least):
-        return False
+    if pool.flags & POOL_HOOKED or not may_hold(pool, least):
+        return 0
     if not may_hold(pool, n_pages):
         n_pages = pool.max_pages - pool.n_pages
     page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
     if page == 0 and n_pages > least:
         page = frames_alloc(arena, least, FRAME_PENDING, pool.number)
     if page == 0:
-        return False
-    region_add(arena, pool, page)
-    return True
+        return 0
+    return region_add(arena, pool, page)
 
 
 cdef inline void region_cut(

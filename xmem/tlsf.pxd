@@ -218,20 +218,21 @@ cdef inline offset_t tlsf_find_aligned(
     return freelists_find(base, &tlsf.bins, mapping_search(padded))
 
 
-cdef inline offset_t tlsf_alloc_aligned(
-    char* base, tlsf_t* tlsf, uint64_t need, uint64_t alignment
+cdef inline offset_t tlsf_carve(
+    char* base,
+    tlsf_t* tlsf,
+    offset_t block,
+    uint64_t need,
+    uint64_t alignment,
 ) noexcept nogil:
-    """As ``tlsf_alloc``, the payload a multiple of ``alignment`` (32 to 2048).
+    """Use ``need`` aligned bytes of a listed free block that has room for them.
 
     One removal, at most two insertions. The alignment is kept in the header.
     """
-    cdef offset_t block = tlsf_find_aligned(base, tlsf, need, alignment)
-    cdef uint64_t gap, size
+    cdef uint64_t gap = aligned_gap(block, alignment)
     cdef uint64_t bits = align_bits(alignment)
-    if block == 0:
-        return 0
+    cdef uint64_t size
     freelists_remove(base, &tlsf.bins, block)
-    gap = aligned_gap(block, alignment)
     if gap != 0:
         size = block_size(base, block)
         block_write(base, block + gap, size - gap, tlsf.tag | BLOCK_FREE)
@@ -242,6 +243,19 @@ cdef inline offset_t tlsf_alloc_aligned(
         bits |= BLOCK_PREV_FREE
     tlsf_place(base, tlsf, block, need, bits)
     return block
+
+
+cdef inline offset_t tlsf_alloc_aligned(
+    char* base, tlsf_t* tlsf, uint64_t need, uint64_t alignment
+) noexcept nogil:
+    """As ``tlsf_alloc``, the payload a multiple of ``alignment`` (32 to 2048).
+
+    One removal, at most two insertions.
+    """
+    cdef offset_t block = tlsf_find_aligned(base, tlsf, need, alignment)
+    if block == 0:
+        return 0
+    return tlsf_carve(base, tlsf, block, need, alignment)
 
 
 # Freeing ---------------------------------------------------------------------

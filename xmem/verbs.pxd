@@ -16,7 +16,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from xmem.arena.frames cimport (
-    FRAME_RUN,
+    FRAME_WHOLE,
     frame_owner,
     frame_pages,
     frame_state,
@@ -64,9 +64,9 @@ from xmem.growth cimport (
 )
 from xmem.startbits cimport start_clear, start_set, start_test
 from xmem.tlsf cimport (
-    aligned_slack,
     tlsf_alloc,
     tlsf_alloc_aligned,
+    tlsf_carve,
     tlsf_coalesce,
     tlsf_resize,
     tlsf_resize_left,
@@ -86,7 +86,9 @@ cdef inline offset_t tlsf_pool_run(
     # shorter than its alignment is taken longer.
     if n_pages <= aligned_pages // 2:
         n_pages = aligned_pages // 2 + 1
-    return page_offset(arena, run_alloc(arena, pool, n_pages, alignment))
+    return page_offset(
+        arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
+    )
 
 
 cdef inline offset_t tlsf_pool_alloc(
@@ -96,9 +98,10 @@ cdef inline offset_t tlsf_pool_alloc(
     cdef uint64_t need = block_bytes_for(n_bytes)
     cdef offset_t block = tlsf_alloc(arena.base, &pool.tlsf, need)
     if unlikely(block == 0):
-        if not region_grow(arena, pool, need):
+        block = region_grow(arena, pool, need, BLOCK_GRAIN)
+        if block == 0:
             return 0
-        block = tlsf_alloc(arena.base, &pool.tlsf, need)
+        tlsf_carve(arena.base, &pool.tlsf, block, need, BLOCK_GRAIN)
     return payload_of(block)
 
 
@@ -110,9 +113,10 @@ cdef inline offset_t tlsf_pool_alloc_aligned(
     cdef offset_t block
     block = tlsf_alloc_aligned(arena.base, &pool.tlsf, need, alignment)
     if block == 0:
-        if not region_grow(arena, pool, need + aligned_slack(alignment)):
+        block = region_grow(arena, pool, need, alignment)
+        if block == 0:
             return 0
-        block = tlsf_alloc_aligned(arena.base, &pool.tlsf, need, alignment)
+        block = tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
     return payload_of(block)
 
 
@@ -146,7 +150,9 @@ cdef inline offset_t firstfit_pool_alloc(
     cdef offset_t block
     if need >= arena.page_bytes:
         n_pages = bit(ceil_log2(pages_for(arena, need)))
-        block = page_offset(arena, run_alloc(arena, pool, n_pages, alignment))
+        block = page_offset(
+            arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
+        )
         if block == 0:
             return 0
         block_write(
@@ -172,7 +178,7 @@ cdef inline void firstfit_pool_free(
     if size >= arena.page_bytes:
         # A run, or a page that one block fills: no list to walk.
         page = <uint32_t>page_of(arena, block)
-        if frame_state(arena.frames[page].word) == FRAME_RUN:
+        if frame_state(arena.frames[page].word) == FRAME_WHOLE:
             run_free(arena, pool, page)
         else:
             firstfit_forget(&pool.firstfit, size)
@@ -187,15 +193,15 @@ cdef inline void firstfit_pool_free(
 
 # Both engines ----------------------------------------------------------------
 
-cdef inline bint is_page_run(
-    arena_t* arena, pool_t* pool, offset_t payload
+cdef inline bint is_run(
+    arena_t* arena, pool_t* pool, offset_t payload, unsigned state
 ) noexcept nogil:
-    """Whether ``payload`` is a live page run that this TLSF pool handed out."""
+    """Whether a live run of this pool in ``state`` starts at ``payload``."""
     cdef uint64_t word
     if payload & (arena.page_bytes - 1) or payload >= arena.n_bytes:
         return False
     word = arena.frames[page_of(arena, payload)].word
-    return frame_state(word) == FRAME_RUN and frame_owner(word) == pool.number
+    return frame_state(word) == state and frame_owner(word) == pool.number
 
 
 cdef inline offset_t pool_alloc(
@@ -245,7 +251,9 @@ cdef inline bint pool_owns(
     """
     cdef uint64_t distance = BLOCK_HEADER_BYTES
     if unlikely(not start_test(arena, payload)):
-        return pool.engine == ENGINE_TLSF and is_page_run(arena, pool, payload)
+        return pool.engine == ENGINE_TLSF and is_run(
+            arena, pool, payload, FRAME_WHOLE
+        )
     if pool.engine != ENGINE_TLSF:
         distance = FIRSTFIT_LINE
     return ((block_word(arena.base, payload - distance) ^ pool.tlsf.tag)

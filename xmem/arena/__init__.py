@@ -9,6 +9,7 @@ from xmem.arena.arena import (
     FRAME_PENDING,
     FRAME_REGION,
     FRAME_RUN,
+    FRAME_WHOLE,
     Arena,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
     "FRAME_PENDING",
     "FRAME_REGION",
     "FRAME_RUN",
+    "FRAME_WHOLE",
     "Arena",
 ]

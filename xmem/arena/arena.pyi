@@ -14,6 +14,7 @@ FRAME_REGION: Final[int]
 FRAME_CONTROL: Final[int]
 FRAME_JOINED: Final[int]
 FRAME_PENDING: Final[int]
+FRAME_WHOLE: Final[int]
 FRAME_DTYPE: Final[np.dtype[Any]]
 
 class PoolEntry(TypedDict):

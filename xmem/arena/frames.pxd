@@ -6,7 +6,7 @@ One record per page. Only the first page of a run has one that is not zero::
     63            32 31      16 15     8 7      0
     | pages of the run | owner | order | state |
 
-The owner is 0 for a caller's own run, else the number of a pool. Free runs
+The owner is 0 for a run of Arena.page_alloc, else the number of a pool. Free runs
 of each order are a doubly linked list through the records; one bitmap says
 which lists are not empty. Runs are split from the upper end, so that a pool
 that grows step by step gets pages that lie side by side.
@@ -40,11 +40,12 @@ from xmem.checks cimport require, store_barrier
 cdef enum:
     FRAME_INSIDE = 0        # not the first page of a run
     FRAME_FREE = 1
-    FRAME_RUN = 2           # pages of page_alloc, or of a pool's large block
+    FRAME_RUN = 2           # pages of page_alloc
     FRAME_REGION = 3        # pages that an engine cuts into blocks
     FRAME_CONTROL = 4       # a pool's control block
     FRAME_JOINED = 5        # a region's pages continued from those on its left
     FRAME_PENDING = 6       # handed to a pool, which has not formatted it yet
+    FRAME_WHOLE = 7         # a pool's block of whole pages
 
     FRAME_ORDER_SHIFT = 8
     FRAME_OWNER_SHIFT = 16

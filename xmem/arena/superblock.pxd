@@ -77,7 +77,7 @@ cdef struct superblock_t:
     uint64_t state
     uint64_t root                   # the user's, 0 = none
     uint32_t page_crc
-    uint32_t n_pools
+    uint32_t n_serials              # pools made so far
     uint64_t lock_room[8]           # for processes that share the arena
     frames_t frames
 
@@ -87,7 +87,8 @@ cdef struct entry_t:                # of the pool directory, 64 bytes
     uint64_t control                # offset of the pool's control block
     uint32_t control_pages
     uint32_t engine
-    uint64_t state
+    uint32_t state                  # ENTRY_*
+    uint32_t serial                 # distinguishes the entry's successive pools
 
 
 cdef struct frame_t:                # of the frame table, 16 bytes

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.frames cimport (
     FRAME_FREE,
-    FRAME_PENDING,
+    FRAME_WHOLE,
     frame_order,
     frame_pages,
     frame_state,
@@ -29,7 +29,7 @@ cdef inline bint check_run(
     cdef unsigned order
     cdef uint64_t buddy, inside
     cdef uint64_t offset = page_offset(arena, page)
-    if not FRAME_FREE <= frame_state(word) <= FRAME_PENDING:
+    if not FRAME_FREE <= frame_state(word) <= FRAME_WHOLE:
         return report(finding, invariant(c"P", 1), offset, word, 0)
     if n_pages == 0 or n_pages > arena.n_pages - page:
         return report(

@@ -25,7 +25,7 @@ PICTURE = "worst-xfree.png"
     help="Folder for the picture; made if it does not exist.",
 )
 def demo(folder: Path) -> None:
-    """Compare both engines in about a minute.
+    """Compare both engines in a minute or two.
 
     Replays a real trace that ships with xmem and prints the table, then draws
     the worst xfree of both engines against the number of live blocks.

@@ -25,11 +25,11 @@ BLOCK_BYTES = 3500
 SEED = 2008
 
 #: Live blocks of each point, and how often the legacy engine repeats it: it
-#: needs n * n / 2 steps to allocate n blocks, so the largest point is repeated
+#: needs n * n / 2 steps to allocate n blocks, so the larger points are repeated
 #: least. One interrupt adds little to an xfree of milliseconds.
-LEGACY_REPEATS = {1_000: 15, 2_000: 15, 5_000: 5, 10_000: 3, 20_000: 2, 50_000: 1}
+LEGACY_REPEATS = {1_000: 15, 2_000: 9, 5_000: 3, 10_000: 2, 20_000: 1, 50_000: 1}
+LEGACY_FREES = 200
 TLSF_REPEATS = 15
-LEGACY_FREES = 500
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ def make_table(runs: Sequence[Run]) -> Table:
     rich.table.Table
         Two heading lines: of the cycles, verb above quantile.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("\ntrace", no_wrap=True)
     table.add_column("\nengine", no_wrap=True)
     for heading in headings():
@@ -48,12 +50,7 @@ def headings() -> list[str]:
         for verb in VERBS
         for i, (heading, _) in enumerate(QUANTILES)
     ]
-    return [
-        "ns per\noperation",
-        *cycles,
-        "peak pages /\nlive bytes",
-        "failed\nrequests",
-    ]
+    return ["ns\nper op", *cycles, "pages\n/ live", "failed\nrequests"]
 
 
 def row(run: Run) -> list[str]:
@@ -101,9 +98,9 @@ def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
     """
     said = [
         f"xmalloc, xfree: cycles of the time-stamp counter ({clock(runs)}) per call,"
-        f" the least of {repeats} repeats;",
-        "worst: the maximum over all calls. Peak pages / live bytes: pages held at the"
-        " peak over bytes asked for at the peak.",
+        f" {passes(repeats)};",
+        "worst: the maximum over all calls. pages / live: the most bytes held in pages"
+        " over the most bytes live.",
     ]
     if verified:
         said.append(
@@ -111,6 +108,13 @@ def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
             " end; check() was clean."
         )
     return said
+
+
+def passes(repeats: int) -> str:
+    """Say what the repeats are good for; a single one is good for nothing."""
+    if repeats == 1:
+        return "of one pass only, interrupts included"
+    return f"the least of {repeats} repeats"
 
 
 def clock(runs: Sequence[Run]) -> str:
@@ -136,5 +140,6 @@ def print_table(runs: Sequence[Run], below: Sequence[str]) -> None:
     needed = Measurement.get(console, wide, table).maximum
     console.width = max(console.width, needed)
     console.print(table)
+    console.print()
     for line in below:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -4,7 +4,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-DEMO_TRACE = "git-log.npz"
+DEMO_TRACE = "redis.npz"
 
 
 def demo_trace_path() -> Path:
