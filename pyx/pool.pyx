@@ -17,6 +17,8 @@ from xmem.errors import (
     MismatchedFree,
     NotABlock,
     OutOfMemory,
+    PoolDestroyed,
+    PoolInUse,
     corruption,
 )
 from xmem.stats import PoolStats
@@ -34,10 +36,12 @@ from xmem.arena.frames cimport (
     frame_pages,
     frame_state,
     frames_alloc,
+    frames_free,
     frames_head_of,
     is_region,
 )
 from xmem.arena.superblock cimport (
+    ENTRY_EMPTY,
     ENTRY_INITIALISING,
     ENTRY_NAME_BYTES,
     ENTRY_READY,
@@ -54,23 +58,35 @@ from xmem.arguments cimport (
     size_argument,
 )
 from xmem.bits cimport bit, find_last_set
-from xmem.block cimport BLOCK_HEADER_BYTES, block_of, offset_t
+from xmem.block cimport (
+    BLOCK_ALIGN_MAX,
+    BLOCK_GRAIN,
+    BLOCK_HEADER_BYTES,
+    REGION_OVERHEAD_BYTES,
+    block_bytes_for,
+    block_of,
+    offset_t,
+)
 from xmem.checks cimport store_barrier
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
+    POOL_HOOKED,
     POOL_JOINS,
     control_bytes,
     control_init,
     control_of,
 )
 from xmem.finding cimport finding_t
+from xmem.firstfit cimport FIRSTFIT_LINE
 from xmem.freelists cimport freelists_remove
 from xmem.growth cimport (
+    may_hold,
     pages_for,
     region_add,
     region_cut,
     region_inside,
+    region_pages_for,
 )
 from xmem.verbs cimport (
     pool_alloc,
@@ -209,6 +225,19 @@ cdef uint32_t pool_create(
     return number
 
 
+cdef int _check_hooks(object engine, object get_mem, object put_mem) except -1:
+    """Refuse functions that a pool cannot use."""
+    if (get_mem is None) != (put_mem is None):
+        raise BadArgument("give both get_mem and put_mem, or neither")
+    if get_mem is None:
+        return 0
+    if not callable(get_mem) or not callable(put_mem):
+        raise BadArgumentType("get_mem and put_mem must be callable")
+    if engine != "tlsf":
+        raise BadArgument("only the tlsf engine takes regions from get_mem")
+    return 0
+
+
 cdef class Pool:
     """A heap in an arena: one engine over regions that grow and shrink.
 
@@ -229,6 +258,11 @@ cdef class Pool:
         Exact limit on the pages held for blocks and runs.
     join_regions : bool
         Make one stretch of regions that lie side by side.
+    get_mem, put_mem : callable, optional
+        Where regions come from and go to, in place of the arena's own frames;
+        both or neither. ``get_mem(n_pages)`` answers the offset of a run of at
+        least so many pages that `Arena.page_alloc` or `page_alloc_exact` gave,
+        or None; ``put_mem(offset, n_pages)`` takes such a run back.
 
     Raises
     ------
@@ -255,6 +289,8 @@ cdef class Pool:
         grow_pages=16,
         max_pages=None,
         join_regions=True,
+        get_mem=None,
+        put_mem=None,
     ):
         cdef uint32_t number
         if self.arena is not None:
@@ -263,13 +299,25 @@ cdef class Pool:
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
             )
+        _check_hooks(engine, get_mem, put_mem)
         number = pool_create(
             arena, name, engine, grow_pages, max_pages, bool(join_regions)
         )
         self.attach(arena, (<Arena>arena)._pool_name(number), number)
+        self.hook(get_mem, put_mem)
+
+    cdef int hook(self, object get_mem, object put_mem) except -1:
+        """Take regions from the caller's functions, or from the arena again."""
+        self.get_mem = get_mem
+        self.put_mem = put_mem
+        if get_mem is None:
+            self.c.flags &= ~<uint32_t>POOL_HOOKED
+        else:
+            self.c.flags |= POOL_HOOKED
+        return 0
 
     @staticmethod
-    def open(arena, name, *, verify=True):
+    def open(arena, name, *, verify=True, get_mem=None, put_mem=None):
         """The pool that was made under ``name``, with its blocks.
 
         Parameters
@@ -279,6 +327,8 @@ cdef class Pool:
         verify : bool
             Check every invariant of page frames and pool first (time linear
             in both).
+        get_mem, put_mem : callable, optional
+            As in `Pool`; functions are not kept in the arena.
 
         Raises
         ------
@@ -310,15 +360,18 @@ cdef class Pool:
                 finding.code, finding.offset, finding.found, finding.expected
             )
         pool = Pool.__new__(Pool)
-        pool.attach(owner, name, number)
+        pool.attach(owner, str(name), number)
         if verify:
             pool.check()
+        _check_hooks(pool.engine, get_mem, put_mem)
+        pool.hook(get_mem, put_mem)
         return pool
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1:
         """Become the handle of an existing pool."""
         self.name = name
         self.number = number
+        self.serial = arena.c.directory[number - 1].serial
         self.c = control_of(&arena.c, &arena.c.directory[number - 1])
         self.arena = arena
         return 0
@@ -330,7 +383,7 @@ cdef class Pool:
 
     def __repr__(self):
         if self.closed:
-            return f"<xmem.Pool {self.name!r}, arena closed>"
+            return f"<xmem.Pool {self.name!r}, closed>"
         return (
             f"<xmem.Pool {self.name!r}, {self.engine}, "
             f"{self.c.n_pages} pages held>"
@@ -340,8 +393,13 @@ cdef class Pool:
 
     @property
     def closed(self):
-        """Whether the pool can no longer be used: its arena is closed."""
-        return self.arena is None or self.arena.c.base == NULL
+        """Whether the pool can no longer be used: destroyed, or its arena closed."""
+        if self.arena is None or self.arena.c.base == NULL:
+            return True
+        return (
+            self.arena.c.directory[self.number - 1].serial != self.serial
+            or self.arena.c.directory[self.number - 1].state != ENTRY_READY
+        )
 
     @property
     def id(self):
@@ -372,13 +430,44 @@ cdef class Pool:
         self.enter()
         return (self.c.flags & POOL_JOINS) != 0
 
+    @property
+    def maxalloc(self):
+        """Greatest request that one region of ``grow_pages`` serves, bytes."""
+        self.enter()
+        if self.c.engine != ENGINE_TLSF:
+            return self.arena.c.page_bytes - 2 * FIRSTFIT_LINE
+        return (
+            (self.c.grow_pages << self.arena.c.page_shift) - REGION_OVERHEAD_BYTES
+        )
+
+    @property
+    def used_size(self):
+        """Bytes in use, headers included: blocks and runs."""
+        self.enter()
+        return self.c.run_pages * self.arena.c.page_bytes + (
+            self.c.tlsf.used_bytes
+            if self.c.engine == ENGINE_TLSF
+            else self.c.firstfit.used_bytes
+        )
+
+    @property
+    def total_size(self):
+        """Bytes of all pages held: regions and runs."""
+        self.enter()
+        return self.c.n_pages << self.arena.c.page_shift
+
     # Arguments
 
     cdef int enter(self) except -1:
         """Begin a method: see `Arena.enter`."""
+        cdef entry_t* entry
         if self.arena is None:
             raise BadArgument("the pool was never initialised")
-        return self.arena.enter()
+        self.arena.enter()
+        entry = &self.arena.c.directory[self.number - 1]
+        if entry.serial != self.serial or entry.state != ENTRY_READY:
+            raise PoolDestroyed(f"pool {self.name!r} has been destroyed")
+        return 0
 
     cdef offset_t live(self, offset_t payload, str verb) except 0:
         """``payload``, proved to be a live block of this pool, or the error.
@@ -419,9 +508,16 @@ cdef class Pool:
                 f"{what}: memory of pool "
                 f"{self.arena._pool_name(frame_owner(word))!r}: use that pool"
             )
+        if payload == page_offset(arena, head) and not is_region(
+            word, self.number
+        ):
+            raise MismatchedFree(
+                f"{what}: pages that the heap's page_alloc gave: free them with "
+                "page_free"
+            )
         if not is_region(word, self.number):
             raise NotABlock(
-                f"{what}: inside the block of whole pages at "
+                f"{what}: inside the run of {frame_pages(word)} pages at "
                 f"{page_offset(arena, head):#x}"
             )
         if payload & 15:
@@ -482,9 +578,57 @@ cdef class Pool:
         self.enter()
         self.admit_alignment(alignment)
         payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
+        if payload == 0 and self.get_mem is not None:
+            self.grow_hooked(n_bytes, alignment)
+            payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if payload == 0:
             raise self.no_room(n_bytes, verb)
         return payload
+
+    cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1:
+        """Add a region of the caller's, if the limit admits one."""
+        cdef uint64_t n_pages
+        cdef uint64_t given
+        cdef offset_t start
+        cdef uint32_t page
+        if n_bytes > self.c.max_request or alignment > BLOCK_ALIGN_MAX:
+            return 0
+        n_pages = region_pages_for(
+            &self.arena.c, block_bytes_for(n_bytes), max(alignment, BLOCK_GRAIN)
+        )
+        if not may_hold(self.c, n_pages):
+            return 0
+        if n_pages < self.c.grow_pages and may_hold(self.c, self.c.grow_pages):
+            n_pages = self.c.grow_pages
+        answer = self.get_mem(n_pages)
+        if answer is None:
+            return 0
+        start = offset_argument(answer)
+        self.enter()
+        page = self.arena._own_run(start, "get_mem")
+        self.arena.refuse_exported(start)
+        given = frame_pages(self.arena.c.frames[page].word)
+        if given < n_pages or not may_hold(self.c, given):
+            raise BadArgument(
+                f"get_mem gave {given} pages where {n_pages} were asked for"
+            )
+        self.arena.c.frames[page].word = frame_pack(
+            FRAME_PENDING, 0, self.number, given
+        )
+        region_add(&self.arena.c, self.c, page)
+        return 0
+
+    cdef int settle(self) except -1:
+        """Hand a region that was cut out to the caller's function."""
+        cdef uint64_t page = self.c.returned
+        if page == 0 or self.put_mem is None:
+            return 0
+        self.c.returned = 0
+        self.put_mem(
+            page_offset(&self.arena.c, page),
+            frame_pages(self.arena.c.frames[page].word),
+        )
+        return 0
 
     # Verbs
 
@@ -562,8 +706,16 @@ cdef class Pool:
         self.admit_alignment(alignment)
         self.arena.refuse_exported(payload)
         moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
+        if moved == 0 and self.get_mem is not None:
+            self.grow_hooked(n_bytes, alignment)
+            self.live(payload, "xrealloc")
+            self.arena.refuse_exported(payload)
+            moved = pool_resize(
+                &self.arena.c, self.c, payload, n_bytes, alignment
+            )
         if moved == 0:
             raise self.no_room(n_bytes, "xrealloc")
+        self.settle()
         return moved
 
     def xfree(self, offset, /):
@@ -588,6 +740,8 @@ cdef class Pool:
         cdef offset_t payload = self.live(offset_argument(offset), "xfree")
         self.arena.refuse_exported(payload)
         pool_free(&self.arena.c, self.c, payload)
+        if self.c.returned:
+            self.settle()
 
     def usable_size(self, offset, /):
         """Bytes that may be used at a live block: at least those asked for.
@@ -700,6 +854,9 @@ cdef class Pool:
             )
             region_cut(arena, self.c, page, block_of(seen.offset), seen.size)
             given += n_pages
+            if self.c.returned:
+                self.settle()
+                self.enter()
             # What was right of the region starts a stretch of its own; the
             # frames may have merged the free pages behind it with ours.
             cursor.page = frames_head_of(arena, page + n_pages)
@@ -709,15 +866,91 @@ cdef class Pool:
             cursor.covered = 0
         return given
 
+    cdef int refuse_live(self) except -1:
+        """PoolInUse if a block is live."""
+        self.enter()
+        if self.live_blocks() == 0:
+            return 0
+        blocks = self.walk()
+        live = blocks[blocks["used"]]
+        raise PoolInUse(
+            f"pool {self.name!r} has {len(live)} live blocks of "
+            f"{int(live['size'].sum())} bytes: free them, or destroy it with "
+            "force=True",
+            live,
+        )
+
+    def destroy(self, *, force=False):
+        """Give all pages of the pool back; it cannot be used afterwards.
+
+        Parameters
+        ----------
+        force : bool
+            Also when blocks are live: their offsets are then void.
+
+        Returns
+        -------
+        numpy.ndarray
+            The blocks that were live, as `walk` gives them; empty without
+            ``force``.
+
+        Raises
+        ------
+        PoolInUse
+            Blocks are live and ``force`` is not given; the exception's
+            ``live`` lists them, and nothing was changed.
+        BufferError
+            A view of a block is alive.
+        """
+        cdef uint32_t page, next_page
+        cdef uint64_t word
+        cdef arena_t* arena
+        cdef entry_t* entry
+        force = bool(force)
+        blocks = self.walk()
+        live = blocks[blocks["used"]]
+        if not force:
+            self.refuse_live()
+        self.enter()
+        arena = &self.arena.c
+        for offset in self.arena.exports:
+            word = arena.frames[
+                frames_head_of(arena, page_of(arena, offset))
+            ].word
+            if frame_owner(word) == self.number:
+                self.arena.refuse_exported(offset)
+        entry = &arena.directory[self.number - 1]
+        entry.state = ENTRY_EMPTY
+        store_barrier()
+        page = arena.first_page
+        while page != 0:
+            word = arena.frames[page].word
+            next_page = page + <uint32_t>frame_pages(word)
+            if frame_owner(word) == self.number:
+                memset(
+                    &arena.start_bits[page_offset(arena, page) >> 10],
+                    0,
+                    frame_pages(word) << (arena.page_shift - 7),
+                )
+                frames_free(arena, page)
+            # 0 behind the last page; a free neighbour may have been merged.
+            page = frames_head_of(arena, next_page)
+        return live
+
     # Looking at it
+
+    cdef uint64_t live_blocks(self) noexcept:
+        """Blocks and page runs in use."""
+        if self.c.engine == ENGINE_TLSF:
+            return self.c.tlsf.n_used + self.c.n_runs
+        return self.c.firstfit.n_used + self.c.n_runs
 
     cdef int audit(self, census_t* census) except -1:
         """Check frames and pool, without the GIL, and fill ``census``."""
         cdef finding_t finding
         cdef arena_t* arena
         cdef bint sound
-        if self.arena is None:
-            raise BadArgument("the pool was never initialised")
+        self.enter()
         arena = &self.arena.c
         self.arena.begin_long()
         try:
@@ -765,16 +998,15 @@ cdef class Pool:
         cdef uint64_t run_bytes
         self.audit(&census)
         run_bytes = self.c.run_pages << self.arena.c.page_shift
+        live = self.live_blocks()
         if self.c.engine == ENGINE_TLSF:
             header = BLOCK_HEADER_BYTES
-            live = self.c.tlsf.n_used + self.c.n_runs
             used = self.c.tlsf.used_bytes + run_bytes
             overhead = header * (
                 self.c.tlsf.n_used + census.n_free + 2 * census.n_stretches
             )
         else:
-            header = 64
-            live = self.c.firstfit.n_used + self.c.n_runs
+            header = FIRSTFIT_LINE
             used = self.c.firstfit.used_bytes + run_bytes
             overhead = header * (live + census.n_free)
         largest = census.largest_free - header if census.largest_free else 0

@@ -17,12 +17,16 @@ from xmem.errors import (
     InvalidFree,
     MismatchedFree,
     NotABlock,
+    NotInInterface,
     OutOfMemory,
+    PoolDestroyed,
+    PoolInUse,
     SizeLimitError,
     XmemError,
 )
+from xmem.heap import Block, Heap
 from xmem.pool import Pool
-from xmem.stats import PoolStats
+from xmem.stats import HeapStats, PoolStats
 
 __all__ = [
     "Arena",
@@ -31,13 +35,19 @@ __all__ = [
     "ArenaInUse",
     "BadArgument",
     "BadArgumentType",
+    "Block",
     "DoubleFree",
+    "Heap",
     "HeapCorruption",
+    "HeapStats",
     "InvalidFree",
     "MismatchedFree",
     "NotABlock",
+    "NotInInterface",
     "OutOfMemory",
     "Pool",
+    "PoolDestroyed",
+    "PoolInUse",
     "PoolStats",
     "SizeLimitError",
     "XmemError",

@@ -60,6 +60,12 @@ cdef enum:
     REGION_HEAD_BYTES = 8
     REGION_TAIL_BYTES = 8
 
+    # What the largest payload of a region lacks of the region's bytes: head,
+    # header and sentinel. The proposal's DELTA.
+    REGION_OVERHEAD_BYTES = (
+        REGION_HEAD_BYTES + BLOCK_HEADER_BYTES + REGION_TAIL_BYTES
+    )
+
 
 cdef inline uint64_t* word_at(char* base, offset_t offset) noexcept nogil:
     """Address of the word at ``offset``."""

@@ -42,6 +42,7 @@ cdef struct pool_t:
     uint64_t max_request        # payload bytes that no request may exceed
     uint64_t release_bytes      # least free block that may hold a whole region
     offset_t spare              # TLSF without joins: the empty region in hand
+    uint64_t returned           # hooked: page of a region cut out for put_mem
     uint64_t grow_pages
     uint64_t max_pages          # 0 = no limit but the arena
     uint64_t n_pages            # held: regions and runs
@@ -50,7 +51,7 @@ cdef struct pool_t:
     uint64_t run_pages
     uint64_t n_regions          # as obtained from the frames, joined or not
     uint64_t n_runs
-    uint64_t lock_room[8]
+    uint64_t lock_room[7]
     uint32_t interface          # of the heap to which the pool belongs, or 0
     uint32_t role               # in that heap
     tlsf_t tlsf
@@ -97,6 +98,7 @@ cdef inline void control_init(
     pool.max_request = arena.n_bytes - arena.page_bytes
     pool.release_bytes = ~<uint64_t>0
     pool.spare = 0
+    pool.returned = 0
     pool.grow_pages = grow_pages
     pool.max_pages = max_pages
     pool.n_pages = 0

@@ -5,6 +5,8 @@ Each derives from ``XmemError`` and from the built-in exception that a caller
 who knows nothing of xmem would expect.
 """
 
+from typing import Any
+
 __all__ = [
     "ArenaClosed",
     "ArenaFormatError",
@@ -16,7 +18,10 @@ __all__ = [
     "InvalidFree",
     "MismatchedFree",
     "NotABlock",
+    "NotInInterface",
     "OutOfMemory",
+    "PoolDestroyed",
+    "PoolInUse",
     "SizeLimitError",
     "XmemError",
     "corruption",
@@ -57,6 +62,33 @@ class MismatchedFree(InvalidFree):
 
 class NotABlock(InvalidFree):
     """No block and no page run starts at the offset."""
+
+
+class NotInInterface(XmemError, AttributeError):
+    """The heap's interface has no such routine."""
+
+
+class PoolDestroyed(XmemError, ValueError):
+    """The pool has been destroyed."""
+
+
+class PoolInUse(XmemError, RuntimeError):
+    """A pool that still has live blocks was to be destroyed.
+
+    Parameters
+    ----------
+    message : str
+    live : numpy.ndarray
+        The live blocks, as `Pool.walk` gives them.
+    """
+
+    def __init__(self, message: str, live: Any) -> None:
+        super().__init__(message)
+        self.live = live
+
+    def __reduce__(self) -> tuple[type, tuple[str, Any]]:
+        """Pickle by message and blocks."""
+        return type(self), (str(self), self.live)
 
 
 class ArenaFormatError(XmemError, ValueError):

@@ -18,6 +18,7 @@ from xmem.arena.frames cimport (
     FRAME_JOINED,
     FRAME_PENDING,
     FRAME_REGION,
+    FRAME_RUN,
     frame_pack,
     frame_pages,
     frame_state,
@@ -28,7 +29,7 @@ from xmem.arena.frames cimport (
     is_region,
 )
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.bits cimport find_first_set
+from xmem.bits cimport ceil_log2, find_first_set
 from xmem.block cimport (
     BLOCK_FREE,
     BLOCK_PREV_FREE,
@@ -242,7 +243,11 @@ cdef inline void region_cut(
     offset_t block,
     uint64_t size,
 ) noexcept nogil:
-    """Give back the region at ``page``, inside a free block on no list."""
+    """Give back the region at ``page``, inside a free block on no list.
+
+    To the frames, or to the caller's function: then it becomes a run that
+    waits in ``returned``.
+    """
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     cdef offset_t end = page_offset(arena, page + n_pages)
     cdef bint is_first = frame_state(arena.frames[page].word) == FRAME_REGION
@@ -257,7 +262,13 @@ cdef inline void region_cut(
     )
     if block + size > end - REGION_TAIL_BYTES:
         region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_REGION)
-    frames_free(arena, page)
+    if pool.flags & POOL_HOOKED:
+        arena.frames[page].word = frame_pack(
+            FRAME_RUN, ceil_log2(n_pages), 0, n_pages
+        )
+        pool.returned = page
+    else:
+        frames_free(arena, page)
     pool.n_pages -= n_pages
     pool.region_pages -= n_pages
     pool.n_regions -= 1
@@ -330,6 +341,8 @@ cdef inline bint region_release(
     when it is True what is left of the block has been listed.
     """
     cdef uint32_t page
+    if pool.returned != 0:
+        return False
     if not pool.flags & POOL_JOINS:
         if not is_whole_region(arena, block, size):
             return False

@@ -13,9 +13,14 @@ cdef class Pool:
     cdef readonly Arena arena
     cdef readonly str name
     cdef uint32_t number
+    cdef uint32_t serial            # of the directory entry it was made for
+    cdef object get_mem, put_mem    # None: regions come from the arena
     cdef pool_t* c                  # valid while the arena is open
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
+    cdef int hook(self, object get_mem, object put_mem) except -1
+    cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1
+    cdef int settle(self) except -1
     cdef int enter(self) except -1
     cdef offset_t live(self, offset_t payload, str verb) except 0
     cdef int refuse(self, offset_t payload, str verb) except -1
@@ -24,6 +29,8 @@ cdef class Pool:
     cdef object no_room(self, object n, str verb)
     cdef offset_t allocate(self, uint64_t n_bytes, uint64_t alignment,
                            str verb) except 0
+    cdef int refuse_live(self) except -1
+    cdef uint64_t live_blocks(self) noexcept
     cdef int audit(self, census_t* census) except -1
 
 

@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["PoolStats"]
+__all__ = ["HeapStats", "PoolStats"]
 
 
 class PoolStats(NamedTuple):
@@ -54,3 +54,38 @@ class PoolStats(NamedTuple):
     control_pages: int
     overhead_bytes: int
     fragmentation: float
+
+
+class HeapStats(NamedTuple):
+    """State of a heap: the sums over its pools, and the pools.
+
+    Attributes
+    ----------
+    interface : str
+    live_blocks : int
+        Blocks and page runs in use.
+    used_bytes : int
+        Their size, headers included.
+    free_bytes : int
+        Size of the free blocks, headers included.
+    n_pages : int
+        Pages held: ``region_pages + run_pages``.
+    region_pages : int
+        Pages that are cut into blocks.
+    run_pages : int
+        Pages handed out whole, as blocks or by page_alloc.
+    control_pages : int
+        Pages of control blocks, not counted in ``n_pages``.
+    pools : tuple of PoolStats
+        The main pool, and that of xmalloc_subpage where it is another.
+    """
+
+    interface: str
+    live_blocks: int
+    used_bytes: int
+    free_bytes: int
+    n_pages: int
+    region_pages: int
+    run_pages: int
+    control_pages: int
+    pools: tuple[PoolStats, ...]

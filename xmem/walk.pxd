@@ -456,8 +456,17 @@ cdef inline bint check_control(
 cdef inline bint check_spare(
     arena_t* arena, pool_t* pool, finding_t* finding
 ) noexcept nogil:
-    """C5: the empty region kept in hand is a region of this pool."""
-    cdef uint64_t page = pool.spare >> arena.page_shift
+    """C5: the empty region kept in hand is a region of this pool, and one
+    that waits for the caller's function is a run.
+    """
+    cdef uint64_t page = pool.returned
+    if page != 0 and (
+        page >= arena.n_pages
+        or frame_state(arena.frames[page].word) != FRAME_RUN
+        or frame_owner(arena.frames[page].word) != 0
+    ):
+        return report(finding, invariant(c"C", 5), 0, page, 0)
+    page = pool.spare >> arena.page_shift
     if pool.spare == 0:
         return True
     if (
