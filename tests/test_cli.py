@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
-from xmem.replay import load
 
 import xmem.cli.progress as progress_module
 from xmem.cli import founding, runs, table
@@ -29,7 +28,8 @@ from xmem.cli.progress import ReplayProgress
 from xmem.cli.size import parse_size
 from xmem.data import demo_trace_path
 from xmem.errors import HeapCorruption, OutOfMemory
-from xmem.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE
+from xmem.replay import load
+from xmem.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE, check_trace
 
 SEED = 20
 RECORD_KEYS = [
@@ -117,8 +117,8 @@ def test_prints_one_row_per_engine_by_default(trace: Path) -> None:
 
 def test_table_has_every_heading_and_is_not_truncated(trace: Path) -> None:
     text = replay(trace).stdout
-    headings = ["trace", "engine", "ns per", "operation", "xmalloc", "xfree"]
-    headings += ["p50", "p99", "p99.9", "worst", "peak pages /", "live bytes"]
+    headings = ["trace", "engine", "per op", "xmalloc", "xfree"]
+    headings += ["p50", "p99", "p99.9", "worst", "pages", "/ live"]
     for heading in [*headings, "failed", "requests"]:
         assert heading in text
     assert "…" not in text
@@ -204,6 +204,11 @@ def test_engine_may_be_given_twice_and_keeps_its_order(trace: Path) -> None:
 
 def test_repeats_are_said(trace: Path) -> None:
     assert "the least of 3 repeats" in run("replay", trace, "--repeats", 3).stdout
+
+
+def test_a_single_repeat_is_said_to_be_noisy(trace: Path) -> None:
+    text = run("replay", trace, "--repeats", 1).stdout
+    assert "one pass only, interrupts included" in text
 
 
 def test_max_ops_cuts_every_trace(
@@ -373,6 +378,13 @@ def test_a_file_that_is_no_trace_is_a_usage_error(
     file = tmp_path / "wrong.npz"
     file.write_bytes(content)
     assert_failed(replay(file), 2, "TRACE", "wrong.npz")
+
+
+def test_a_damaged_trace_is_a_usage_error(trace: Path) -> None:
+    data = bytearray(trace.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    trace.write_bytes(data)
+    assert_failed(replay(trace), 2, "small.npz")
 
 
 def test_an_npz_without_ops_is_a_usage_error(tmp_path: Path) -> None:
@@ -578,7 +590,7 @@ def test_a_log_gets_a_line_only_now_and_then() -> None:
 def test_demo_prints_the_table_the_ratio_and_the_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(founding, "LEGACY_REPEATS", {100: 1, 300: 1, 900: 2})
+    monkeypatch.setattr(founding, "N_BLOCKS", (100, 300, 900))
     folder = tmp_path / "new" / "folder"
     result = run("demo", "--out", folder)
     assert result.exit_code == 0, result.output
@@ -622,9 +634,27 @@ def test_founding_load_frees_in_a_seeded_random_order() -> None:
     assert (founding.founding_load(1000, n_frees=5) == ops[:1005]).all()
 
 
+def test_founding_load_in_rounds_keeps_as_many_blocks_live() -> None:
+    ops = check_trace(founding.founding_load(100, n_frees=7, rounds=3))
+    live = np.cumsum(np.where(ops["op"] == OP_MALLOC, 1, -1))
+    assert live.max() == 100
+    assert live[100:].min() == 93
+    assert (ops["op"] == OP_FREE).sum() == 21
+    assert (founding.founding_load(100, n_frees=7) == ops[:107]).all()
+
+
+def test_worst_xfree_is_least_over_rounds_and_greatest_over_frees() -> None:
+    result = runs.replay_ops(founding.founding_load(100, 3, rounds=2), repeats=1)
+    cycles = np.full(result.n_ops, 999, dtype=np.uint64)
+    cycles[result.of_kind("xfree")] = [10, 50, 7, 40, 20, 30]
+    result = replace(result, cycles=cycles)
+    assert founding.worst_xfree(result, rounds=2) == 20
+    assert founding.worst_xfree(result) == 50
+
+
 def test_the_demo_reaches_fifty_thousand_blocks() -> None:
-    assert min(founding.LEGACY_REPEATS) == 1_000
-    assert max(founding.LEGACY_REPEATS) == 50_000
+    assert min(founding.N_BLOCKS) == 1_000
+    assert max(founding.N_BLOCKS) == 50_000
 
 
 def test_worst_ratio_compares_at_the_right_end() -> None:

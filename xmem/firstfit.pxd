@@ -141,6 +141,27 @@ cdef inline offset_t firstfit_alloc(
     return 0
 
 
+cdef inline void firstfit_shrink(
+    char* base, firstfit_t* ff, offset_t block, uint64_t need
+) noexcept nogil:
+    """Cut a block in use down to ``need`` bytes; the rest becomes free.
+
+    The right neighbour, if free, joins the rest: it is known by its position,
+    so the list is not walked.
+    """
+    cdef uint64_t size = block_size(base, block)
+    cdef offset_t right = block + size
+    cdef uint64_t rest = size - need
+    if right & (ff.page_bytes - 1) and block_word(base, right) & BLOCK_FREE:
+        firstfit_unlink(base, ff, right)
+        rest += block_size(base, right)
+    block_write(base, block + need, rest, ff.tag | BLOCK_FREE)
+    store_barrier()
+    block_write(base, block, need, ff.tag)
+    firstfit_link(base, ff, block + need)
+    ff.used_bytes -= size - need
+
+
 cdef inline void firstfit_forget(firstfit_t* ff, uint64_t size) noexcept nogil:
     """Account for a block in use that is given back whole, page and all."""
     ff.used_bytes -= size

@@ -50,6 +50,7 @@ from xmem.firstfit cimport (
     firstfit_forget,
     firstfit_link,
     firstfit_payload,
+    firstfit_shrink,
 )
 from xmem.freelists cimport freelists_insert
 from xmem.growth cimport (
@@ -300,18 +301,25 @@ cdef inline bint run_resize(
     return True
 
 
-cdef inline bint firstfit_keeps(
-    arena_t* arena, offset_t payload, uint64_t n_bytes
+cdef inline bint firstfit_resize(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
 ) noexcept nogil:
-    """Whether a legacy block is what a new request of ``n_bytes`` would get."""
+    """Keep or shrink a legacy block where it lies, if that can be done.
+
+    A run stays while a new request would get one of its length.
+    """
     cdef offset_t block = firstfit_block_of(arena.base, payload)
     cdef uint64_t size = block_size(arena.base, block)
     cdef uint64_t need = firstfit_bytes_for(
         n_bytes + payload - block - FIRSTFIT_LINE
     )
-    if size <= arena.page_bytes:
-        return need <= size and size - need < 2 * FIRSTFIT_LINE
-    return need >= arena.page_bytes and size == bit(ceil_log2(need))
+    if size > arena.page_bytes:
+        return need >= arena.page_bytes and size == bit(ceil_log2(need))
+    if need > size:
+        return False
+    if size - need >= 2 * FIRSTFIT_LINE:
+        firstfit_shrink(arena.base, &pool.firstfit, block, need)
+    return True
 
 
 cdef inline bint fits_in_place(
@@ -319,7 +327,7 @@ cdef inline bint fits_in_place(
 ) noexcept nogil:
     """Resize a live block where it lies, if that can be done."""
     if pool.engine != ENGINE_TLSF:
-        return firstfit_keeps(arena, payload, n_bytes)
+        return firstfit_resize(arena, pool, payload, n_bytes)
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
         return run_resize(arena, pool, payload, n_bytes)
     return tlsf_resize(

@@ -25,7 +25,7 @@ PICTURE = "worst-xfree.png"
     help="Folder for the picture; made if it does not exist.",
 )
 def demo(folder: Path) -> None:
-    """Compare both engines in a minute or two.
+    """Compare both engines in some ten seconds.
 
     Replays a real trace that ships with xmem and prints the table, then draws
     the worst xfree of both engines against the number of live blocks.

@@ -5,10 +5,13 @@ Each block of 3500 bytes leaves the rest of its page on the legacy engine's one
 free list. With n blocks live the list is n entries long, and each xfree walks
 all of it; TLSF looks at two neighbours whatever n is.
 
-The legacy engine's list is longest at the first frees and only gets shorter, so
-its worst xfree is among them. At 50 thousand blocks the remaining frees would
-take minutes and add nothing: it runs the first `LEGACY_FREES` of the same order
-(which can only flatter it). TLSF runs all of them.
+TLSF frees all blocks, and the whole is repeated. The legacy engine cannot: it
+needs n * n / 2 steps to allocate n blocks, a minute at 50 thousand, and as much
+again to free them. So it comes to the same heap by a shorter way: each block is
+allocated so large that it fills its page, while the list is empty, and then cut
+down to 3500 bytes. It frees the first `LEGACY_FREES` of the same order, when its
+list is longest; then these are allocated again, in `LEGACY_ROUNDS` rounds that
+stand for the repeats.
 """
 
 from collections.abc import Iterator
@@ -19,17 +22,17 @@ import numpy.typing as npt
 
 from xmem.cli.progress import ReplayProgress
 from xmem.cli.runs import ENGINES, Settings, Trace, run_one
-from xmem.trace import OP_FREE, OP_MALLOC, TRACE_DTYPE
+from xmem.replay import ReplayResult
+from xmem.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE
 
 BLOCK_BYTES = 3500
+PAGE_BYTES = 4096
+FILLING_BYTES = PAGE_BYTES - 128  # with its header, no second block fits
 SEED = 2008
-
-#: Live blocks of each point, and how often the legacy engine repeats it: it
-#: needs n * n / 2 steps to allocate n blocks, so the larger points are repeated
-#: least. One interrupt adds little to an xfree of milliseconds.
-LEGACY_REPEATS = {1_000: 15, 2_000: 9, 5_000: 3, 10_000: 2, 20_000: 1, 50_000: 1}
-LEGACY_FREES = 200
+N_BLOCKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 TLSF_REPEATS = 15
+LEGACY_FREES = 50
+LEGACY_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class Point:
 
 
 def founding_load(
-    n_blocks: int, n_frees: int | None = None, seed: int = SEED
+    n_blocks: int,
+    n_frees: int | None = None,
+    rounds: int = 1,
+    seed: int = SEED,
+    cut: bool = False,
 ) -> npt.NDArray[np.void]:
     """Build the load as a trace.
 
@@ -53,23 +60,66 @@ def founding_load(
         How many blocks are allocated, all before the first is freed.
     n_frees : int, optional
         How many of them are freed; all by default.
+    rounds : int, optional
+        How often they are freed; between two rounds they are allocated again.
     seed : int, optional
         Of the random order.
+    cut : bool, optional
+        Allocate each block so large that it fills a page, then cut it down.
 
     Returns
     -------
     ndarray
         A trace: the order of the frees depends on `n_blocks` and `seed` alone.
     """
-    order = np.random.default_rng(seed).permutation(n_blocks)[:n_frees]
-    ops = np.zeros(n_blocks + len(order), dtype=TRACE_DTYPE)
-    mallocs, frees = ops[:n_blocks], ops[n_blocks:]
-    mallocs["op"] = OP_MALLOC
-    mallocs["id"] = np.arange(n_blocks)
-    mallocs["size"] = BLOCK_BYTES
-    frees["op"] = OP_FREE
-    frees["id"] = order
+    ids = np.random.default_rng(seed).permutation(n_blocks)[:n_frees]
+    born = mallocs(np.arange(n_blocks))
+    parts = [born, frees(ids)]
+    if cut:
+        resized = born.copy()
+        resized["op"] = OP_REALLOC
+        born["size"] = FILLING_BYTES
+        parts.insert(1, resized)
+    for i in range(1, rounds):
+        ids = n_blocks + np.arange(len(ids)) + (i - 1) * len(ids)
+        parts += [mallocs(ids), frees(ids)]
+    return np.concatenate(parts)
+
+
+def mallocs(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+    """Allocate these objects."""
+    ops = np.zeros(len(ids), dtype=TRACE_DTYPE)
+    ops["op"] = OP_MALLOC
+    ops["id"] = ids
+    ops["size"] = BLOCK_BYTES
     return ops
+
+
+def frees(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+    """Free these objects."""
+    ops = np.zeros(len(ids), dtype=TRACE_DTYPE)
+    ops["op"] = OP_FREE
+    ops["id"] = ids
+    return ops
+
+
+def worst_xfree(result: ReplayResult, rounds: int = 1) -> int:
+    """Return the cycles of the worst xfree of a founding load.
+
+    Parameters
+    ----------
+    result : ReplayResult
+        Its replay.
+    rounds : int, optional
+        As the load was built.
+
+    Returns
+    -------
+    int
+        The minimum over repeats and rounds, the maximum over the frees.
+    """
+    cycles = result.cycles[result.of_kind("xfree")]
+    return int(cycles.reshape(rounds, -1).min(axis=0).max())
 
 
 def measure_point(engine: str, n_blocks: int, progress: ReplayProgress) -> Point:
@@ -80,32 +130,35 @@ def measure_point(engine: str, n_blocks: int, progress: ReplayProgress) -> Point
     engine : str
         One of `ENGINES`.
     n_blocks : int
-        A key of `LEGACY_REPEATS`.
+        At least `LEGACY_FREES`.
     progress : ReplayProgress
         Told how far it is.
 
     Returns
     -------
     Point
-        The minimum over the repeats, the maximum over the frees.
+        The minimum over repeats or rounds, the maximum over the frees.
     """
-    legacy = engine == "firstfit"
-    repeats = LEGACY_REPEATS[n_blocks] if legacy else TLSF_REPEATS
-    load = founding_load(n_blocks, LEGACY_FREES if legacy else None)
-    label = f"{n_blocks:,} blocks"
-    with progress.replay(f"{label} on {engine}") as report:
-        result = run_one(Trace(label, load), engine, Settings(repeats), report)
-    return Point(engine, n_blocks, result.summary("xfree")["worst"], result.tsc_hz)
+    if engine == "firstfit":
+        rounds, settings = LEGACY_ROUNDS, Settings(repeats=1)
+        load = founding_load(n_blocks, LEGACY_FREES, rounds, cut=True)
+    else:
+        rounds, settings = 1, Settings(repeats=TLSF_REPEATS)
+        load = founding_load(n_blocks)
+    trace = Trace(f"{n_blocks:,} blocks", load)
+    with progress.replay(f"{trace.name} on {engine}") as report:
+        result = run_one(trace, engine, settings, report)
+    return Point(engine, n_blocks, worst_xfree(result, rounds), result.tsc_hz)
 
 
 def count_replays() -> int:
     """Return how many replays `measure_points` makes."""
-    return len(LEGACY_REPEATS) * len(ENGINES)
+    return len(N_BLOCKS) * len(ENGINES)
 
 
 def measure_points(progress: ReplayProgress) -> Iterator[Point]:
     """Measure every point of the demo's picture, both engines."""
-    for n_blocks in LEGACY_REPEATS:
+    for n_blocks in N_BLOCKS:
         for engine in ENGINES:
             yield measure_point(engine, n_blocks, progress)
 

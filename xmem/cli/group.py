@@ -16,7 +16,7 @@ class InterruptibleGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Interrupted("nothing was finished.") from None
+            raise Interrupted("stopped before the end.") from None
 
 
 @click.group(
