@@ -26,9 +26,7 @@ class Heap:
     def __init__(
         self,
         arena: Arena,
-        interface: Literal[
-            "strict", "array", "subpage", "legacy", "merged"
-        ] = "strict",
+        interface: Literal["strict", "array", "subpage", "legacy", "merged"] = "strict",
         *,
         name: str | None = None,
         grow_pages: SupportsIndex = 1,

@@ -78,8 +78,7 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             raise ArenaFormatError(f"{name}: not a trace ({error})") from None
     if ops is None:
         raise ArenaFormatError(
-            f"{name}: a trace is an .npz file with the array 'ops', not a single "
-            "array"
+            f"{name}: a trace is an .npz file with the array 'ops', not a single array"
         )
     try:
         return check_trace(ops)
