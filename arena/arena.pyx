@@ -54,7 +54,6 @@ from xmem.arena.frames cimport (
 )
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
-    ARENA_DEFAULT_POOLS,
     ARENA_READY,
     ENTRY_NAME_BYTES,
     ENTRY_READY,
@@ -210,7 +209,7 @@ cdef class Arena:
     # Life cycle
 
     @staticmethod
-    def anonymous(n_bytes, *, page_size=None, max_pools=ARENA_DEFAULT_POOLS):
+    def anonymous(n_bytes, *, page_size=None, max_pools=48):
         """An arena in anonymous memory, private to this process.
 
         Parameters
@@ -240,7 +239,7 @@ cdef class Arena:
         return arena
 
     @staticmethod
-    def create(path, n_bytes, *, page_size=None, max_pools=ARENA_DEFAULT_POOLS):
+    def create(path, n_bytes, *, page_size=None, max_pools=48):
         """An arena in a new file, sparse, which other runs can open.
 
         Parameters
@@ -435,6 +434,9 @@ cdef class Arena:
         """Enter for work without the GIL."""
         self.enter()
         self.gate.acquire()
+        if self.c.base == NULL:         # closed while we waited
+            self.gate.release()
+            raise ArenaClosed("the arena has been closed")
         self.busy = True
         return 0
 
@@ -710,6 +712,7 @@ cdef class Arena:
     def _pool_name(self, number):
         """Name of pool ``number``, for messages."""
         cdef entry_t* entry
+        self.enter()
         if 0 < number <= self.c.super.max_pools:
             entry = &self.c.directory[number - 1]
             return (
@@ -728,14 +731,15 @@ cdef class Arena:
             Name to ``{"engine": str, "id": int}``.
         """
         cdef uint32_t i
+        cdef uint32_t max_pools
         self.enter()
+        max_pools = self.c.super.max_pools
         found = {}
-        for i in range(self.c.super.max_pools):
+        for i in range(max_pools):
+            self.enter()        # making an object can run a finaliser
             if self.c.directory[i].state == ENTRY_READY:
-                found[self._pool_name(i + 1)] = {
-                    "engine": _ENGINES.get(self.c.directory[i].engine, "unknown"),
-                    "id": i + 1,
-                }
+                engine = _ENGINES.get(self.c.directory[i].engine, "unknown")
+                found[self._pool_name(i + 1)] = {"engine": engine, "id": i + 1}
         return found
 
     # Looking at it
@@ -755,6 +759,7 @@ cdef class Arena:
         self.enter()
         found = np.zeros(self._count_runs(), dtype=FRAME_DTYPE)
         rows = found
+        self.enter()        # making an array can run a finaliser
         page = self.c.first_page
         while page < self.c.n_pages and i < rows.shape[0]:
             word = self.c.frames[page].word
@@ -845,11 +850,17 @@ cdef class Arena:
 def _path(path):
     """A path as text."""
     try:
-        return os.fsdecode(path)
+        text = os.fsdecode(path)
+        os.fsencode(text)
     except TypeError:
         raise BadArgumentType(
             f"a path must be str or os.PathLike, not {type(path).__name__}"
         ) from None
+    except UnicodeEncodeError:
+        raise BadArgument(f"{path!r} cannot be the path of a file") from None
+    if "\0" in text:
+        raise BadArgument(f"a path has no NUL, unlike {path!r}")
+    return text
 
 
 cdef int _map(Arena arena, uint64_t n_bytes, int fd) except -1:

@@ -31,6 +31,7 @@ from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
     FRAME_PENDING,
+    FRAME_RUN,
     frame_owner,
     frame_pack,
     frame_pages,
@@ -360,7 +361,7 @@ cdef class Pool:
                 finding.code, finding.offset, finding.found, finding.expected
             )
         pool = Pool.__new__(Pool)
-        pool.attach(owner, str(name), number)
+        pool.attach(owner, encoded.decode(), number)
         if verify:
             pool.check()
         _check_hooks(pool.engine, get_mem, put_mem)
@@ -369,6 +370,7 @@ cdef class Pool:
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1:
         """Become the handle of an existing pool."""
+        arena.enter()       # making an object can have run a finaliser
         self.name = name
         self.number = number
         self.serial = arena.c.directory[number - 1].serial
@@ -488,6 +490,7 @@ cdef class Pool:
         cdef uint64_t word
         cdef offset_t left
         cdef str what = f"{verb}({payload:#x})"
+        self.enter()        # making a text can run a finaliser
         if payload >= arena.n_bytes or page < arena.first_page:
             raise NotABlock(f"{what}: outside the arena's page frames")
         head = frames_head_of(arena, page)
@@ -508,9 +511,7 @@ cdef class Pool:
                 f"{what}: memory of pool "
                 f"{self.arena._pool_name(frame_owner(word))!r}: use that pool"
             )
-        if payload == page_offset(arena, head) and not is_region(
-            word, self.number
-        ):
+        if payload == page_offset(arena, head) and frame_state(word) == FRAME_RUN:
             raise MismatchedFree(
                 f"{what}: pages that the heap's page_alloc gave: free them with "
                 "page_free"
@@ -580,6 +581,7 @@ cdef class Pool:
         payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if payload == 0 and self.get_mem is not None:
             self.grow_hooked(n_bytes, alignment)
+            self.enter()
             payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if payload == 0:
             raise self.no_room(n_bytes, verb)
@@ -1059,6 +1061,7 @@ cdef class Pool:
         if len(found) == 0:
             return found
         rows = found
+        self.enter()        # making an array can run a finaliser
         cursor_init(&self.arena.c, &cursor)
         while i < <uint64_t>len(found) and see_next(
             &self.arena.c, self.c, &cursor, &seen
