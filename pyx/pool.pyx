@@ -462,11 +462,15 @@ cdef class Pool:
 
     cdef int enter(self) except -1:
         """Begin a method: see `Arena.enter`."""
-        cdef entry_t* entry
         if self.arena is None:
             raise BadArgument("the pool was never initialised")
         self.arena.enter()
-        entry = &self.arena.c.directory[self.number - 1]
+        self.refuse_destroyed()
+        return 0
+
+    cdef int refuse_destroyed(self) except -1:
+        """PoolDestroyed if the directory no longer has this pool."""
+        cdef entry_t* entry = &self.arena.c.directory[self.number - 1]
         if entry.serial != self.serial or entry.state != ENTRY_READY:
             raise PoolDestroyed(f"pool {self.name!r} has been destroyed")
         return 0
@@ -956,6 +960,7 @@ cdef class Pool:
         arena = &self.arena.c
         self.arena.begin_long()
         try:
+            self.refuse_destroyed()     # while we waited
             with nogil:
                 sound = (
                     check_frames(arena, &finding)

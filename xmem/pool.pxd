@@ -22,6 +22,7 @@ cdef class Pool:
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1
     cdef int settle(self) except -1
     cdef int enter(self) except -1
+    cdef int refuse_destroyed(self) except -1
     cdef offset_t live(self, offset_t payload, str verb) except 0
     cdef int refuse(self, offset_t payload, str verb) except -1
     cdef offset_t block_left_of(self, offset_t payload) noexcept
