@@ -265,7 +265,7 @@ cdef class Heap:
         """``PAGE_SIZE - XMALLOC_MAX``: what the block format takes of a page."""
         return self.PAGE_SIZE - self.XMALLOC_MAX
 
-    def xmalloc_max(self, align=BLOCK_GRAIN, /):
+    def xmalloc_max(self, align=16, /):
         """Greatest size in bytes of a small request at an alignment.
 
         Parameters

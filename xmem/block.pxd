@@ -114,7 +114,7 @@ cdef inline void block_write(
     char* base, offset_t block, uint64_t size, uint64_t bits
 ) noexcept nogil:
     """Write a whole header: size in bytes, tag and flags in ``bits``."""
-    require(size % BLOCK_GRAIN == 0)
+    require((size & (BLOCK_GRAIN - 1)) == 0)
     word_at(base, block)[0] = (size << BLOCK_SIZE_SHIFT) | bits
 
 

@@ -7,6 +7,7 @@ cycle. On aarch64 it is the virtual counter, elsewhere nanoseconds of the
 monotonic clock: coarser, and called ticks all the same.
 """
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
@@ -59,6 +60,12 @@ cdef inline uint64_t clock_overhead() noexcept nogil:
     return least
 
 
+@cython.cdivision(True)
+cdef inline double per_second(uint64_t count, uint64_t ns) noexcept nogil:
+    """Rate of ``count`` in ``ns`` nanoseconds, not 0."""
+    return count * 1e9 / ns
+
+
 cdef inline double clock_hz() noexcept nogil:
     """Ticks per second, measured over 20 ms."""
     cdef uint64_t start_ns = clock_nanoseconds()
@@ -66,4 +73,4 @@ cdef inline double clock_hz() noexcept nogil:
     cdef uint64_t now_ns = start_ns
     while now_ns - start_ns < 20000000:
         now_ns = clock_nanoseconds()
-    return (clock_ticks() - start) * 1e9 / (now_ns - start_ns)
+    return per_second(clock_ticks() - start, now_ns - start_ns)

@@ -27,7 +27,7 @@ from xmem.checks cimport require
 from xmem.mapping cimport MAPPING_MAX_BINS, mapping_insert
 
 cdef enum:
-    FREELISTS_MAX_WORDS = (MAPPING_MAX_BINS + 63) // 64
+    FREELISTS_MAX_WORDS = (MAPPING_MAX_BINS + 63) >> 6
 
     LINK_NEXT = 8       # position of the two links in a free block
     LINK_BACK = 16

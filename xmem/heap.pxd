@@ -299,6 +299,70 @@ cdef inline offset_t heap_zeroed(
     return payload
 
 
+# The rest of the family -------------------------------------------------------
+
+cdef inline offset_t heap_xzalloc(
+    heap_t* heap, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a block of ``n_bytes`` zeros, or 0."""
+    return heap_zeroed(heap, heap_alloc(heap, n_bytes, alignment, False), n_bytes)
+
+
+cdef inline offset_t heap_xzalloc_array(
+    heap_t* heap, uint64_t count, uint64_t size, uint64_t alignment
+) noexcept nogil:
+    """Payload of a block of ``count * size`` zeros, or 0."""
+    # A product that overflows was refused before it is used here.
+    return heap_zeroed(
+        heap, heap_xmalloc_array(heap, count, size, alignment), count * size
+    )
+
+
+cdef inline offset_t heap_xmalloc_flex_struct(
+    heap_t* heap,
+    uint64_t header,
+    uint64_t size,
+    uint64_t count,
+    uint64_t alignment,
+) noexcept nogil:
+    """Payload of a structure of ``header + count * size`` bytes, or 0."""
+    cdef uint64_t total
+    if not array_bytes(header, count, size, &total):
+        return 0
+    return heap_alloc(heap, total, alignment, True)
+
+
+cdef inline offset_t heap_xmemdup(
+    heap_t* heap, const void* source, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a copy of ``n_bytes`` at ``source``, or 0."""
+    cdef offset_t payload = heap_alloc(heap, n_bytes, alignment, False)
+    if payload != 0:
+        memcpy(heap.arena.base + payload, source, n_bytes)
+    return payload
+
+
+cdef inline offset_t heap_xrealloc(
+    heap_t* heap, offset_t payload, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a live block resized to ``n_bytes``; 0 leaves it as it was."""
+    return heap_resize(heap, payload, n_bytes, alignment, False)
+
+
+cdef inline offset_t heap_xrealloc_array(
+    heap_t* heap,
+    offset_t payload,
+    uint64_t count,
+    uint64_t size,
+    uint64_t alignment,
+) noexcept nogil:
+    """Payload of a live block resized to ``count * size`` bytes, or 0."""
+    cdef uint64_t total
+    if not array_bytes(0, count, size, &total):
+        return 0
+    return heap_resize(heap, payload, total, alignment, True)
+
+
 # The Python class ------------------------------------------------------------
 
 cdef class Block:

@@ -85,8 +85,8 @@ cdef inline offset_t tlsf_pool_run(
     cdef uint64_t aligned_pages = alignment >> arena.page_shift
     # A run is aligned to the power of two that holds it, so one that is
     # shorter than its alignment is taken longer.
-    if n_pages <= aligned_pages // 2:
-        n_pages = aligned_pages // 2 + 1
+    if n_pages <= aligned_pages >> 1:
+        n_pages = (aligned_pages >> 1) + 1
     return page_offset(
         arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
     )

@@ -172,9 +172,9 @@ cdef inline bint check_block(
         if is_free:
             return report(finding, invariant(c"B", 1), block, word, 0)
         return True
-    if size < BLOCK_MIN_BYTES or size % BLOCK_GRAIN:
+    if size < BLOCK_MIN_BYTES or size & (BLOCK_GRAIN - 1):
         return report(finding, invariant(c"B", 1), block, size, BLOCK_MIN_BYTES)
-    if block % BLOCK_GRAIN != 8:
+    if block & (BLOCK_GRAIN - 1) != 8:
         return report(finding, invariant(c"B", 2), block, block, 8)
     if breaks_page_rule(block):
         return report(finding, invariant(c"B", 3), block, block, 0)
@@ -252,7 +252,7 @@ cdef inline bint check_bin(
         return report(finding, invariant(c"F", 3), back, marked, block)
     while block != 0:
         if (
-            block % BLOCK_GRAIN != 8
+            block & (BLOCK_GRAIN - 1) != 8
             or block < page_offset(arena, arena.first_page)
             or block > arena.n_bytes - BLOCK_MIN_BYTES
             or n_left[0] == 0
@@ -357,7 +357,7 @@ cdef inline bint check_page(
         is_free = (word & BLOCK_FREE) != 0
         if (word & BLOCK_TAG_MASK) != pool.firstfit.tag:
             return report(finding, invariant(c"B", 7), block, word, 0)
-        if size == 0 or size % FIRSTFIT_LINE or size > end - block:
+        if size == 0 or size & (FIRSTFIT_LINE - 1) or size > end - block:
             return report(finding, invariant(c"L", 1), block, size, end - block)
         if is_free and (prev_free or size == arena.page_bytes):
             return report(finding, invariant(c"L", 3), block, word, 0)
@@ -380,7 +380,7 @@ cdef inline bint check_legacy_list(
     cdef uint64_t count = 0
     while block != 0:
         if (
-            block % FIRSTFIT_LINE
+            block & (FIRSTFIT_LINE - 1)
             or block < page_offset(arena, arena.first_page)
             or block > arena.n_bytes - FIRSTFIT_LINE
             or count == n_free

@@ -22,8 +22,8 @@ addresses that follow. It is never stored in the arena.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from xmem.bits cimport align_up
-from xmem.block cimport BLOCK_GRAIN, offset_t
+from xmem.bits cimport align_up, find_last_set
+from xmem.block cimport offset_t
 
 cdef enum:
     ARENA_VERSION = 1
@@ -41,6 +41,7 @@ cdef enum:
 
     FRAMES_N_ORDERS = 33
     SUPERBLOCK_BYTES = 1024
+    BITMAP_LOG2 = 7                 # arena bytes to a byte of the start bitmap
     SUPERBLOCK_FIXED_BYTES = 112    # covered by fixed_crc
     ENTRY_NAME_BYTES = 40
 
@@ -124,7 +125,8 @@ cdef inline void superblock_layout(
     superblock_t* out, uint64_t n_bytes, uint64_t page_bytes, uint64_t max_pools
 ) noexcept nogil:
     """Fill the geometry of an arena of ``n_bytes``, a multiple of its page."""
-    cdef uint64_t n_pages = n_bytes // page_bytes
+    cdef unsigned page_shift = find_last_set(page_bytes)
+    cdef uint64_t n_pages = n_bytes >> page_shift
     cdef uint64_t end
     out.n_bytes = n_bytes
     out.page_bytes = <uint32_t>page_bytes
@@ -133,8 +135,8 @@ cdef inline void superblock_layout(
     out.directory = SUPERBLOCK_BYTES
     out.frame_table = out.directory + max_pools * sizeof(entry_t)
     out.start_bitmap = out.frame_table + n_pages * sizeof(frame_t)
-    end = out.start_bitmap + align_up(n_bytes // (8 * BLOCK_GRAIN), 8)
-    out.first_page = <uint32_t>((end + page_bytes - 1) // page_bytes)
+    end = out.start_bitmap + align_up(n_bytes >> BITMAP_LOG2, 8)
+    out.first_page = <uint32_t>((end + page_bytes - 1) >> page_shift)
 
 
 cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
@@ -147,9 +149,7 @@ cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
     arena.start_bits = <uint64_t*>(base + super.start_bitmap)
     arena.n_bytes = super.n_bytes
     arena.page_bytes = super.page_bytes
-    arena.page_shift = 0
-    while (<uint64_t>1 << arena.page_shift) < arena.page_bytes:
-        arena.page_shift += 1
+    arena.page_shift = find_last_set(arena.page_bytes)
     arena.n_pages = super.n_pages
     arena.first_page = super.first_page
 

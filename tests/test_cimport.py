@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The C-level API, used as a downstream package uses it."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xmem
+
+EXAMPLE = Path(__file__).parent / "cimport_example" / "caller.pyx"
+# An editable install puts no folder on the path where Cython would look.
+BUILD = """
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+setup(
+    name="caller",
+    ext_modules=cythonize(
+        [Extension("caller", ["caller.pyx"])],
+        include_path=[sys.argv.pop()],
+        quiet=True,
+    ),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory):
+    """Build the example against the installed package."""
+    folder = tmp_path_factory.mktemp("caller")
+    shutil.copy(EXAMPLE, folder)
+    (folder / "build.py").write_text(BUILD)
+    done = subprocess.run(
+        [
+            *[sys.executable, "build.py", "-q", "build_ext", "--inplace"],
+            str(Path(xmem.__file__).parents[1]),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = next(path for path in folder.iterdir() if path.suffix in {".so", ".pyd"})
+    spec = importlib.util.spec_from_file_location("caller", built)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def arena():
+    with xmem.Arena.anonymous(4 << 20) as arena:
+        yield arena
+
+
+@pytest.mark.parametrize(
+    "interface", ["strict", "array", "subpage", "legacy", "merged"]
+)
+def test_a_stack_in_a_heap(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    assert caller.round_trip(heap, 5000) == sum(range(5000))
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
+def test_limits_are_those_of_the_python_face(caller, arena):
+    heap = xmem.Heap(arena, "strict")
+    most, fits, above, overflow, zero, pages = caller.limits(heap)
+    assert most == heap.XMALLOC_MAX
+    assert (fits, above, overflow, zero, pages) == (True, False, 0, True, True)
+    assert heap.stats().live_blocks == 0
+    assert caller.limits(xmem.Heap(arena, "merged"))[2] is True
+
+
+@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
+def test_a_pool_proves_its_blocks(caller, arena, engine):
+    pool = xmem.Pool(arena, engine=engine)
+    assert caller.pool_pair(pool, 100) == (True, False)
+    pool.check()
+
+
+def test_headers_do_not_divide():
+    """Inline code must mean the same whatever directives the caller builds with.
+
+    Without ``cdivision`` a division by a variable needs the GIL to raise, and
+    one in an enum is no constant: headers shift and mask.
+    """
+    headers = sorted(Path(xmem.__file__).parent.rglob("*.pxd"))
+    assert len(headers) > 15
+    for header in headers:
+        code = re.sub(r'""".*?"""|#[^\n]*', "", header.read_text(), flags=re.S)
+        if header.name == "clock.pxd":
+            assert code.count("@cython.cdivision(True)") == code.count(" / ")
+        else:
+            assert not re.search(r"\s(/|//|%)\s", code), header
