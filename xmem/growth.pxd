@@ -8,8 +8,9 @@ and a bounded number of list operations.
 A *region* is what the frames handed over at once. A pool that joins makes one
 stretch of blocks out of regions that lie side by side, and can cut a region
 out again when it is wholly free. At most one empty region is kept in hand
-(with joins: one is returned only while another free block as large as a
-region remains), so that a pool at the edge of a region does not thrash.
+(with joins: one is returned only while a free block as large as a region
+remains), so that a pool at the edge of a region does not thrash. What is
+returned never keeps the pool from serving the size just freed once more.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -47,6 +48,7 @@ from xmem.checks cimport store_barrier
 from xmem.control cimport POOL_HOOKED, POOL_JOINS, pool_t
 from xmem.firstfit cimport firstfit_take
 from xmem.freelists cimport freelists_insert, freelists_remove
+from xmem.mapping cimport MAPPING_SL_LOG2
 from xmem.tlsf cimport (
     aligned_gap,
     can_detach,
@@ -310,10 +312,8 @@ cdef inline uint32_t region_inside(
 
 
 cdef inline bint has_spare(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Whether the pool has an empty region in hand (see the module's text)."""
+    """Whether a pool without joins has an empty region in hand."""
     cdef uint64_t word
-    if pool.flags & POOL_JOINS:
-        return tlsf_find(arena.base, &pool.tlsf, pool.release_bytes) != 0
     if pool.spare == 0:
         return False
     word = block_word(arena.base, pool.spare)
@@ -322,23 +322,67 @@ cdef inline bint has_spare(arena_t* arena, pool_t* pool) noexcept nogil:
     ) == 0
 
 
+cdef inline bint leaves_spare(
+    arena_t* arena,
+    pool_t* pool,
+    uint32_t page,
+    offset_t block,
+    uint64_t size,
+    uint64_t freed,
+) noexcept nogil:
+    """Whether a pool that joins has enough left without the region at ``page``.
+
+    The region lies inside a free block on no list. A free block as large as a
+    region has to remain, beside the region or elsewhere; as large as
+    ``freed``, the block just freed, where the region could not hold that.
+    """
+    cdef offset_t start = page_offset(arena, page)
+    cdef offset_t end = page_offset(
+        arena, page + frame_pages(arena.frames[page].word)
+    )
+    cdef offset_t left_end = start - REGION_TAIL_BYTES
+    cdef offset_t right = end + REGION_HEAD_BYTES
+    cdef uint64_t least = pool.release_bytes
+    if region_bytes_for(freed) > end - start:
+        # With the slack above which a search finds a block for sure.
+        freed += freed >> MAPPING_SL_LOG2
+        if freed > least:
+            least = freed
+    return (
+        block + least <= left_end
+        or right + least <= block + size
+        or tlsf_find(arena.base, &pool.tlsf, least) != 0
+    )
+
+
 cdef inline bint is_whole_region(
     arena_t* arena, offset_t block, uint64_t size
 ) noexcept nogil:
-    """Whether a free block fills a stretch from its head to its sentinel."""
+    """Whether a free block fills a stretch from its head to its sentinel.
+
+    The frame table is asked: a block may also start behind the first word of
+    a page inside a region.
+    """
+    cdef uint64_t page = page_of(arena, block)
     return (
-        (block & (arena.page_bytes - 1)) == REGION_HEAD_BYTES
+        block == page_offset(arena, page) + REGION_HEAD_BYTES
+        and frame_state(arena.frames[page].word) == FRAME_REGION
         and word_size(block_word(arena.base, block + size)) == 0
     )
 
 
 cdef inline bint region_release(
-    arena_t* arena, pool_t* pool, offset_t block, uint64_t size
+    arena_t* arena,
+    pool_t* pool,
+    offset_t block,
+    uint64_t size,
+    uint64_t freed,
 ) noexcept nogil:
     """Give a region back if a coalesced block covers one; False if not.
 
-    The block is on no list. When the answer is False nothing has changed;
-    when it is True what is left of the block has been listed.
+    The block is on no list; ``freed`` bytes of it have just been freed. When
+    the answer is False nothing has changed; when it is True what is left of
+    the block has been listed.
     """
     cdef uint32_t page
     if pool.returned != 0:
@@ -349,10 +393,12 @@ cdef inline bint region_release(
         if block == pool.spare or not has_spare(arena, pool):
             pool.spare = block
             return False
-    elif not has_spare(arena, pool):
-        return False
     page = region_inside(arena, block, size)
     if page == 0:
+        return False
+    if pool.flags & POOL_JOINS and not leaves_spare(
+        arena, pool, page, block, size, freed
+    ):
         return False
     region_cut(arena, pool, page, block, size)
     return True

@@ -126,11 +126,11 @@ cdef inline void tlsf_pool_free(
 ) noexcept nogil:
     """Give back a block (not a page run)."""
     cdef uint64_t size
-    cdef offset_t block = tlsf_coalesce(
-        arena.base, &pool.tlsf, block_of(payload), &size
-    )
+    cdef offset_t block = block_of(payload)
+    cdef uint64_t freed = block_size(arena.base, block)
+    block = tlsf_coalesce(arena.base, &pool.tlsf, block, &size)
     if unlikely(size >= pool.release_bytes):
-        if region_release(arena, pool, block, size):
+        if region_release(arena, pool, block, size, freed):
             return
     freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
