@@ -731,15 +731,18 @@ cdef class Arena:
             Name to ``{"engine": str, "id": int}``.
         """
         cdef uint32_t i
-        cdef uint32_t max_pools
+        cdef uint32_t max_pools, engine
         self.enter()
         max_pools = self.c.super.max_pools
         found = {}
         for i in range(max_pools):
             self.enter()        # making an object can run a finaliser
             if self.c.directory[i].state == ENTRY_READY:
-                engine = _ENGINES.get(self.c.directory[i].engine, "unknown")
-                found[self._pool_name(i + 1)] = {"engine": engine, "id": i + 1}
+                engine = self.c.directory[i].engine
+                found[self._pool_name(i + 1)] = {
+                    "engine": _ENGINES.get(engine, "unknown"),
+                    "id": i + 1,
+                }
         return found
 
     # Looking at it
