@@ -10,7 +10,8 @@ stretch of blocks out of regions that lie side by side, and can cut a region
 out again when it is wholly free. At most one empty region is kept in hand
 (with joins: one is returned only while a free block as large as a region
 remains), so that a pool at the edge of a region does not thrash. What is
-returned never keeps the pool from serving the size just freed once more.
+returned never keeps the pool from serving the size just freed once more: the
+region that was emptied last stays, or the frames can surely give one back.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -30,7 +31,7 @@ from xmem.arena.frames cimport (
     is_region,
 )
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.bits cimport ceil_log2, find_first_set
+from xmem.bits cimport bit, ceil_log2, find_first_set, find_last_set
 from xmem.block cimport (
     BLOCK_FREE,
     BLOCK_PREV_FREE,
@@ -334,16 +335,14 @@ cdef inline bint leaves_spare(
 
     The region lies inside a free block on no list. A free block as large as a
     region has to remain, beside the region or elsewhere; as large as
-    ``freed``, the block just freed, where the region could not hold that.
+    ``freed``, the block just freed, where the frames might not give a region
+    for that again: they surely have the largest power of two of these pages.
     """
-    cdef offset_t start = page_offset(arena, page)
-    cdef offset_t end = page_offset(
-        arena, page + frame_pages(arena.frames[page].word)
-    )
-    cdef offset_t left_end = start - REGION_TAIL_BYTES
-    cdef offset_t right = end + REGION_HEAD_BYTES
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    cdef offset_t left_end = page_offset(arena, page) - REGION_TAIL_BYTES
+    cdef offset_t right = page_offset(arena, page + n_pages) + REGION_HEAD_BYTES
     cdef uint64_t least = pool.release_bytes
-    if region_bytes_for(freed) > end - start:
+    if region_bytes_for(freed) > page_offset(arena, bit(find_last_set(n_pages))):
         # With the slack above which a search finds a block for sure.
         freed += freed >> MAPPING_SL_LOG2
         if freed > least:
@@ -371,6 +370,23 @@ cdef inline bint is_whole_region(
     )
 
 
+cdef inline void spare_replace(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Keep the empty region of ``block`` in hand and return the one before."""
+    cdef offset_t spare = pool.spare
+    if spare != block and has_spare(arena, pool):
+        freelists_remove(arena.base, &pool.tlsf.bins, spare)
+        region_cut(
+            arena,
+            pool,
+            <uint32_t>page_of(arena, spare),
+            spare,
+            block_size(arena.base, spare),
+        )
+    pool.spare = block
+
+
 cdef inline bint region_release(
     arena_t* arena,
     pool_t* pool,
@@ -378,27 +394,21 @@ cdef inline bint region_release(
     uint64_t size,
     uint64_t freed,
 ) noexcept nogil:
-    """Give a region back if a coalesced block covers one; False if not.
+    """Give a region back if a coalesced block has emptied one.
 
     The block is on no list; ``freed`` bytes of it have just been freed. When
-    the answer is False nothing has changed; when it is True what is left of
-    the block has been listed.
+    the answer is True what is left of the block has been listed; when it is
+    False the block is as it was, and is to be listed.
     """
     cdef uint32_t page
     if pool.returned != 0:
         return False
     if not pool.flags & POOL_JOINS:
-        if not is_whole_region(arena, block, size):
-            return False
-        if block == pool.spare or not has_spare(arena, pool):
-            pool.spare = block
-            return False
-    page = region_inside(arena, block, size)
-    if page == 0:
+        if is_whole_region(arena, block, size):
+            spare_replace(arena, pool, block)
         return False
-    if pool.flags & POOL_JOINS and not leaves_spare(
-        arena, pool, page, block, size, freed
-    ):
+    page = region_inside(arena, block, size)
+    if page == 0 or not leaves_spare(arena, pool, page, block, size, freed):
         return False
     region_cut(arena, pool, page, block, size)
     return True
