@@ -310,10 +310,11 @@ cdef inline bint firstfit_resize(
     """
     cdef offset_t block = firstfit_block_of(arena.base, payload)
     cdef uint64_t size = block_size(arena.base, block)
+    cdef uint64_t padding = payload - block - FIRSTFIT_LINE
     cdef uint64_t need = firstfit_bytes_for(
-        n_bytes + payload - block - FIRSTFIT_LINE
+        padding + (n_bytes if n_bytes != 0 else 1)
     )
-    if size > arena.page_bytes:
+    if size >= arena.page_bytes and is_run(arena, pool, block, FRAME_WHOLE):
         return need >= arena.page_bytes and size == bit(ceil_log2(need))
     if need > size:
         return False
