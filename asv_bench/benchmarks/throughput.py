@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How long a whole trace takes: one pass without a clock per operation.
+
+Timed is what `xmem.replay` calls a pass: format the arena's tables, make a
+pool, do every operation of the trace without the GIL. The arena is mapped, and
+its pages are touched by a first pass, in ``setup``.
+"""
+
+from .common import ENGINES, TRACES, load_trace, need_replay
+
+try:
+    from xmem import Arena
+    from xmem.replay import Replayer
+except ImportError:
+    Replayer = None
+
+# Ample for the worst of the traces on the legacy engine, and small enough for
+# the tables, which a pass formats, not to count.
+ARENA_BYTES = 4 << 20
+ARENA_FACTOR = 5
+
+
+class Throughput:
+    params = [ENGINES, TRACES]
+    param_names = ["engine", "trace"]
+    number = 1
+    repeat = (5, 50, 10.0)
+    warmup_time = 0.0
+
+    def setup(self, engine, trace):
+        need_replay()
+        if Replayer is None:
+            raise NotImplementedError("this commit has no Replayer")
+        ops = load_trace(trace)
+        live = int(ops["size"].sum())
+        self.arena = Arena.anonymous(ARENA_BYTES + ARENA_FACTOR * live)
+        settings = {"engine": engine, "grow_pages": 16}
+        self.replayer = Replayer(ops, self.arena, settings, 1, None)
+        self.replayer.run_pass(None, False)
+        if self.replayer.seen()["failed"]:
+            raise RuntimeError("requests failed")
+
+    def time_replay(self, engine, trace):
+        self.replayer.run_pass(None, False)
