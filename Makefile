@@ -39,9 +39,11 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.bench
+	cd asv_bench && ../$(BIN)/asv machine --yes
 	cd asv_bench && ../$(BIN)/asv run --show-stderr HEAD^!
 
 bench-quick: $(VENV)/.bench
+	cd asv_bench && ../$(BIN)/asv machine --yes
 	cd asv_bench && ../$(BIN)/asv run --quick --show-stderr HEAD^!
 
 dist: $(VENV)/.test
