@@ -18,7 +18,8 @@ when two headers' worth remain; ``firstfit_free`` walks the **whole** list and
 merges with whatever lies beside the block in the same page. Both are linear
 in the length of the list: that is the behaviour under study.
 
-L1  blocks tile each page; sizes are multiples of 64
+L1  blocks tile each page, sizes are multiples of 64; a second header leads to
+    the first
 L2  a block is on the list if and only if its FREE bit is set
 L3  no two adjacent blocks of a page are both free
 """

@@ -33,6 +33,7 @@ from xmem.block cimport (
     BLOCK_HEADER_BYTES,
     BLOCK_MIN_BYTES,
     BLOCK_PREV_FREE,
+    BLOCK_SIZE_SHIFT,
     BLOCK_TAG_MASK,
     BLOCK_TAG_SHIFT,
     REGION_HEAD_BYTES,
@@ -59,6 +60,7 @@ from xmem.firstfit cimport (
     FIRSTFIT_ALIGNMENT,
     FIRSTFIT_LINE,
     FIRSTFIT_NEXT,
+    FIRSTFIT_PADDED,
     FIRSTFIT_PREV,
 )
 from xmem.freelists cimport FREELISTS_MAX_WORDS, LINK_BACK, LINK_NEXT
@@ -324,17 +326,43 @@ cdef inline bint check_bins(
 
 # Pages of the legacy engine --------------------------------------------------
 
-cdef inline bint check_start(
-    arena_t* arena, offset_t block, uint64_t size, finding_t* finding
+cdef inline bint check_tag(
+    pool_t* pool, offset_t block, uint64_t word, finding_t* finding
 ) noexcept nogil:
-    """V1 for a legacy block in use: its payload's bit, aligned or not."""
+    """B7 for a legacy block: the pool's tag, and no bit that it does not use."""
+    cdef uint64_t unused = BLOCK_ALIGN_MASK | FIRSTFIT_PADDED
+    if (word & (BLOCK_TAG_MASK | unused)) != pool.firstfit.tag:
+        return report(finding, invariant(c"B", 7), block, word, pool.firstfit.tag)
+    return True
+
+
+cdef inline bint check_start(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t block,
+    uint64_t size,
+    finding_t* finding,
+) noexcept nogil:
+    """L1 and V1 for a legacy block in use: its payload, aligned or not."""
     cdef uint64_t alignment = word_at(arena.base, block + FIRSTFIT_ALIGNMENT)[0]
     cdef offset_t payload = block + FIRSTFIT_LINE
+    cdef uint64_t padding, word
     if alignment == 0 or alignment & (alignment - 1):
         return report(finding, invariant(c"L", 1), block, alignment, 0)
     payload = (payload + alignment - 1) & ~(alignment - 1)
     if payload >= block + size or not start_test(arena, payload):
         return report(finding, invariant(c"V", 1), block, payload, 1)
+    padding = payload - block - FIRSTFIT_LINE
+    if padding != 0:
+        word = (padding << BLOCK_SIZE_SHIFT) | pool.firstfit.tag | FIRSTFIT_PADDED
+        if block_word(arena.base, payload - FIRSTFIT_LINE) != word:
+            return report(
+                finding,
+                invariant(c"L", 1),
+                payload - FIRSTFIT_LINE,
+                block_word(arena.base, payload - FIRSTFIT_LINE),
+                word,
+            )
     return True
 
 
@@ -355,13 +383,13 @@ cdef inline bint check_page(
         word = block_word(arena.base, block)
         size = word_size(word)
         is_free = (word & BLOCK_FREE) != 0
-        if (word & BLOCK_TAG_MASK) != pool.firstfit.tag:
-            return report(finding, invariant(c"B", 7), block, word, 0)
+        if not check_tag(pool, block, word, finding):
+            return False
         if size == 0 or size & (FIRSTFIT_LINE - 1) or size > end - block:
             return report(finding, invariant(c"L", 1), block, size, end - block)
         if is_free and (prev_free or size == arena.page_bytes):
             return report(finding, invariant(c"L", 3), block, word, 0)
-        if not is_free and not check_start(arena, block, size, finding):
+        if not is_free and not check_start(arena, pool, block, size, finding):
             return False
         count_block(census, size, is_free)
         prev_free = is_free
@@ -425,6 +453,7 @@ cdef inline bint check_control(
         or frame_pages(word) << arena.page_shift
         < control_bytes(arena, entry.engine)
         or frame_pages(word) > arena.n_pages - page
+        or frame_pages(word) != entry.control_pages
     ):
         return report(finding, invariant(c"C", 4), control, word, number)
     pool = control_of(arena, entry)
@@ -506,9 +535,11 @@ cdef inline bint check_run_block(
     if pool.engine == ENGINE_TLSF:
         return True
     word = block_word(arena.base, start)
+    if not check_tag(pool, start, word, finding):
+        return False
     if word_size(word) != end - start or word & BLOCK_FREE:
         return report(finding, invariant(c"L", 1), start, word, end - start)
-    return check_start(arena, start, end - start, finding)
+    return check_start(arena, pool, start, end - start, finding)
 
 
 cdef inline bint check_region(
@@ -579,6 +610,29 @@ cdef inline bint check_counters(
     return True
 
 
+cdef inline bint holds_blocks(uint64_t word) noexcept nogil:
+    """Whether a record heads pages in which some pool keeps blocks."""
+    return frame_owner(word) != 0 and frame_state(word) != FRAME_CONTROL
+
+
+cdef inline bint check_no_start(
+    arena_t* arena, offset_t start, offset_t end, finding_t* finding
+) noexcept nogil:
+    """V1 where no pool keeps blocks: no start bit for ``start`` to ``end``."""
+    cdef uint64_t i
+    cdef uint64_t seen = 0
+    for i in range(start >> 10, end >> 10):
+        seen |= arena.start_bits[i]
+    if seen == 0:
+        return True
+    i = start >> 10
+    while arena.start_bits[i] == 0:
+        i += 1
+    return report(
+        finding, invariant(c"V", 1), i << 10, arena.start_bits[i], 0
+    )
+
+
 cdef inline void census_clear(census_t* census) noexcept nogil:
     census.n_used = 0
     census.n_free = 0
@@ -606,6 +660,8 @@ cdef inline bint check_pool(
     cdef uint64_t word
     finding.code = 0
     census_clear(census)
+    if not check_no_start(arena, 0, page_offset(arena, page), finding):
+        return False
     while page < arena.n_pages:
         word = arena.frames[page].word
         if is_region(word, pool.number):
@@ -614,6 +670,13 @@ cdef inline bint check_pool(
         elif is_handed_out(word, pool.number):
             if not check_run_block(arena, pool, page, census, finding):
                 return False
+        elif not holds_blocks(word) and not check_no_start(
+            arena,
+            page_offset(arena, page),
+            page_offset(arena, page + frame_pages(word)),
+            finding,
+        ):
+            return False
         page += frame_pages(word)
     if pool.engine == ENGINE_TLSF:
         if not check_bins(arena, pool, census.n_free, finding):
