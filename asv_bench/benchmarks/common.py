@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 try:
-    from xmem.replay import replay
+    from xmem.replay import TRACE_DTYPE, replay
 except ImportError:
-    replay = None
+    TRACE_DTYPE = replay = None
 
+# Fixed, as the traces are: figures of two commits must be of the same load.
 ENGINES = ["tlsf", "firstfit"]
-
-# The first eight are files of ../traces, the last is made below.
 TRACES = [
     "py-json",
     "sqlite",
@@ -27,43 +26,11 @@ TRACES = [
     "tmem",
     "subpage-patch",
     "adversarial",
-    "near-page",
 ]
-
-# Fixed like the traces: figures of two commits must be of the same load.
+GROW_PAGES = 16
 REPEATS = 15
-NEAR_PAGE_BLOCKS = 5000
-NEAR_PAGE_BYTES = 3500
-NEAR_PAGE_SEED = 2008
 
 FOLDER = Path(__file__).resolve().parent.parent / "traces"
-
-
-def near_page(n_blocks=NEAR_PAGE_BLOCKS):
-    """Blocks that leave the rest of their page free, freed in random order."""
-    ops = np.zeros(
-        2 * n_blocks,
-        dtype=[
-            ("op", "u1"),
-            ("align_log2", "u1"),
-            ("thread", "<u2"),
-            ("id", "<u4"),
-            ("size", "<u8"),
-        ],
-    )
-    ops["id"][:n_blocks] = np.arange(n_blocks)
-    ops["size"][:n_blocks] = NEAR_PAGE_BYTES
-    ops["op"][n_blocks:] = 1
-    ops["id"][n_blocks:] = np.random.default_rng(NEAR_PAGE_SEED).permutation(n_blocks)
-    return ops
-
-
-def load_trace(name):
-    """The trace of this name."""
-    if name == "near-page":
-        return near_page()
-    with np.load(FOLDER / f"{name}.npz") as found:
-        return found["ops"]
 
 
 def need_replay():
@@ -72,11 +39,23 @@ def need_replay():
         raise NotImplementedError("this commit has no xmem.replay")
 
 
-def measure(ops, engine):
-    """Figures of one trace on one engine, as the command prints them."""
-    result = replay(ops, engine=engine, repeats=REPEATS)
+def load_trace(name):
+    """The trace of this name in ../traces."""
+    with np.load(FOLDER / f"{name}.npz") as found:
+        return found["ops"]
+
+
+def run_trace(ops, engine, repeats=REPEATS):
+    """Replay a trace in an ample arena; a request that fails is an error."""
+    result = replay(ops, engine=engine, repeats=repeats, grow_pages=GROW_PAGES)
     if result.failed:
         raise RuntimeError(f"{result.failed} requests failed")
+    return result
+
+
+def figures_of(ops, engine):
+    """What the benchmarks report of one replay."""
+    result = run_trace(ops, engine)
     return {
         "xmalloc": result.summary("xmalloc"),
         "xfree": result.summary("xfree"),
@@ -100,8 +79,8 @@ class Measured:
         if replay is None:
             return None
         return {
-            (engine, name): measure(load_trace(name), engine)
-            for name in TRACES
+            (engine, trace): figures_of(load_trace(trace), engine)
+            for trace in TRACES
             for engine in ENGINES
         }
 

@@ -12,6 +12,8 @@ from .common import Measured
 
 
 class Latency(Measured):
+    unit = "cycles"
+
     def track_xfree_worst_cycles(self, figures, engine, trace):
         return figures[engine, trace]["xfree"]["worst"]
 
@@ -29,9 +31,3 @@ class Latency(Measured):
 
     def track_xmalloc_p50_cycles(self, figures, engine, trace):
         return figures[engine, trace]["xmalloc"]["p50"]
-
-
-for track in vars(Latency).copy().values():
-    if callable(track):
-        track.unit = "cycles"
-del track

@@ -6,7 +6,7 @@ no request fails, everything counted: superblock, tables, control block.
 Both are exact and the same on every machine of one page size.
 """
 
-from .common import Measured, load_trace, need_replay, replay
+from .common import GROW_PAGES, Measured, load_trace, replay
 
 try:
     from xmem.errors import XmemError
@@ -15,7 +15,7 @@ except ImportError:
 
 # The search ends when it knows the least arena to this share of it.
 PRECISION = 1 / 512
-GROW_PAGES = 16
+ROOM_BYTES = 4 << 20
 
 
 def fits(ops, engine, arena_bytes):
@@ -33,35 +33,31 @@ def fits(ops, engine, arena_bytes):
     return result.failed == 0
 
 
-def least_arena(ops, engine, floor):
+def least_arena(ops, engine, too_small):
     """Bytes of the least arena that serves a trace, by bisection.
 
-    ``floor`` is surely too small. That a larger arena serves what a smaller one
-    does is the rule and no law, so this is where the two meet, to PRECISION.
+    That a larger arena serves what a smaller one does is the rule and no law:
+    the answer is a size that serves beside one that does not, to PRECISION.
     """
-    ceiling = 2 * floor + (4 << 20)
-    while not fits(ops, engine, ceiling):
-        floor, ceiling = ceiling, 2 * ceiling
-    while ceiling - floor > PRECISION * ceiling:
-        middle = (floor + ceiling) // 2
+    enough = 2 * too_small + ROOM_BYTES
+    while not fits(ops, engine, enough):
+        too_small, enough = enough, 2 * enough
+    while enough - too_small > PRECISION * enough:
+        middle = (too_small + enough) // 2
         if fits(ops, engine, middle):
-            ceiling = middle
+            enough = middle
         else:
-            floor = middle
-    return ceiling
+            too_small = middle
+    return enough
 
 
 class Pages(Measured):
+    unit = "bytes/byte"
+
     def track_pages_per_live_byte(self, figures, engine, trace):
         found = figures[engine, trace]
         return found["peak_page_bytes"] / found["peak_live_bytes"]
 
-    track_pages_per_live_byte.unit = "bytes/byte"
-
-
-class LeastArena(Measured):
     def track_arena_per_live_byte(self, figures, engine, trace):
         live = figures[engine, trace]["peak_live_bytes"]
         return least_arena(load_trace(trace), engine, live) / live
-
-    track_arena_per_live_byte.unit = "bytes/byte"

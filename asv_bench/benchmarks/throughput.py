@@ -6,18 +6,19 @@ pool, do every operation of the trace without the GIL. The arena is mapped, and
 its pages are touched by a first pass, in ``setup``.
 """
 
-from .common import ENGINES, TRACES, load_trace, need_replay
+from .common import ENGINES, GROW_PAGES, TRACES, load_trace, need_replay
 
 try:
     from xmem import Arena
     from xmem.replay import Replayer
+    from xmem.trace import peak_live
 except ImportError:
     Replayer = None
 
-# Ample for the worst of the traces on the legacy engine, and small enough for
-# the tables, which a pass formats, not to count.
-ARENA_BYTES = 4 << 20
+# Ample for the worst of the traces on the legacy engine, and so small that
+# formatting the tables hardly counts.
 ARENA_FACTOR = 5
+ARENA_BYTES = 4 << 20
 
 
 class Throughput:
@@ -32,10 +33,9 @@ class Throughput:
         if Replayer is None:
             raise NotImplementedError("this commit has no Replayer")
         ops = load_trace(trace)
-        live = int(ops["size"].sum())
-        self.arena = Arena.anonymous(ARENA_BYTES + ARENA_FACTOR * live)
-        settings = {"engine": engine, "grow_pages": 16}
-        self.replayer = Replayer(ops, self.arena, settings, 1, None)
+        arena = Arena.anonymous(ARENA_FACTOR * peak_live(ops) + ARENA_BYTES)
+        settings = {"engine": engine, "grow_pages": GROW_PAGES}
+        self.replayer = Replayer(ops, arena, settings, 1, None)
         self.replayer.run_pass(None, False)
         if self.replayer.seen()["failed"]:
             raise RuntimeError("requests failed")
