@@ -776,15 +776,20 @@ cdef class Arena:
         return found[:i]
 
     cdef uint64_t _count_runs(self) except 0:
-        """Runs in the frame table."""
+        """Runs in the frame table, which tile the page frames (P1)."""
         cdef uint64_t page = self.c.first_page
         cdef uint64_t count = 0
+        cdef uint64_t n_pages
         while page < self.c.n_pages:
-            if frame_pages(self.c.frames[page].word) == 0:
+            n_pages = frame_pages(self.c.frames[page].word)
+            if n_pages == 0 or n_pages > self.c.n_pages - page:
                 raise corruption(
-                    100 * ord("P") + 1, page_offset(&self.c, page), 0, 1
+                    100 * ord("P") + 1,
+                    page_offset(&self.c, page),
+                    n_pages,
+                    self.c.n_pages - page,
                 )
-            page += frame_pages(self.c.frames[page].word)
+            page += n_pages
             count += 1
         return count
 
@@ -827,10 +832,16 @@ cdef class Arena:
         -------
         int
             Bytes given back, touched or not.
+
+        Raises
+        ------
+        HeapCorruption
+            The runs do not tile the page frames; nothing was given back.
         """
         cdef uint64_t page, word, first, last
         cdef uint64_t given = 0
         self.enter()
+        self._count_runs()
         page = self.c.first_page
         while page < self.c.n_pages:
             word = self.c.frames[page].word
