@@ -11,7 +11,8 @@ of each order are a doubly linked list through the records; one bitmap says
 which lists are not empty. Runs are split from the upper end, so that a pool
 that grows step by step gets pages that lie side by side.
 
-P1  runs tile the page frames; records inside a run are zero
+P1  runs tile the page frames; records inside a run are zero; every state is
+    known, and every owner a pool's number where the state asks for one
 P2  a free run of order k starts at a multiple of 2**k and is on list k
 P3  a run of n pages in use starts at a multiple of the power of two >= n
 P4  no free run has a free buddy of its order

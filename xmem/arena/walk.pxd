@@ -9,8 +9,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.frames cimport (
     FRAME_FREE,
+    FRAME_RUN,
     FRAME_WHOLE,
     frame_order,
+    frame_owner,
     frame_pages,
     frame_state,
     free_word,
@@ -30,6 +32,10 @@ cdef inline bint check_run(
     cdef uint64_t buddy, inside
     cdef uint64_t offset = page_offset(arena, page)
     if not FRAME_FREE <= frame_state(word) <= FRAME_WHOLE:
+        return report(finding, invariant(c"P", 1), offset, word, 0)
+    if frame_owner(word) > arena.super.max_pools or (
+        frame_owner(word) == 0 and frame_state(word) > FRAME_RUN
+    ):
         return report(finding, invariant(c"P", 1), offset, word, 0)
     if n_pages == 0 or n_pages > arena.n_pages - page:
         return report(
