@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The asv suite: each benchmark runs, without asv, on shortened traces."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmem.replay import load
+
+SUITE = Path(__file__).resolve().parent.parent / "asv_bench"
+MODULES = ("common", "founding", "latency", "pages", "throughput")
+N_OPS = 2000
+
+pytestmark = pytest.mark.skipif(
+    not SUITE.is_dir(), reason="the benchmarks are in a checkout only"
+)
+
+
+def import_suite():
+    """The modules of the suite, imported as asv does."""
+    for name in [name for name in sys.modules if name.startswith("benchmarks")]:
+        del sys.modules[name]
+    return {name: importlib.import_module(f"benchmarks.{name}") for name in MODULES}
+
+
+@pytest.fixture
+def suite(monkeypatch, tmp_path):
+    """The suite on the first operations of each trace."""
+    monkeypatch.syspath_prepend(str(SUITE))
+    suite = import_suite()
+    for path in suite["common"].FOLDER.glob("*.npz"):
+        np.savez(tmp_path / path.name, ops=load(path)[:N_OPS])
+    monkeypatch.setattr(suite["common"], "FOLDER", tmp_path)
+    return suite
+
+
+def cells(benchmark):
+    """Every combination of a benchmark's two parameters."""
+    first, second = benchmark.params
+    return [(one, other) for one in first for other in second]
+
+
+def test_the_traces_are_those_that_the_readme_describes():
+    text = (SUITE / "traces" / "README.md").read_text()
+    rows = re.findall(r"^\| `(.*\.npz)` \|.*?\| ([\d,]+) \|", text, re.MULTILINE)
+    described = {name: int(calls.replace(",", "")) for name, calls in rows}
+    found = {path.name: len(load(path)) for path in (SUITE / "traces").glob("*.npz")}
+    assert described == found
+
+
+def test_every_trace_is_a_parameter(suite):
+    names = {path.stem for path in suite["common"].FOLDER.glob("*.npz")}
+    assert set(suite["common"].TRACES) == names
+
+
+def test_latency_and_pages_report_figures_of_every_replay(suite):
+    figures = suite["common"].Measured().setup_cache()
+    latency, pages = suite["latency"].Latency(), suite["pages"].Pages()
+    for cell in cells(latency):
+        latency.setup(figures, *cell)
+        for verb in ("xfree", "xmalloc"):
+            worst, p999, p50 = (
+                getattr(latency, f"track_{verb}_{which}_cycles")(figures, *cell)
+                for which in ("worst", "p999", "p50")
+            )
+            assert worst >= p999 >= p50 >= 0
+            assert worst > 0 or verb == "xfree"  # some prefixes free nothing
+    for cell in cells(pages):
+        pages.setup(figures, *cell)
+        assert pages.track_pages_per_live_byte(figures, *cell) >= 1.0
+
+
+@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
+def test_the_least_arena_serves_and_a_smaller_one_does_not(suite, engine):
+    pages = suite["pages"]
+    ops = suite["common"].load_trace("tmem")
+    live = suite["common"].run_trace(ops, engine, 1).peak_live_bytes
+    least = pages.least_arena(ops, engine, live)
+    assert least > live
+    assert pages.fits(ops, engine, least)
+    assert not pages.fits(ops, engine, int(least * (1 - 2 * pages.PRECISION)))
+
+
+def test_the_replay_that_is_timed_runs_and_repeats(suite):
+    benchmark = suite["throughput"].Throughput()
+    for engine, trace in cells(benchmark):
+        benchmark.setup(engine, trace)
+        before = benchmark.replayer.seen()
+        benchmark.time_replay(engine, trace)
+        assert benchmark.replayer.seen() == before
+
+
+def test_the_founding_load_leaves_a_hole_in_every_page(suite):
+    ops = suite["founding"].founding_load(100)
+    result = suite["common"].run_trace(ops, "firstfit", 1)
+    n_frees = suite["founding"].N_FREES
+    assert result.stats.live_blocks == 100 - n_frees
+    assert result.stats.free_blocks == 100 - n_frees
+    benchmark = suite["founding"].Founding()
+    benchmark.setup("tlsf", 1000)
+    assert benchmark.track_xfree_worst_cycles("tlsf", 1000) >= 0
+
+
+def test_the_suite_imports_where_replay_is_missing(monkeypatch):
+    monkeypatch.syspath_prepend(str(SUITE))
+    monkeypatch.setitem(sys.modules, "xmem.replay", None)
+    suite = import_suite()
+    figures = suite["common"].Measured().setup_cache()
+    assert figures is not None  # asv would not hand on None
+    for name, arguments in (
+        ("latency", (figures, "tlsf", "tmem")),
+        ("pages", (figures, "tlsf", "tmem")),
+        ("throughput", ("tlsf", "tmem")),
+        ("founding", ("tlsf", 1000)),
+    ):
+        benchmark = getattr(suite[name], name.capitalize())()
+        with pytest.raises(NotImplementedError):
+            benchmark.setup(*arguments)
