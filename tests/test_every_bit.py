@@ -271,7 +271,7 @@ def test_random_damage_does_not_crash_a_checker(seed: int) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-P", "-c"),
-            f"import test_every_bit; test_every_bit.random_damage({seed}, 3000)",
+            f"import test_every_bit; test_every_bit.random_damage({seed}, 10000)",
         ],
         env={"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
