@@ -17,6 +17,7 @@ C5  the empty region kept in hand, if any, is a region of the pool
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t, entry_t
 from xmem.bits cimport align_up
@@ -89,6 +90,8 @@ cdef inline void control_init(
     """Write the control block of a pool that holds no page."""
     cdef pool_t* pool = <pool_t*>(arena.base + control)
     cdef uint64_t tag = <uint64_t>number << BLOCK_TAG_SHIFT
+    # The pages may hold what others left; what is not set below is 0.
+    memset(pool, 0, sizeof(pool_t))
     pool.magic = POOL_MAGIC
     pool.number = number
     pool.engine = engine
@@ -97,18 +100,8 @@ cdef inline void control_init(
     # bin exists. What does not pass could never be served.
     pool.max_request = arena.n_bytes - arena.page_bytes
     pool.release_bytes = ~<uint64_t>0
-    pool.spare = 0
-    pool.returned = 0
     pool.grow_pages = grow_pages
     pool.max_pages = max_pages
-    pool.n_pages = 0
-    pool.peak_pages = 0
-    pool.region_pages = 0
-    pool.run_pages = 0
-    pool.n_regions = 0
-    pool.n_runs = 0
-    pool.interface = 0
-    pool.role = 0
     if engine == ENGINE_TLSF:
         tlsf_init(
             arena.base,
@@ -117,12 +110,8 @@ cdef inline void control_init(
             control_n_bins(arena),
             tag,
         )
-        firstfit_init(&pool.firstfit, tag, arena.page_bytes)
-    else:
-        firstfit_init(&pool.firstfit, tag, arena.page_bytes)
-        pool.tlsf.tag = tag
-        pool.tlsf.used_bytes = 0
-        pool.tlsf.n_used = 0
+    pool.tlsf.tag = tag         # both: verbs look at it, whatever the engine
+    firstfit_init(&pool.firstfit, tag, arena.page_bytes)
 
 
 cdef inline pool_t* control_of(arena_t* arena, entry_t* entry) noexcept nogil:
