@@ -8,6 +8,7 @@ expects all to be well. At the end every bit of a small arena is flipped: what
 no checker sees is listed, and is nothing that a verb relies on unseen.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from damage import Words, frame_word
 
+import xmem
 from xmem import Arena, HeapCorruption, Pool
 from xmem.arena import (
     FRAME_CONTROL,
@@ -1058,3 +1060,22 @@ def test_L2_listed_if_and_only_if_free(legacy: Heap, spoil: Spoil) -> None:
 )
 def test_L3_no_two_neighbours_are_free(legacy: Heap, spoil: Spoil) -> None:
     expect(legacy, "L3", spoil)
+
+
+# The list --------------------------------------------------------------------
+
+
+def test_every_number_has_its_test() -> None:
+    """Those of the headers, and of the page on the format, if it is here."""
+    package = Path(xmem.__file__).parent
+    numbers = set()
+    for header in package.rglob("*.pxd"):
+        numbers |= set(re.findall(r"^([A-Z]\d)  ", header.read_text(), re.MULTILINE))
+    tested = {
+        name.split("_")[1] for name in globals() if re.match("test_[A-Z]\\d", name)
+    }
+    assert numbers - tested == {"S1", "S2", "S3"}  # of files: in test_format
+    assert tested <= numbers
+    page = Path(__file__).parents[1] / "docs" / "format.md"
+    if page.exists():
+        assert numbers == set(re.findall(r"\*\*([A-Z]\d)\*\*", page.read_text()))
