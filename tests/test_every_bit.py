@@ -121,6 +121,7 @@ class Map:
                 self.name(block, block + 8, "header")
                 if used:
                     self.name(block + 24, block + 32, "alignment")
+                    self.name(payload - 8, payload, "tag")
                 else:
                     self.name(block + 8, block + 24, "links")
                 if payload != block + fmt.LINE:

@@ -9,9 +9,11 @@ out, holds every free block of every page::
     | header | payload | header | payload | header | payload       |
 
 Header, one cache line: word 0 as in block.pxd (size, tag, FREE); word 1 and
-2 the free list's links; word 3 the alignment asked for. A payload aligned to
-more than a cache line has a second header right in front of it whose word 0
-carries FIRSTFIT_PADDED and the distance in bytes to the first.
+2 the free list's links; word 3 the alignment asked for; in a block in use, word
+7 the tag once more, so that in both engines the word in front of a payload
+names its pool. A payload aligned to more than a cache line has a second header
+right in front of it, which has that word 7, and whose word 0 carries
+FIRSTFIT_PADDED and the distance in bytes to the first.
 
 ``firstfit_alloc`` takes the first block that is large enough and splits it
 when two headers' worth remain; ``firstfit_free`` walks the **whole** list and
@@ -19,7 +21,7 @@ merges with whatever lies beside the block in the same page. Both are linear
 in the length of the list: that is the behaviour under study.
 
 L1  blocks tile each page, sizes are multiples of 64; a second header leads to
-    the first
+    the first; the tag is in front of each payload
 L2  a block is on the list if and only if its FREE bit is set
 L3  no two adjacent blocks of a page are both free
 """
@@ -28,6 +30,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.block cimport (
     BLOCK_FREE,
+    BLOCK_HEADER_BYTES,
     block_size,
     block_word,
     block_write,
@@ -222,4 +225,6 @@ cdef inline offset_t firstfit_payload(
             aligned - payload,
             ff.tag | FIRSTFIT_PADDED,
         )
+    # What lies there is stale: it may be a header of the other engine.
+    word_at(base, aligned - BLOCK_HEADER_BYTES)[0] = ff.tag
     return aligned

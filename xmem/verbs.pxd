@@ -250,15 +250,14 @@ cdef inline bint pool_owns(
     Exact for every integer. The tag is in the word in front of the payload in
     both engines' formats.
     """
-    cdef uint64_t distance = BLOCK_HEADER_BYTES
     if unlikely(not start_test(arena, payload)):
         return pool.engine == ENGINE_TLSF and is_run(
             arena, pool, payload, FRAME_WHOLE
         )
-    if pool.engine != ENGINE_TLSF:
-        distance = FIRSTFIT_LINE
-    return ((block_word(arena.base, payload - distance) ^ pool.tlsf.tag)
-            & BLOCK_TAG_MASK) == 0
+    return (
+        (block_word(arena.base, payload - BLOCK_HEADER_BYTES) ^ pool.tlsf.tag)
+        & BLOCK_TAG_MASK
+    ) == 0
 
 
 cdef inline uint64_t pool_capacity(

@@ -363,6 +363,15 @@ cdef inline bint check_start(
                 block_word(arena.base, payload - FIRSTFIT_LINE),
                 word,
             )
+    word = block_word(arena.base, payload - BLOCK_HEADER_BYTES)
+    if word != pool.firstfit.tag:
+        return report(
+            finding,
+            invariant(c"L", 1),
+            payload - BLOCK_HEADER_BYTES,
+            word,
+            pool.firstfit.tag,
+        )
     return True
 
 
