@@ -40,7 +40,7 @@ from xmem.block cimport BLOCK_GRAIN, offset_t
 from xmem.control cimport ENGINE_TLSF
 from xmem.firstfit cimport FIRSTFIT_LINE
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_capacity
+from xmem.verbs cimport pool_alignment, pool_capacity
 
 INTERFACES = {
     "strict": HEAP_STRICT,
@@ -588,6 +588,10 @@ cdef class Heap:
         self.main.arena.refuse_exported(payload)
         moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
         if moved == 0:
+            # The block keeps the alignment of its birth, and with it the limit.
+            alignment = max(
+                alignment, pool_alignment(self.c.arena, self.c.main, payload)
+            )
             raise self.refusal(n_bytes, alignment, is_array, verb)
         return moved
 
