@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Replay: a trace run against a pool, without the GIL, a clock per operation.
+"""Replay: a trace run against a pool or a heap, no GIL, a clock per operation.
 
 A *pass* runs the whole trace on a freshly formatted arena. Passes are of
 three kinds: one that fills every live block with a pattern and verifies it,
@@ -9,18 +9,24 @@ passes: the same operation on the same heap does the same work each time, and
 an interrupt does not strike it every time.
 
 Zeroing for ``calloc`` and the filling of patterns lie outside the clock.
+
+Against a heap a trace runs as a program that was ported to its interface: each
+request takes the routine that the interface has for it, each object is freed
+by the routine that it came from. What a pool and a heap have in common is
+written once, and compiled twice: ``heaped`` is a constant in both.
 """
 
 import numpy as np
 
 from xmem.arena import Arena as _Arena
 from xmem.errors import BadArgument, BadArgumentType
+from xmem.heap import Heap as _Heap
 from xmem.pool import Pool as _Pool
 from xmem.trace import TRACE_DTYPE, ReplayResult, check_trace, load, peak_live
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.superblock cimport arena_t
@@ -33,6 +39,22 @@ from xmem.clock cimport (
     clock_ticks,
 )
 from xmem.control cimport pool_t
+from xmem.growth cimport pages_for
+from xmem.heap cimport (
+    HEAP_ARRAY,
+    HEAP_STRICT,
+    HEAP_SUBPAGE,
+    Heap,
+    heap_alloc,
+    heap_page_alloc,
+    heap_page_free,
+    heap_resize,
+    heap_small_max,
+    heap_t,
+    heap_xfree,
+    heap_xfree_subpage,
+    heap_xmalloc_subpage,
+)
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_resize
 
@@ -44,6 +66,10 @@ cdef enum:
     OP_REALLOC = 2
     OP_CALLOC = 3
     OP_MEMALIGN = 4
+
+    BY_XMALLOC = 0              # and xmalloc_array; freed by xfree
+    BY_SUBPAGE = 1              # xmalloc_subpage; xfree_subpage
+    BY_PAGES = 2                # page_alloc_exact; page_free
 
     SLICE_NS = 50000000         # return to Python about 20 times a second
     SLICE_OPS = 32              # operations between two looks at the time
@@ -66,6 +92,10 @@ cdef struct run_t:
     # One pass: where it stands and what it has seen.
     arena_t* arena
     pool_t* pool
+    heap_t* heap                # NULL: the trace runs against the pool itself
+    uint8_t* routines           # per object of a heap, what it came from
+    uint64_t peak_pages         # of a heap of two pools, both together
+    uint64_t peak_main, peak_subpage
     const op_t* ops
     uint64_t n_ops
     uint64_t next_op
@@ -113,6 +143,114 @@ cdef bint pattern_holds(
         if start[i] != <char>(pattern_word(id, i >> 3) >> (8 * (i & 7))):
             return False
     return True
+
+
+# Against a heap --------------------------------------------------------------
+
+cdef inline unsigned routine_for(
+    heap_t* heap, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """The routine that a ported program asks for so many bytes."""
+    cdef bint is_small = n_bytes <= heap_small_max(heap, alignment)
+    if heap.interface == HEAP_STRICT and not is_small:
+        return BY_PAGES
+    if heap.interface == HEAP_SUBPAGE and is_small:
+        return BY_SUBPAGE
+    return BY_XMALLOC
+
+
+cdef inline uint64_t run_pages_for(
+    arena_t* arena, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Pages of the shortest run that holds and aligns so many bytes."""
+    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
+    cdef uint64_t half = alignment >> (arena.page_shift + 1)
+    return n_pages if n_pages > half else half + 1
+
+
+cdef inline offset_t routine_alloc(
+    heap_t* heap, unsigned routine, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Memory by a routine, or 0."""
+    if routine == BY_PAGES:
+        return heap_page_alloc(
+            heap, run_pages_for(heap.arena, n_bytes, alignment)
+        )
+    if routine == BY_SUBPAGE:
+        return heap_xmalloc_subpage(heap, n_bytes, alignment)
+    return heap_alloc(heap, n_bytes, alignment, heap.interface == HEAP_ARRAY)
+
+
+cdef inline void routine_free(
+    heap_t* heap, unsigned routine, offset_t payload
+) noexcept nogil:
+    """Give memory back by the routine that matches the one it came from."""
+    if routine == BY_PAGES:
+        heap_page_free(heap, payload)
+    elif routine == BY_SUBPAGE:
+        heap_xfree_subpage(heap, payload)
+    else:
+        heap_xfree(heap, payload)
+
+
+cdef inline offset_t routine_resize(
+    heap_t* heap,
+    object_t* target,
+    unsigned old,
+    unsigned* routine,
+    uint64_t n_bytes,
+) noexcept nogil:
+    """Resize an object to what ``routine`` gives, or 0; it came from ``old``.
+
+    Only xmalloc has an xrealloc: elsewhere the program allocates, copies and
+    frees, but for a run that keeps its number of pages. Where xrealloc refuses
+    a strict block, because the alignment of its birth lowers the limit, the
+    program takes pages, and ``routine`` becomes that.
+    """
+    cdef unsigned new = routine[0]
+    cdef offset_t moved
+    if old == BY_XMALLOC and new == BY_XMALLOC:
+        moved = heap_resize(
+            heap, target.payload, n_bytes, 16, heap.interface == HEAP_ARRAY
+        )
+        if moved != 0 or heap.interface != HEAP_STRICT:
+            return moved
+        new = routine[0] = BY_PAGES
+    if old == BY_PAGES and new == BY_PAGES and (
+        pages_for(heap.arena, n_bytes) == pages_for(heap.arena, target.size)
+    ):
+        return target.payload
+    moved = routine_alloc(heap, new, n_bytes, 16)
+    if moved != 0:
+        memcpy(
+            heap.arena.base + moved,
+            heap.arena.base + target.payload,
+            n_bytes if n_bytes < target.size else target.size,
+        )
+        routine_free(heap, old, target.payload)
+    return moved
+
+
+cdef inline void note_pages(run_t* run) noexcept nogil:
+    """Account for the pages that two pools held at once in an operation.
+
+    The pools' own peaks are those of the operation alone meanwhile: an
+    operation allocates in one of the pools, and before it frees.
+    """
+    cdef pool_t* main = run.heap.main
+    cdef pool_t* subpage = run.heap.subpage
+    cdef uint64_t n_pages
+    if subpage == NULL or subpage == main:
+        return
+    n_pages = main.peak_pages + subpage.peak_pages
+    if n_pages > run.peak_pages:
+        run.peak_pages = n_pages
+    if main.peak_pages > run.peak_main:
+        run.peak_main = main.peak_pages
+    if subpage.peak_pages > run.peak_subpage:
+        run.peak_subpage = subpage.peak_pages
+    main.peak_pages = main.n_pages
+    subpage.peak_pages = subpage.n_pages
 
 
 # One operation ---------------------------------------------------------------
@@ -170,20 +308,27 @@ cdef inline void note_freed(
 
 
 cdef inline uint64_t run_op(
-    run_t* run, const op_t* op, bint timed
+    run_t* run, const op_t* op, bint timed, bint heaped
 ) noexcept nogil:
     """Do one operation; answers its ticks, 0 without clock."""
     cdef object_t* target = &run.objects[op.id]
     cdef uint64_t ticks = 0
     cdef uint64_t alignment
     cdef offset_t moved
+    cdef unsigned old = BY_XMALLOC
+    cdef unsigned new = BY_XMALLOC
     if op.op == OP_FREE:
         if target.payload == 0:
             return 0
         note_freed(run, target, op)
+        if heaped:
+            old = run.routines[op.id]
         if timed:
             ticks = clock_ticks()
-        pool_free(run.arena, run.pool, target.payload)
+        if heaped:
+            routine_free(run.heap, old, target.payload)
+        else:
+            pool_free(run.arena, run.pool, target.payload)
         if timed:
             ticks = clock_ticks() - ticks
         target.payload = 0
@@ -191,31 +336,49 @@ cdef inline uint64_t run_op(
         if target.payload == 0:
             run.failed += 1
             return 0
+        if heaped:
+            old = run.routines[op.id]
+            new = routine_for(run.heap, op.size, 16)
         if timed:
             ticks = clock_ticks()
-        moved = pool_resize(run.arena, run.pool, target.payload, op.size, 16)
+        if heaped:
+            moved = routine_resize(run.heap, target, old, &new, op.size)
+        else:
+            moved = pool_resize(
+                run.arena, run.pool, target.payload, op.size, 16
+            )
         if timed:
             ticks = clock_ticks() - ticks
+        if heaped and moved != 0:
+            run.routines[op.id] = <uint8_t>new
         note_resized(run, target, op, moved)
     else:
         alignment = bit(op.align_log2) if op.op == OP_MEMALIGN else 16
+        if heaped:
+            new = routine_for(run.heap, op.size, alignment)
+            run.routines[op.id] = <uint8_t>new
         if timed:
             ticks = clock_ticks()
-        moved = pool_alloc(run.arena, run.pool, op.size, alignment)
+        if heaped:
+            moved = routine_alloc(run.heap, new, op.size, alignment)
+        else:
+            moved = pool_alloc(run.arena, run.pool, op.size, alignment)
         if timed:
             ticks = clock_ticks() - ticks
         target.payload = moved
         note_born(run, target, op)
+    if heaped:
+        note_pages(run)
     return ticks
 
 
 cdef inline void run_slice_of(
-    run_t* run, uint64_t end, bint timed
+    run_t* run, uint64_t end, bint timed, bint heaped
 ) noexcept nogil:
     """Do the operations up to ``end``."""
     cdef uint64_t i, ticks
     for i in range(run.next_op, end):
-        ticks = run_op(run, &run.ops[i], timed)
+        ticks = run_op(run, &run.ops[i], timed, heaped)
         if timed:
             ticks = ticks - run.overhead if ticks > run.overhead else 0
             run.ticks[i] = ticks
@@ -231,10 +394,12 @@ cdef uint64_t run_slice(run_t* run) noexcept nogil:
         end = run.next_op + SLICE_OPS
         if end > run.n_ops:
             end = run.n_ops
-        if run.ticks != NULL:
-            run_slice_of(run, end, True)
+        if run.heap != NULL:
+            run_slice_of(run, end, run.ticks != NULL, True)
+        elif run.ticks != NULL:
+            run_slice_of(run, end, True, False)
         else:
-            run_slice_of(run, end, False)
+            run_slice_of(run, end, False, False)
         elapsed = clock_nanoseconds() - start
     return elapsed
 
@@ -254,12 +419,17 @@ cdef void verify_live(run_t* run, const uint32_t* ids, uint64_t n) noexcept nogi
 # Passes ----------------------------------------------------------------------
 
 cdef class Replayer:
-    """One trace, one engine, one arena that is formatted anew for each pass."""
+    """One trace, one engine, one arena that is formatted anew for each pass.
+
+    ``settings`` are those of the `Pool`, or, where they name an
+    ``interface``, of the `Heap` that is made for each pass.
+    """
 
     cdef Arena arena
-    cdef Pool pool
+    cdef Pool pool              # of a heap, the main one
+    cdef Heap heap              # None: the trace runs against the pool
     cdef run_t run
-    cdef object ops, objects, settings, progress
+    cdef object ops, objects, routines, settings, progress
     cdef uint64_t done, total
 
     def __init__(self, ops, arena, settings, passes, progress):
@@ -274,6 +444,10 @@ cdef class Replayer:
         self.objects = np.zeros(n_ids * sizeof(object_t), dtype=np.uint8)
         cells = self.objects
         self.run.objects = <object_t*>&cells[0]
+        if "interface" in settings:
+            self.routines = np.zeros(n_ids, dtype=np.uint8)
+            cells = self.routines
+            self.run.routines = &cells[0]
         if len(ops):
             raw = ops.view(np.uint8)
             self.run.ops = <const op_t*>&raw[0]
@@ -291,7 +465,12 @@ cdef class Replayer:
         self.objects[:] = 0
         self.arena.enter()
         self.arena.reformat()
-        self.pool = _Pool(self.arena, name="replay", **self.settings)
+        if self.run.routines != NULL:
+            self.heap = _Heap(self.arena, name="replay", **self.settings)
+            self.pool = self.heap.main
+            self.run.heap = &self.heap.c
+        else:
+            self.pool = _Pool(self.arena, name="replay", **self.settings)
         self.run.pool = self.pool.c
         self.run.ticks = NULL
         if ticks is not None and len(ticks):
@@ -305,6 +484,9 @@ cdef class Replayer:
         self.run.peak_live_bytes = 0
         self.run.live_blocks = 0
         self.run.peak_live_blocks = 0
+        self.run.peak_pages = 0
+        self.run.peak_main = 0
+        self.run.peak_subpage = 0
         while self.run.next_op < self.run.n_ops:
             with nogil:
                 elapsed += run_slice(&self.run)
@@ -312,46 +494,63 @@ cdef class Replayer:
             if self.progress is not None:
                 self.progress(self.done + self.run.next_op, self.total)
         self.done += self.run.n_ops
+        if self.run.peak_pages != 0:
+            self.heap.main.c.peak_pages = self.run.peak_main
+            self.heap.subpage.c.peak_pages = self.run.peak_subpage
         return elapsed
 
     def verify_end(self):
-        """Verify the objects that are live at the end, then the pool."""
+        """Verify the objects that are live at the end, then pool or heap."""
         cdef const uint32_t[::1] ids = np.unique(self.ops["id"]).astype(np.uint32)
         if self.run.verify and ids.shape[0]:
             verify_live(&self.run, &ids[0], ids.shape[0])
-        self.pool.check()
+        whole = self.pool if self.heap is None else self.heap
+        whole.check()
 
     def seen(self):
         """What the last pass counted."""
+        whole = self.pool if self.heap is None else self.heap
+        peak_pages = self.run.peak_pages
+        if peak_pages == 0:
+            peak_pages = self.pool.c.peak_pages
         return {
+            "engine": self.pool.engine,
             "failed": self.run.failed,
             "content_errors": self.run.content_errors,
             "peak_live_bytes": self.run.peak_live_bytes,
             "peak_live_blocks": self.run.peak_live_blocks,
-            "peak_page_bytes": self.pool.c.peak_pages * self.arena.c.page_bytes,
-            "stats": self.pool.stats(),
+            "peak_page_bytes": peak_pages * self.arena.c.page_bytes,
+            "stats": whole.stats(),
         }
 
 
 def replay(
     ops,
     *,
-    engine="tlsf",
+    engine=None,
+    interface=None,
     repeats=5,
     arena_bytes=None,
     verify=False,
-    grow_pages=16,
+    grow_pages=None,
     max_pages=None,
     page_size=None,
     progress=None,
 ):
-    """Run a trace against a pool and measure every operation.
+    """Run a trace against a pool or a heap and measure every operation.
 
     Parameters
     ----------
     ops : numpy.ndarray
         A trace, as `load` answers it.
-    engine : {"tlsf", "firstfit"}
+    engine : {"tlsf", "firstfit"}, optional
+        Run it against a `Pool` with this engine; ``"tlsf"`` by default.
+    interface : {"strict", "array", "subpage", "legacy", "merged"}, optional
+        Run it against a `Heap` with this interface instead, as a program that
+        was ported to it: above the limit, ``strict`` takes pages of
+        page_alloc_exact and ``array`` those of xmalloc_array; up to it,
+        ``subpage`` takes xmalloc_subpage; all else is xmalloc's. What
+        xrealloc cannot resize is allocated anew, copied and freed.
     repeats : int
         Passes with the clock per operation.
     arena_bytes : int, optional
@@ -360,8 +559,11 @@ def replay(
         Run one more pass in which every live block holds a pattern derived
         from its id, verified when the block is resized or freed and at the
         end, and check all invariants.
-    grow_pages, max_pages
-        As in `Pool`.
+    grow_pages : int, optional
+        Pages that TLSF's pool obtains at a time: by default 16, and 1 with an
+        ``interface``.
+    max_pages : int, optional
+        As in `Pool` and `Heap`.
     page_size : int, optional
         As in `Arena.anonymous`.
     progress : callable, optional
@@ -377,7 +579,7 @@ def replay(
     BadArgument, BadArgumentType
         An argument that cannot be meant, or a trace that breaks the format.
     HeapCorruption
-        The pool is not sound at the end of a verified pass.
+        The pool or heap is not sound at the end of a verified pass.
     """
     cdef uint64_t ns
     ops = check_trace(ops)
@@ -387,6 +589,17 @@ def replay(
         )
     if repeats < 1:
         raise BadArgument(f"repeats must be at least 1, not {repeats}")
+    if engine is not None and interface is not None:
+        raise BadArgument(
+            "an interface has its own engines: give engine or interface, not both"
+        )
+    settings = {"max_pages": max_pages}
+    if interface is None:
+        settings["engine"] = "tlsf" if engine is None else engine
+        settings["grow_pages"] = 16 if grow_pages is None else grow_pages
+    else:
+        settings["interface"] = interface
+        settings["grow_pages"] = 1 if grow_pages is None else grow_pages
     n_plain = min(int(repeats), 3)
     if arena_bytes is None:
         arena_bytes = 8 * peak_live(ops) + (64 << 20)
@@ -394,7 +607,7 @@ def replay(
     replayer = Replayer(
         ops,
         arena,
-        {"engine": engine, "grow_pages": grow_pages, "max_pages": max_pages},
+        settings,
         n_plain + repeats + bool(verify),
         progress,
     )
@@ -415,7 +628,7 @@ def replay(
     seen = replayer.seen()
     seen["content_errors"] = content_errors
     return ReplayResult(
-        engine=engine,
+        interface=interface,
         n_ops=len(ops),
         ns_per_op=<double>ns / len(ops) if len(ops) else 0.0,
         kinds=np.ascontiguousarray(ops["op"]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Replay: a trace run against a pool, a clock per operation."""
+"""Replay: a trace run against a pool or a heap, a clock per operation."""
 
 from collections.abc import Callable
 from typing import Any, SupportsIndex
@@ -15,11 +15,12 @@ __all__ = ["TRACE_DTYPE", "ReplayResult", "load", "replay"]
 def replay(
     ops: npt.NDArray[Any],
     *,
-    engine: str = "tlsf",
+    engine: str | None = None,
+    interface: str | None = None,
     repeats: int = 5,
     arena_bytes: SupportsIndex | None = None,
     verify: bool = False,
-    grow_pages: SupportsIndex = 16,
+    grow_pages: SupportsIndex | None = None,
     max_pages: SupportsIndex | None = None,
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,

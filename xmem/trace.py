@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.errors import ArenaFormatError, BadArgument, BadArgumentType
-from xmem.stats import PoolStats
+from xmem.stats import HeapStats, PoolStats
 
 __all__ = [
     "OP_CALLOC",
@@ -163,6 +163,7 @@ class ReplayResult:
     Attributes
     ----------
     engine : str
+        With an interface, the one behind xmalloc.
     n_ops : int
         Operations in the trace.
     failed : int
@@ -179,15 +180,18 @@ class ReplayResult:
     peak_live_bytes, peak_live_blocks : int
         Greatest sum of live requested bytes; greatest number of live objects.
     peak_page_bytes : int
-        Greatest number of bytes in pages that the pool held.
+        Greatest number of bytes in pages that the pool, or both pools of a
+        heap together, held.
     arena_bytes : int
     tsc_hz : float
         Cycles per second of the clock.
     repeats : int
     content_errors : int
         Blocks that did not hold their pattern, in a verified replay.
-    stats : PoolStats
+    stats : PoolStats or HeapStats
         At the end of the trace.
+    interface : str or None
+        Of the heap that the trace ran against; None where it was a pool.
     """
 
     engine: str
@@ -204,7 +208,13 @@ class ReplayResult:
     tsc_hz: float
     repeats: int
     content_errors: int
-    stats: PoolStats
+    stats: PoolStats | HeapStats
+    interface: str | None = None
+
+    @property
+    def contender(self) -> str:
+        """Name of what the trace ran against: the interface, or the engine."""
+        return self.interface or self.engine
 
     def of_kind(self, kind: str) -> npt.NDArray[np.bool_]:
         """Mask of the operations of ``"xmalloc"``, ``"xfree"`` or ``"xrealloc"``."""
@@ -237,9 +247,11 @@ class ReplayResult:
 
     def record(self, trace: str) -> dict[str, Any]:
         """Return the result as a record of ``xmem replay --json``."""
+        interface = {} if self.interface is None else {"interface": self.interface}
         return {
             "trace": trace,
             "engine": self.engine,
+            **interface,
             "ops": self.n_ops,
             "failed": self.failed,
             "ns_per_op": self.ns_per_op,

@@ -18,11 +18,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from xmem.cli.founding import BLOCK_BYTES, Point, worst_ratio
-from xmem.cli.runs import ENGINES, Run
+from xmem.cli.runs import ENGINES, INTERFACES, Run
 
-COLOURS = {"tlsf": "#0072B2", "firstfit": "#D55E00"}
+COLOURS = {
+    "tlsf": "#0072B2",
+    "firstfit": "#D55E00",
+    "strict": "#009E73",
+    "array": "#56B4E9",
+    "subpage": "#CC79A7",
+    "legacy": "#E69F00",
+    "merged": "#000000",
+}
 MARKERS = {"tlsf": "o", "firstfit": "s"}
-TITLES = {"tlsf": "TLSF", "firstfit": "legacy first fit"}
+TITLES = {
+    "tlsf": "TLSF",
+    "firstfit": "legacy first fit",
+    **{name: f"interface {name}" for name in INTERFACES},
+}
 STYLES = {"xfree": "-", "xmalloc": ":"}
 DPI = 150
 
@@ -71,17 +83,17 @@ def label_panels(panels: npt.NDArray[np.object_], n_traces: int) -> None:
 
 
 def draw_run(axes: Axes, run: Run) -> None:
-    """Draw the lines of one engine in the panel of its trace."""
-    engine = run.result.engine
+    """Draw the lines of one engine or interface in the panel of its trace."""
+    contender = run.result.contender
     for verb, style in STYLES.items():
         cycles = run.result.cycles[run.result.of_kind(verb)]
         axes.plot(
             *tail_shares(cycles),
-            color=COLOURS[engine],
+            color=COLOURS[contender],
             linestyle=style,
             linewidth=2,
             drawstyle="steps-pre",
-            label=f"{TITLES[engine]}: {verb}",
+            label=f"{TITLES[contender]}: {verb}",
         )
     axes.set(xscale="log", yscale="log")
     style_grid(axes)

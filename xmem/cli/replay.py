@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`xmem replay`: traces of one's own, on either engine or both."""
+"""`xmem replay`: traces of one's own, on engines and interfaces."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from xmem.cli.progress import ReplayProgress
 from xmem.cli.runs import (
     DEFAULT_REPEATS,
     ENGINES,
+    INTERFACES,
     Run,
     Settings,
     Trace,
@@ -42,9 +43,15 @@ def check_writable(
     "engines",
     multiple=True,
     type=click.Choice(ENGINES),
-    default=ENGINES,
     show_default="both",
     help="Engine to replay on; may be given twice.",
+)
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    type=click.Choice(INTERFACES),
+    help="Interface to replay on, as a program ported to it; may be given again.",
 )
 @click.option(
     "--repeats",
@@ -62,8 +69,7 @@ def check_writable(
 @click.option(
     "--grow-pages",
     type=click.IntRange(min=1),
-    default=Settings.grow_pages,
-    show_default=True,
+    show_default="16; 1 with an interface",
     help="Pages that TLSF's pool grows by.",
 )
 @click.option(
@@ -95,9 +101,10 @@ def check_writable(
 def replay(
     traces: Sequence[Path],
     engines: Sequence[str],
+    interfaces: Sequence[str],
     repeats: int,
     arena_bytes: int | None,
-    grow_pages: int,
+    grow_pages: int | None,
     max_ops: int | None,
     verify: bool,
     json_file: Path | None,
@@ -105,13 +112,14 @@ def replay(
 ) -> None:
     """Replay traces and print one table.
 
+    On both engines, unless engines or interfaces are named.
+
     Exit status: 0 all well; 1 a request failed, a replay could not run or
     verification failed; 2 usage; 130 interrupted.
     """
     settings = Settings(repeats, arena_bytes, verify, grow_pages)
-    runs = replay_and_print(
-        load_traces(traces, max_ops), list(dict.fromkeys(engines)), settings
-    )
+    contenders = list(dict.fromkeys([*engines, *interfaces])) or ENGINES
+    runs = replay_and_print(load_traces(traces, max_ops), contenders, settings)
     if json_file is not None:
         write_json(runs, json_file)
     if plot_file is not None:
@@ -123,7 +131,7 @@ def replay(
 
 
 def replay_and_print(
-    traces: Sequence[Trace], engines: Sequence[str], settings: Settings
+    traces: Sequence[Trace], contenders: Sequence[str], settings: Settings
 ) -> list[Run]:
     """Replay with progress, then print the table and what it means.
 
@@ -135,10 +143,10 @@ def replay_and_print(
         The user pressed Ctrl-C.
     """
     runs: list[Run] = []
-    n_replays = len(traces) * len(engines)
+    n_replays = len(traces) * len(contenders)
     try:
         with ReplayProgress(n_replays) as progress:
-            for run in run_all(traces, engines, settings, progress):
+            for run in run_all(traces, contenders, settings, progress):
                 runs.append(run)
     except KeyboardInterrupt:
         raise Interrupted(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Traces times engines: one replay each.
+"""Traces times contenders, engines or interfaces: one replay each.
 
 Knows how to name and cut traces and how to start a replay; what is shown of it
 is the business of `table`, `plot` and `progress`.
@@ -16,10 +16,12 @@ import numpy.typing as npt
 from xmem.cli.exits import ReplayFailed
 from xmem.cli.progress import ReplayProgress, Report
 from xmem.errors import BadArgument, XmemError
+from xmem.heap import INTERFACES as INTERFACE_NUMBERS
 from xmem.replay import ReplayResult, load
 from xmem.replay import replay as replay_ops
 
 ENGINES = ("tlsf", "firstfit")
+INTERFACES = tuple(INTERFACE_NUMBERS)
 DEFAULT_REPEATS = 5
 
 
@@ -38,19 +40,19 @@ class Settings:
     repeats: int = DEFAULT_REPEATS
     arena_bytes: int | None = None
     verify: bool = False
-    grow_pages: int = 16
+    grow_pages: int | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One replay: a trace on an engine, and what came of it."""
+    """One replay: a trace on an engine or interface, and what came of it."""
 
     trace: Trace
     result: ReplayResult
 
     def failures(self) -> list[str]:
         """Say what went wrong, one sentence each; empty when nothing did."""
-        where = f"{self.trace.name} on {self.result.engine}"
+        where = f"{self.trace.name} on {self.result.contender}"
         said = []
         if self.result.failed:
             said.append(f"{where}: {self.result.failed:,} requests failed.")
@@ -109,18 +111,18 @@ def load_ops(path: Path) -> npt.NDArray[np.void]:
 
 def run_all(
     traces: Sequence[Trace],
-    engines: Sequence[str],
+    contenders: Sequence[str],
     settings: Settings,
     progress: ReplayProgress,
 ) -> Iterator[Run]:
-    """Replay each trace on each engine, one after the other.
+    """Replay each trace on each contender, one after the other.
 
     Parameters
     ----------
     traces : sequence of Trace
         What to replay.
-    engines : sequence of str
-        On which engines.
+    contenders : sequence of str
+        On which of `ENGINES` and `INTERFACES`.
     settings : Settings
         How.
     progress : ReplayProgress
@@ -132,19 +134,19 @@ def run_all(
         Each as soon as it is finished, so that an interruption loses one only.
     """
     for trace in traces:
-        for engine in engines:
-            with progress.replay(f"{trace.name} on {engine}") as report:
-                result = run_one(trace, engine, settings, report)
+        for contender in contenders:
+            with progress.replay(f"{trace.name} on {contender}") as report:
+                result = run_one(trace, contender, settings, report)
             yield Run(trace, result)
 
 
 def run_one(
     trace: Trace,
-    engine: str,
+    contender: str,
     settings: Settings,
     report: Report | None = None,
 ) -> ReplayResult:
-    """Replay one trace on one engine.
+    """Replay one trace on one of `ENGINES` or `INTERFACES`.
 
     Raises
     ------
@@ -156,7 +158,8 @@ def run_one(
     try:
         return replay_ops(
             trace.ops,
-            engine=engine,
+            engine=None if contender in INTERFACES else contender,
+            interface=contender if contender in INTERFACES else None,
             repeats=settings.repeats,
             arena_bytes=settings.arena_bytes,
             verify=settings.verify,
@@ -164,8 +167,8 @@ def run_one(
             progress=report,
         )
     except BadArgument as error:
-        raise click.UsageError(f"{trace.name} on {engine}: {error}") from error
+        raise click.UsageError(f"{trace.name} on {contender}: {error}") from error
     except (XmemError, OSError) as error:
         raise ReplayFailed(
-            f"{trace.name} on {engine}: {type(error).__name__}: {error}"
+            f"{trace.name} on {contender}: {type(error).__name__}: {error}"
         ) from error

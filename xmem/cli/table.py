@@ -18,7 +18,7 @@ NOTHING = "-"
 
 
 def make_table(runs: Sequence[Run]) -> Table:
-    """Build the table: one row per trace and engine.
+    """Build the table: one row per trace and engine or interface.
 
     Parameters
     ----------
@@ -34,13 +34,21 @@ def make_table(runs: Sequence[Run]) -> Table:
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
     table.add_column("\ntrace", no_wrap=True)
-    table.add_column("\nengine", no_wrap=True)
+    table.add_column(contender_heading(runs), no_wrap=True)
     for heading in headings():
         table.add_column(heading, justify="right", no_wrap=True)
     for i, run in enumerate(runs):
         last_of_trace = i + 1 < len(runs) and runs[i + 1].trace is not run.trace
         table.add_row(*row(run), end_section=last_of_trace)
     return table
+
+
+def contender_heading(runs: Sequence[Run]) -> str:
+    """Return the heading of the column that names engine or interface."""
+    has_interface = {run.result.interface is not None for run in runs}
+    if has_interface == {True, False}:
+        return "engine or\ninterface"
+    return "\ninterface" if True in has_interface else "\nengine"
 
 
 def headings() -> list[str]:
@@ -58,7 +66,7 @@ def row(run: Run) -> list[str]:
     result = run.result
     return [
         run.trace.name,
-        result.engine,
+        result.contender,
         f"{result.ns_per_op:,.1f}",
         *(cell for verb in VERBS for cell in cycles(result, verb)),
         ratio(result.peak_page_bytes, result.peak_live_bytes),
