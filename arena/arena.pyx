@@ -172,6 +172,9 @@ cdef class View:
         else:
             del self.arena.exports[self.offset]
 
+    def __reduce__(self):
+        raise BadArgumentType("what exports an arena's memory cannot be copied")
+
 
 # Arena -----------------------------------------------------------------------
 

@@ -62,6 +62,11 @@ cdef class Block:
     def __init__(self):
         raise BadArgumentType("a block is made by Heap.block")
 
+    def __reduce__(self):
+        raise BadArgumentType(
+            "a block cannot be copied or pickled: only one object owns its memory"
+        )
+
     def __bool__(self):
         return self.offset != 0
 
