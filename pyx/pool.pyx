@@ -119,6 +119,10 @@ BLOCK_DTYPE = np.dtype(
     ]
 )
 
+cdef enum:
+    DEFAULT_GROW_PAGES = 16     # fits every arena: there may be no more pages
+
+
 cdef packed struct row_t:
     uint64_t offset
     uint64_t size
@@ -186,9 +190,11 @@ cdef uint32_t pool_create(
     encoded = None if name is None else _encode_name(name)
     arena.enter()
     if grow > arena.c.n_pages:
-        raise BadArgument(
-            f"grow_pages is {grow}; the arena has {arena.c.n_pages} pages"
-        )
+        if grow > DEFAULT_GROW_PAGES:
+            raise BadArgument(
+                f"grow_pages is {grow}; the arena has {arena.c.n_pages} pages"
+            )
+        grow = arena.c.n_pages
     number = _vacant_number(arena)
     if encoded is None:
         encoded = b"pool-%d" % number
@@ -253,7 +259,8 @@ cdef class Pool:
         Two-level segregated fit, whose every operation is bounded, or Xen's
         legacy first fit, to measure against.
     grow_pages : int
-        Pages obtained at a time; larger requests take as many as they need.
+        Pages obtained at a time; larger requests take as many as they need,
+        and where limit or arena have fewer pages left, fewer are obtained.
         The legacy engine takes single pages whatever is said here.
     max_pages : int, optional
         Exact limit on the pages held for blocks and runs.

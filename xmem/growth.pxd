@@ -9,9 +9,10 @@ A *region* is what the frames handed over at once. A pool that joins makes one
 stretch of blocks out of regions that lie side by side, and can cut a region
 out again when it is wholly free. At most one empty region is kept in hand
 (with joins: one is returned only while a free block as large as a region
-remains), so that a pool at the edge of a region does not thrash. What is
-returned never keeps the pool from serving the size just freed once more: the
-region that was emptied last stays, or the frames can surely give one back.
+remains), so that a pool at the edge of a region does not thrash. It leaves
+when limit or arena would else refuse a request. What is returned never keeps
+the pool from serving the size just freed once more: the region that was
+emptied last stays, or the frames can surely give one back.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -25,6 +26,7 @@ from xmem.arena.frames cimport (
     frame_pages,
     frame_state,
     frames_alloc,
+    frames_can,
     frames_free,
     frames_head_of,
     frames_shrink,
@@ -46,10 +48,14 @@ from xmem.block cimport (
     word_size,
 )
 from xmem.checks cimport store_barrier
-from xmem.control cimport POOL_HOOKED, POOL_JOINS, pool_t
+from xmem.control cimport ENGINE_TLSF, POOL_HOOKED, POOL_JOINS, pool_t
 from xmem.firstfit cimport firstfit_take
-from xmem.freelists cimport freelists_insert, freelists_remove
-from xmem.mapping cimport MAPPING_SL_LOG2
+from xmem.freelists cimport (
+    freelists_find,
+    freelists_insert,
+    freelists_remove,
+)
+from xmem.mapping cimport MAPPING_SL_LOG2, mapping_insert, mapping_level
 from xmem.tlsf cimport (
     aligned_gap,
     can_detach,
@@ -94,7 +100,7 @@ cdef inline uint32_t run_alloc(
     two that holds it.
     """
     cdef uint32_t page
-    if not may_hold(pool, n_pages):
+    if not make_room(arena, pool, n_pages):
         return 0
     page = frames_alloc(arena, n_pages, state, pool.number)
     if page != 0:
@@ -226,13 +232,13 @@ cdef inline offset_t region_grow(
     """
     cdef uint64_t least = region_pages_for(arena, need, alignment)
     cdef uint64_t n_pages = least if least > pool.grow_pages else pool.grow_pages
-    cdef uint32_t page = 0
-    if pool.flags & POOL_HOOKED or not may_hold(pool, least):
+    cdef uint32_t page
+    if pool.flags & POOL_HOOKED or not make_room(arena, pool, least):
         return 0
     if not may_hold(pool, n_pages):
         n_pages = pool.max_pages - pool.n_pages
     page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
-    if page == 0 and n_pages > least:
+    if page == 0:
         page = frames_alloc(arena, least, FRAME_PENDING, pool.number)
     if page == 0:
         return 0
@@ -299,16 +305,17 @@ cdef inline uint32_t region_inside(
 ) noexcept nogil:
     """Leftmost region that can be cut out of a free block, or 0.
 
-    It is the one in which the block starts, or the next.
+    It is the one in which the block starts, the next, or, when too little
+    for a block would stay on the left of that, the one after it.
     """
-    cdef uint32_t page = frames_head_of(arena, page_of(arena, block))
-    cdef uint64_t next_page = page + frame_pages(arena.frames[page].word)
-    if region_fits_hole(arena, page, block, size):
-        return page
-    if page_offset(arena, next_page) >= block + size:
-        return 0
-    if region_fits_hole(arena, <uint32_t>next_page, block, size):
-        return <uint32_t>next_page
+    cdef uint64_t page = frames_head_of(arena, page_of(arena, block))
+    cdef unsigned _i
+    for _i in range(3):
+        if region_fits_hole(arena, <uint32_t>page, block, size):
+            return <uint32_t>page
+        page += frame_pages(arena.frames[page].word)
+        if page_offset(arena, page) >= block + size:
+            break
     return 0
 
 
@@ -385,6 +392,70 @@ cdef inline void spare_replace(
             block_size(arena.base, spare),
         )
     pool.spare = block
+
+
+cdef inline uint32_t region_empty_in(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size
+) noexcept nogil:
+    """A region that can leave with a free block, or with a part of it, or 0."""
+    if pool.flags & POOL_JOINS:
+        return region_inside(arena, block, size)
+    if is_whole_region(arena, block, size):
+        return <uint32_t>page_of(arena, block)
+    return 0
+
+
+cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Give back an empty region; False if none is found.
+
+    The one in hand, else one that holds the first block of a list.
+    """
+    cdef uint64_t size = pool.release_bytes
+    cdef uint32_t page = 0
+    cdef offset_t block = pool.spare
+    if has_spare(arena, pool):
+        page = <uint32_t>page_of(arena, block)
+    while page == 0:
+        block = freelists_find(
+            arena.base, &pool.tlsf.bins, mapping_insert(size)
+        )
+        if block == 0:
+            return False
+        size = block_size(arena.base, block)
+        page = region_empty_in(arena, pool, block, size)
+        # Where the next list begins.
+        size += bit(mapping_level(size) - MAPPING_SL_LOG2)
+    if block == pool.spare:
+        pool.spare = 0
+    freelists_remove(arena.base, &pool.tlsf.bins, block)
+    region_cut(arena, pool, page, block, block_size(arena.base, block))
+    return True
+
+
+cdef inline bint make_room(
+    arena_t* arena, pool_t* pool, uint64_t n_pages
+) noexcept nogil:
+    """Whether limit and frames admit a run of ``n_pages`` more.
+
+    If they do not, empty regions in hand are given back, at most as many as
+    pages are wanted: what is kept for a next time must not make a request
+    fail now.
+    """
+    cdef uint64_t n_tries = n_pages
+    if n_pages > arena.n_pages or (
+        pool.max_pages != 0 and n_pages > pool.max_pages
+    ):
+        return False
+    while not may_hold(pool, n_pages) or not frames_can(arena, n_pages):
+        if (
+            n_tries == 0
+            or pool.engine != ENGINE_TLSF
+            or pool.flags & POOL_HOOKED
+            or not spare_drop(arena, pool)
+        ):
+            return False
+        n_tries -= 1
+    return True
 
 
 cdef inline bint region_release(

@@ -147,6 +147,11 @@ cdef inline void frames_put_tail(
         page += bit(order)
 
 
+cdef inline bint frames_can(arena_t* arena, uint64_t n_pages) noexcept nogil:
+    """Whether a run of ``n_pages``, at most those of the arena, can be had."""
+    return arena.super.frames.order_bitmap >> ceil_log2(n_pages) != 0
+
+
 cdef inline uint32_t frames_alloc(
     arena_t* arena, uint64_t n_pages, unsigned state, unsigned owner
 ) noexcept nogil:
