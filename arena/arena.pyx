@@ -178,6 +178,7 @@ cdef class View:
 
 # Arena -----------------------------------------------------------------------
 
+@cython.no_gc_clear     # its views use it until they are gone, in a cycle too
 cdef class Arena:
     """A page-aligned byte arena in one memory mapping.
 
@@ -201,9 +202,10 @@ cdef class Arena:
         )
 
     def __dealloc__(self):
-        # Views and pools hold a reference, so none is left.
+        # Views and pools hold a reference, so none is left; in a cycle with a
+        # view __del__ came too early to close.
         if self.c.base != NULL:
-            vm_unmap(self.c.base, self.c.n_bytes)
+            self._unmap()
 
     def __del__(self):
         if self.c.base != NULL and self.n_exports == 0:

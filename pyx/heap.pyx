@@ -75,6 +75,8 @@ cdef class Block:
 
     def view(self):
         """Memory of the block, as `Heap.view` gives it."""
+        if self.heap is None:
+            raise BadArgument("the block was never initialised")
         return self.heap.view(self.offset, self.n_bytes)
 
     def __repr__(self):

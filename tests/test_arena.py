@@ -614,6 +614,29 @@ def test_arena_dropped_by_its_last_view_is_unmapped(tmp_path: Path) -> None:
     Arena.open(path).close()
 
 
+def test_arena_in_a_cycle_with_its_view_is_clean(tmp_path: Path) -> None:
+    """The collector finalises the arena while the view is still alive."""
+
+    class Knot:
+        """Holds all three, and itself."""
+
+    for i in range(5):
+        path = tmp_path / f"arena-{i}"
+        knot = Knot()
+        knot.arena = Arena.create(path, 1 << 20)
+        knot.pool = Pool(knot.arena, name="kept")
+        knot.view = knot.pool.view(knot.pool.xmalloc(5))
+        knot.view[:5] = b"hello"
+        knot.array = np.frombuffer(knot.view, np.uint8)
+        knot.me = knot
+        n_open = len(os.listdir("/proc/self/fd"))
+        del knot
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == n_open - 1
+        assert state_of(path) == CLEAN
+        Arena.open(path).close()
+
+
 EXIT = """
 import sys
 from xmem import Arena, Pool

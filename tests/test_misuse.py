@@ -886,6 +886,15 @@ def test_exporter_made_by_hand_exports_nothing() -> None:
     refused(scene, BufferError, lambda: memoryview(exporter))
 
 
+def test_exporter_is_not_copied() -> None:
+    """The copy would not be counted, and the memory could go under a view."""
+    scene = Scene("tlsf")
+    for view in (scene.pool.view(scene.live), scene.arena.view(scene.run)):
+        for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
+            refused(scene, BadArgumentType, lambda d=duplicate, v=view: d(v.obj))
+        refused(scene, BufferError, scene.arena.close)
+
+
 def test_files_that_are_no_arena(folder: Path) -> None:
     scene = Scene("tlsf")
     Path("empty").touch()
