@@ -5,10 +5,11 @@ One idea a file, imports go down only::
 
     main        entry point: are the tools there?
     group       the command and its subcommands
-    replay demo the two subcommands
+    replay demo waste   the subcommands
     founding    the load of the demo's picture
-    runs        traces x engines, one replay each
+    runs        traces x engines or interfaces, one replay each
     table plot  what a person reads
+    waste_table waste_plot   the same for waste
     progress    what is seen meanwhile
     size exits  an option type; exit statuses
 

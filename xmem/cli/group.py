@@ -6,6 +6,7 @@ import click
 from xmem.cli.demo import demo
 from xmem.cli.exits import Interrupted
 from xmem.cli.replay import replay
+from xmem.cli.waste import waste
 
 
 class InterruptibleGroup(click.Group):
@@ -24,8 +25,9 @@ class InterruptibleGroup(click.Group):
 )
 @click.version_option(package_name="xmem-tlsf", prog_name="xmem")
 def xmem() -> None:
-    """Compare TLSF with the legacy first-fit engine on allocation traces."""
+    """Compare TLSF with the legacy first-fit engine, and the heap's interfaces."""
 
 
 xmem.add_command(demo)
 xmem.add_command(replay)
+xmem.add_command(waste)

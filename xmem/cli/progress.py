@@ -37,9 +37,16 @@ class ReplayProgress:
         How many times `replay` will be entered.
     console : rich.console.Console, optional
         Where to write; standard error by default.
+    all_label : str, optional
+        What stands beside the bar of all of them.
     """
 
-    def __init__(self, n_replays: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        n_replays: int,
+        console: Console | None = None,
+        all_label: str = "all replays",
+    ) -> None:
         self._console = console or Console(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
@@ -51,7 +58,7 @@ class ReplayProgress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._all = self._bars.add_task("all replays", total=n_replays)
+        self._all = self._bars.add_task(all_label, total=n_replays)
 
     def __enter__(self) -> Self:
         self._bars.start()

@@ -142,7 +142,11 @@ def print_table(runs: Sequence[Run], below: Sequence[str]) -> None:
     below : sequence of str
         Such as `notes` gives.
     """
-    table = make_table(runs)
+    print_whole(make_table(runs), below)
+
+
+def print_whole(table: Table, below: Sequence[str]) -> None:
+    """Print any table as `print_table` does."""
     console = Console()
     wide = console.options.update(width=10_000)
     needed = Measurement.get(console, wide, table).maximum
