@@ -39,15 +39,23 @@ def all_pages():
     ]
 
 
-def python_blocks():
-    """The Python in the pages, each named after its page and line."""
-    found = []
-    for page in pages():
-        text = page.read_text()
-        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
-            line = text[: match.start()].count("\n") + 1
-            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
-    return found
+def python_of(page):
+    """The Python of a page, one program: later blocks go on where others ended.
+
+    All other lines are empty, so that an error names the line in the page.
+    """
+    text = page.read_text()
+    kept = [""] * (text.count("\n") + 1)
+    for match in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
+        first = text[: match.start(1)].count("\n")
+        lines = match[1].splitlines()
+        kept[first : first + len(lines)] = lines
+    return "\n".join(kept)
+
+
+def programs():
+    """The pages that hold Python."""
+    return [page for page in pages() if python_of(page).strip()]
 
 
 def section(page, title):
@@ -65,16 +73,17 @@ def rows(text):
 # Code and links --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", python_blocks())
-def test_the_python_runs(code, monkeypatch, tmp_path):
+@pytest.mark.parametrize("page", programs(), ids=lambda page: page.name)
+def test_the_python_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    code = python_of(page)
     for large, small in SMALLER.items():
         code = code.replace(large, small)
-    exec(compile(code, "page", "exec"), {"__name__": "page"})
+    exec(compile(code, page, "exec"), {"__name__": "page"})
 
 
 def test_the_readme_has_the_ten_lines():
-    assert any("README.md" in block.id for block in python_blocks())
+    assert ROOT / "README.md" in programs()
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page)[-24:])
