@@ -2,7 +2,9 @@
 """A scene for tests of misuse: an arena in which memory of every kind lies."""
 
 import ctypes
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from xmem import Arena, Pool
 from xmem.arena import FRAME_CONTROL, FRAME_FREE, FRAME_REGION
@@ -11,6 +13,12 @@ ENGINES = ("tlsf", "firstfit")
 PAGE = 4096
 ARENA_BYTES = 512 << 10
 PATTERN = bytes(range(256)) * 256
+#: For a process that imports a test module as well as xmem.
+CHILD_ENV = os.environ | {
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
+}
 
 
 class Scene:

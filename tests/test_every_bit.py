@@ -11,11 +11,11 @@ import ctypes
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import damage as fmt
 import numpy as np
 from damage import Words, damaged
+from scene import CHILD_ENV
 
 from xmem import Arena, BadArgument, HeapCorruption, Pool, PoolDestroyed
 from xmem.arena import (
@@ -274,7 +274,7 @@ def test_random_damage_does_not_crash_a_checker(seed: int) -> None:
             *(sys.executable, "-P", "-c"),
             f"import test_every_bit; test_every_bit.random_damage({seed}, 10000)",
         ],
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env=CHILD_ENV,
         capture_output=True,
         text=True,
         timeout=120,

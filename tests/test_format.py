@@ -16,6 +16,7 @@ from pathlib import Path
 import damage as fmt
 import numpy as np
 import pytest
+from scene import CHILD_ENV
 
 from xmem import Arena, ArenaFormatError, HeapCorruption, Pool
 
@@ -362,7 +363,7 @@ def test_random_superblocks_do_not_crash(dirty: Path, seed: int) -> None:
     call = f"test_format.random_superblocks({str(dirty)!r}, {seed}, 500)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"import test_format; {call}"],
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env=CHILD_ENV,
         capture_output=True,
         text=True,
         timeout=120,
@@ -434,7 +435,7 @@ def test_arena_of_a_process_that_died(tmp_path: Path, way: str) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-c", DIE.format(how=how), path],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env=CHILD_ENV,
         capture_output=True,
         check=False,
     )

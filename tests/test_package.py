@@ -54,9 +54,10 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 def sources() -> list[str]:
     """Files of the working tree that git would know; all, where there is no git."""
-    if (ROOT / ".git").exists():
+    if (ROOT / ".git").exists() and shutil.which("git"):
         listed = run(
-            *("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+            *("git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"),
+            *("--cached", "--others", "--exclude-standard"),
             cwd=ROOT,
         )
         return [name for name in listed.split("\0") if (ROOT / name).is_file()]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scene import ARENA_BYTES, ENGINES, Scene
+from scene import ARENA_BYTES, CHILD_ENV, ENGINES, Scene
 from test_misuse import CALLS, Call
 
 from xmem import Arena, ArenaClosed, Pool, PoolDestroyed, XmemError
@@ -263,7 +263,7 @@ def test_in_a_process_of_its_own(deed: Callable[[], None], tmp_path: Path) -> No
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", code],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env=CHILD_ENV,
         capture_output=True,
         text=True,
         timeout=120,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scene import CHILD_ENV
 
 from xmem import Arena, BadArgument, Pool
 
@@ -216,7 +217,7 @@ def run_step(name: str, folder: Path, page_size: int, seed: int) -> None:
             *(sys.executable, "-P", "-W", "error", "-c"),
             f"import test_reopen; test_reopen.step(*{arguments!r})",
         ],
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env=CHILD_ENV,
         capture_output=True,
         text=True,
         check=False,
