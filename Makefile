@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find pyx arena xmem -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
 BUILD := pyproject.toml setup.cfg $(SOURCES)
 
+# What is measured is built as a user's would be.
+PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE
+
 .PHONY: demo test checked lint format bench bench-quick dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
@@ -39,12 +42,12 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.bench
-	cd asv_bench && ../$(BIN)/asv machine --yes
-	cd asv_bench && ../$(BIN)/asv run --show-stderr HEAD^!
+	cd asv_bench && ../$(BIN)/asv machine --yes >/dev/null
+	cd asv_bench && $(PLAIN) ../$(BIN)/asv run --show-stderr HEAD^!
 
 bench-quick: $(VENV)/.bench
-	cd asv_bench && ../$(BIN)/asv machine --yes
-	cd asv_bench && ../$(BIN)/asv run --quick --show-stderr HEAD^!
+	cd asv_bench && ../$(BIN)/asv machine --yes >/dev/null
+	cd asv_bench && $(PLAIN) ../$(BIN)/asv run --quick --show-stderr HEAD^!
 
 dist: $(VENV)/.test
 	$(BIN)/python -m build

@@ -67,6 +67,13 @@ from xmem.tlsf cimport (
 )
 
 
+cdef enum:
+    # A pool without joins has one empty region in hand, one that joins may
+    # have a few: what one request does about them is bounded.
+    DROPS = 4
+    DROP_PROBES = 8
+
+
 cdef inline uint64_t pages_for(arena_t* arena, uint64_t n_bytes) noexcept nogil:
     """Pages that hold ``n_bytes``."""
     return (n_bytes + arena.page_bytes - 1) >> arena.page_shift
@@ -408,10 +415,12 @@ cdef inline uint32_t region_empty_in(
 cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
     """Give back an empty region; False if none is found.
 
-    The one in hand, else one that holds the first block of a list.
+    The one in hand, else one that holds the first block of one of the
+    DROP_PROBES next lists.
     """
     cdef uint64_t size = pool.release_bytes
     cdef uint32_t page = 0
+    cdef unsigned n_left = DROP_PROBES
     cdef offset_t block = pool.spare
     if has_spare(arena, pool):
         page = <uint32_t>page_of(arena, block)
@@ -419,8 +428,9 @@ cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
         block = freelists_find(
             arena.base, &pool.tlsf.bins, mapping_insert(size)
         )
-        if block == 0:
+        if block == 0 or n_left == 0:
             return False
+        n_left -= 1
         size = block_size(arena.base, block)
         page = region_empty_in(arena, pool, block, size)
         # Where the next list begins.
@@ -437,11 +447,11 @@ cdef inline bint make_room(
 ) noexcept nogil:
     """Whether limit and frames admit a run of ``n_pages`` more.
 
-    If they do not, empty regions in hand are given back, at most as many as
-    pages are wanted: what is kept for a next time must not make a request
-    fail now.
+    If they do not, empty regions in hand are given back, at most DROPS of
+    them: what is kept for a next time must not make a request fail now, and
+    no request may take more than a bounded time.
     """
-    cdef uint64_t n_tries = n_pages
+    cdef unsigned n_tries = DROPS
     if n_pages > arena.n_pages or (
         pool.max_pages != 0 and n_pages > pool.max_pages
     ):
