@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Traces and their replay: format, figures, verification, progress, ends."""
+
+import ctypes
+import gc
+import math
+import random
+import signal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xmem
+from xmem.data import demo_trace_path
+from xmem.replay import ReplayResult, load, replay
+from xmem.trace import (
+    OP_CALLOC,
+    OP_FREE,
+    OP_MALLOC,
+    OP_MEMALIGN,
+    OP_REALLOC,
+    TRACE_DTYPE,
+    check_trace,
+    peak_live,
+)
+
+ENGINES = ["tlsf", "firstfit"]
+EMPTY = np.zeros(0, dtype=TRACE_DTYPE)
+
+
+def trace(*lines):
+    """A trace of (op, id, size) or (op, id, size, align_log2) lines."""
+    ops = np.zeros(len(lines), dtype=TRACE_DTYPE)
+    for op, (kind, name, size, *align_log2) in zip(ops, lines, strict=True):
+        op["op"], op["id"], op["size"] = kind, name, size
+        op["align_log2"] = align_log2[0] if align_log2 else 0
+    return ops
+
+
+GOOD = [(OP_MALLOC, 0, 100), (OP_REALLOC, 0, 200), (OP_FREE, 0, 0)]
+
+
+# The format --------------------------------------------------------------------
+
+
+def test_the_demo_trace_is_one():
+    ops = load(demo_trace_path())
+    assert ops.dtype == TRACE_DTYPE
+    assert len(ops) == 150_000
+    assert check_trace(ops) is ops
+
+
+def test_a_trace_travels_through_a_file(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, ops=trace(*GOOD))
+    for name in (path, str(path), str(path).encode()):
+        assert np.array_equal(load(name), trace(*GOOD))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([(5, 0, 1)], "operation 0 is of unknown kind 5"),
+        ([*GOOD, (255, 1, 1)], "operation 3 is of unknown kind 255"),
+        ([(OP_MEMALIGN, 0, 8, 45)], "operation 0 asks for an alignment over"),
+        ([(OP_MALLOC, 0, (1 << 44) + 1)], r"operation 0 asks for over 2\*\*44 bytes"),
+        ([*GOOD, (OP_FREE, 0, 0)], "operation 3 uses object 0 outside its life"),
+        ([*GOOD, (OP_REALLOC, 0, 9)], "operation 3 uses object 0 outside its life"),
+        ([*GOOD, (OP_MALLOC, 0, 9)], "operation 3 uses object 0 outside its life"),
+        ([(OP_FREE, 0, 0), *GOOD], "operation 0 uses object 0 outside its life"),
+        ([(OP_REALLOC, 7, 8)], "operation 0 uses object 7 outside its life"),
+        ([(OP_MALLOC, 0, 8), (OP_CALLOC, 0, 8)], "operation 1 uses object 0 outside"),
+        ([(OP_MALLOC, 1 << 31, 8)], "ids are not indices"),
+        ([(OP_MALLOC, 0, 8), (OP_FREE, 0, 8)], "operation 1 is a free and has a size"),
+    ],
+)
+def test_what_the_format_forbids(lines, message, tmp_path):
+    ops = trace(*lines)
+    with pytest.raises(xmem.BadArgument, match=message):
+        check_trace(ops)
+    with pytest.raises(xmem.BadArgument, match=message):
+        replay(ops)
+    path = tmp_path / "bad.npz"
+    np.savez(path, ops=ops)
+    with pytest.raises(xmem.ArenaFormatError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def reshaped(dtype):
+    return np.zeros(3, dtype=[(name, dtype) for name in TRACE_DTYPE.names])
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        None,
+        [],
+        b"",
+        np.zeros(3),
+        np.zeros(3, dtype=[("op", "u1")]),
+        np.zeros(3, dtype=TRACE_DTYPE.descr[::-1]),
+        reshaped("f8"),
+        reshaped("i8"),
+        reshaped("U5"),
+        reshaped("O"),
+        reshaped("M8[s]"),
+        reshaped("u8"),
+        reshaped("i1"),
+        reshaped(("u1", (2,))),
+    ],
+    ids=repr,
+)
+def test_what_is_no_trace_at_all(ops):
+    with pytest.raises(xmem.BadArgumentType, match="unsigned fields op, align"):
+        check_trace(ops)
+    with pytest.raises(xmem.BadArgumentType):
+        replay(ops)
+
+
+def test_a_trace_has_one_dimension():
+    with pytest.raises(xmem.BadArgument, match="one dimension, not 2"):
+        check_trace(np.zeros((2, 2), dtype=TRACE_DTYPE))
+
+
+def test_a_trace_in_pieces_or_foreign_byte_order_is_made_whole():
+    ops = trace(*GOOD)
+    spread = np.zeros(6, dtype=TRACE_DTYPE)
+    spread[::2] = ops
+    for same in (spread[::2], ops.astype(TRACE_DTYPE.newbyteorder(">"))):
+        found = check_trace(same)
+        assert found.flags.c_contiguous
+        assert found.dtype == TRACE_DTYPE
+        assert np.array_equal(found, ops)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files that are no traces, by what is wrong with them."""
+    np.savez(tmp_path / "good.npz", ops=trace(*GOOD))
+    good = (tmp_path / "good.npz").read_bytes()
+    np.savez(tmp_path / "other.npz", calls=trace(*GOOD))
+    np.save(tmp_path / "single.npy", trace(*GOOD))
+    np.savez(tmp_path / "pickled.npz", ops=np.array([{}, None], dtype=object))
+    np.savez(tmp_path / "plain.npz", ops=np.zeros(4))
+    (tmp_path / "text.npz").write_text("op,id,size\n0,0,100\n")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "truncated.npz").write_bytes(good[: len(good) // 2])
+    flipped = bytearray(good)
+    flipped[good.index(b"NUMPY") + 160] ^= 0x40
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other.npz", "not a trace"),
+        ("single.npy", "not a single array"),
+        ("pickled.npz", "not a trace"),
+        ("plain.npz", "structured array with the unsigned fields op"),
+        ("text.npz", "not a trace"),
+        ("empty.npz", "not a trace"),
+        ("truncated.npz", "not a trace"),
+        ("flipped.npz", "not a trace"),
+    ],
+)
+def test_files_that_are_no_traces(files, name, message):
+    with pytest.raises(xmem.ArenaFormatError, match=message) as caught:
+        load(files / name)
+    assert name in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.npz")
+    with pytest.raises(IsADirectoryError):
+        load(tmp_path)
+
+
+# Peak of live bytes ------------------------------------------------------------
+
+
+def slow_peak(ops):
+    """Greatest sum of live sizes, by keeping them."""
+    sizes = {}
+    peak = 0
+    for op, _, _, name, size in ops.tolist():
+        if op == OP_FREE:
+            del sizes[name]
+        else:
+            sizes[name] = size
+        peak = max(peak, sum(sizes.values()))
+    return peak
+
+
+@st.composite
+def traces(draw):
+    """Any trace that obeys the format."""
+    lines = []
+    live = []
+    for name in range(draw(st.integers(0, 12))):
+        lines.append((draw(st.sampled_from([0, 3, 4])), name, draw(SIZE)))
+        live.append(name)
+        for _ in range(draw(st.integers(0, 3))):
+            if live:
+                old = draw(st.sampled_from(live))
+                if draw(st.booleans()):
+                    lines.append((OP_REALLOC, old, draw(SIZE)))
+                else:
+                    lines.append((OP_FREE, old, 0))
+                    live.remove(old)
+    return trace(*lines)
+
+
+SIZE = st.one_of(st.integers(0, 100), st.integers(0, 1 << 40))
+
+
+@given(traces())
+def test_peak_live_is_the_greatest_sum_of_live_sizes(ops):
+    assert peak_live(ops) == slow_peak(check_trace(ops))
+
+
+def test_peak_live_of_the_demo_trace():
+    ops = load(demo_trace_path())[:3000]
+    assert peak_live(ops) == slow_peak(ops)
+    assert peak_live(EMPTY) == 0
+
+
+# Figures -----------------------------------------------------------------------
+
+
+def result_of(kinds, cycles, raw=None):
+    """A result with these cycles; the rest does not matter."""
+    return ReplayResult(
+        engine="tlsf",
+        n_ops=len(kinds),
+        failed=0,
+        ns_per_op=1.5,
+        kinds=np.array(kinds, dtype=np.uint8),
+        cycles=np.array(cycles, dtype=np.uint64),
+        raw_cycles=np.array(cycles if raw is None else raw, dtype=np.uint64),
+        peak_live_bytes=1,
+        peak_live_blocks=1,
+        peak_page_bytes=4096,
+        arena_bytes=1 << 20,
+        tsc_hz=1e9,
+        repeats=1,
+        content_errors=0,
+        stats=None,
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 99, 100, 101, 999, 1000, 1001, 2000, 9999])
+def test_percentiles_are_the_least_value_that_so_many_do_not_exceed(n, seed):
+    cycles = random.Random(f"{seed} {n}").choices(range(10 * n), k=n)
+    summary = result_of([OP_FREE] * n, cycles).summary("xfree")
+    ordered = sorted(cycles)
+    for name, share in [("p50", "1/2"), ("p99", "99/100"), ("p999", "999/1000")]:
+        assert summary[name] == ordered[math.ceil(Fraction(share) * n) - 1]
+    assert summary["worst"] == summary["raw_worst"] == ordered[-1]
+    assert all(type(value) is int for value in summary.values())
+
+
+def test_verbs_are_summed_up_apart():
+    kinds = [OP_MALLOC, OP_CALLOC, OP_MEMALIGN, OP_FREE, OP_REALLOC]
+    result = result_of(kinds, [10, 20, 30, 40, 50], [11, 21, 99, 41, 51])
+    assert result.summary("xmalloc") == {
+        **{"p50": 20, "p99": 30, "p999": 30, "worst": 30, "raw_worst": 99}
+    }
+    assert result.summary("xfree")["worst"] == 40
+    assert result.summary("xrealloc")["raw_worst"] == 51
+    with pytest.raises(xmem.BadArgument, match="kind must be one of"):
+        result.summary("malloc")
+
+
+def test_a_verb_that_does_not_occur_is_all_zero():
+    summary = result_of([OP_FREE], [5]).summary("xmalloc")
+    assert set(summary.values()) == {0}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_replay_answers(engine):
+    ops = load(demo_trace_path())[:5000]
+    result = replay(ops, engine=engine, repeats=3, arena_bytes=64 << 20)
+    assert (result.engine, result.n_ops, result.repeats) == (engine, 5000, 3)
+    assert result.arena_bytes == 64 << 20
+    assert np.array_equal(result.kinds, ops["op"])
+    for cycles in (result.cycles, result.raw_cycles):
+        assert cycles.shape == (5000,)
+        assert cycles.dtype == np.uint64
+        assert cycles.max() < 1 << 62
+    assert (result.raw_cycles >= result.cycles).all()
+    assert result.ns_per_op > 0
+    assert result.tsc_hz > 0
+    assert result.peak_live_bytes == peak_live(ops)
+    live = set()
+    most = 0
+    for op, _, _, name, _ in ops.tolist():
+        live = live - {name} if op == OP_FREE else live | {name}
+        most = max(most, len(live))
+    assert result.peak_live_blocks == most
+    assert result.stats.live_blocks == len(live)
+    record = result.record("redis")
+    assert (record["trace"], record["ops"]) == ("redis", 5000)
+    assert record["xfree_cycles"] == result.summary("xfree")
+
+
+def test_the_same_heap_in_every_pass_and_every_replay():
+    ops = load(demo_trace_path())[:5000]
+    first = replay(ops, repeats=1)
+    second = replay(ops, repeats=5, verify=True)
+    assert first.stats == second.stats
+    assert first.peak_page_bytes == second.peak_page_bytes
+
+
+def test_settings_reach_the_pool():
+    ops = trace((OP_MALLOC, 0, 100))
+    assert replay(ops, grow_pages=3, repeats=1).stats.n_pages == 3
+    assert replay(ops, max_pages=2, repeats=1).stats.n_pages == 2
+    large = replay(ops, page_size=65536, grow_pages=1, repeats=1)
+    assert large.peak_page_bytes == 65536
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"repeats": 0}, xmem.BadArgument),
+        ({"repeats": -1}, xmem.BadArgument),
+        ({"repeats": True}, xmem.BadArgumentType),
+        ({"repeats": 1.0}, xmem.BadArgumentType),
+        ({"engine": "buddy"}, xmem.BadArgument),
+        ({"engine": 1}, xmem.BadArgumentType),
+        ({"arena_bytes": 0}, xmem.BadArgument),
+        ({"arena_bytes": "1"}, xmem.BadArgumentType),
+        ({"grow_pages": 0}, xmem.BadArgument),
+        ({"max_pages": 0}, xmem.BadArgument),
+        ({"page_size": 5000}, xmem.BadArgument),
+    ],
+    ids=repr,
+)
+def test_settings_that_cannot_be(settings, error):
+    with pytest.raises(error):
+        replay(trace(*GOOD), **settings)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("verify", [False, True])
+def test_an_empty_trace(engine, verify):
+    called = []
+    result = replay(
+        EMPTY, engine=engine, verify=verify, progress=lambda *seen: called.append(seen)
+    )
+    assert (result.n_ops, result.failed, result.ns_per_op) == (0, 0, 0.0)
+    assert len(result.cycles) == 0
+    assert result.peak_live_bytes == result.peak_page_bytes == 0
+    assert set(result.summary("xfree").values()) == {0}
+    assert called == []
+
+
+# Failed requests ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("verify", [False, True])
+def test_requests_that_fail_are_counted_and_forgotten(engine, verify):
+    """Every kind of call, on objects that are there and on ones that are not."""
+    size = 300_000
+    lines = [(OP_MALLOC, name, size) for name in range(10)]
+    lines += [(OP_CALLOC, 10, 10), (OP_MEMALIGN, 11, 10, 12)]
+    lines += [(OP_MALLOC, 12, 1 << 44), (OP_MEMALIGN, 13, 8, 44)]
+    lines += [(OP_REALLOC, name, size + 1) for name in range(10)]
+    lines += [(OP_FREE, name, 0) for name in range(14)]
+    lines += [(OP_MALLOC, 14, size)]
+    result = replay(
+        trace(*lines),
+        engine=engine,
+        arena_bytes=1 << 20,
+        verify=verify,
+        repeats=2,
+        page_size=4096,
+    )
+    # The frames hold one run of 512 KiB: one block of this size or two.
+    served = 10 - (result.failed - 2) // 2
+    assert 1 <= served <= 3
+    assert result.failed == 2 * (10 - served) + 2 + result.failed % 2
+    assert result.content_errors == 0
+    assert result.stats.live_blocks == 1
+    assert result.peak_live_bytes >= served * size
+    assert result.peak_live_bytes < peak_live(trace(*lines))
+
+
+def test_a_resize_that_fails_leaves_its_object():
+    ops = trace((OP_MALLOC, 0, 1000), (OP_REALLOC, 0, 1 << 30), (OP_REALLOC, 0, 500))
+    result = replay(ops, arena_bytes=1 << 20, verify=True, repeats=1)
+    assert (result.failed, result.content_errors) == (1, 0)
+    assert result.stats.live_blocks == 1
+    assert result.peak_live_bytes == 1000
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_pages_of_a_limit_are_all_used_and_no_more(engine):
+    ops = trace(*[(OP_MALLOC, name, 3000) for name in range(40)])
+    result = replay(ops, engine=engine, max_pages=7, grow_pages=2, repeats=1)
+    assert result.peak_page_bytes == 7 * xmem.Arena.anonymous(1 << 20).page_size
+    assert result.failed == 40 - result.stats.live_blocks > 0
+
+
+# Verification ------------------------------------------------------------------
+
+
+def replaying_pool():
+    """The pool of the replay that is running, found among all objects."""
+    arenas = [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, xmem.Arena) and not found.closed
+    ]
+    pools = [arena for arena in arenas if "replay" in arena.pools()]
+    assert len(pools) == 1
+    return xmem.Pool.open(pools[0], "replay")
+
+
+def spoil(pool, size):
+    """Change one byte in the middle of each live block of a capacity."""
+    rows = pool.walk()
+    chosen = rows[rows["used"] & (rows["capacity"] == size)]
+    for row in chosen:
+        where = pool.arena.address(int(row["offset"])) + size // 2
+        ctypes.c_uint8.from_address(where).value ^= 1
+    return len(chosen)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_spoiled_contents_are_seen_at_the_end(engine):
+    """The progress callback, between the last call and the verification."""
+    size = {"tlsf": 1016, "firstfit": 1024}[engine]
+    lines = [(OP_MALLOC, name, size) for name in range(20)]
+    lines += [(OP_MALLOC, name, 2 * size) for name in range(20, 30)]
+    ops = trace(*lines)
+    spoiled = []
+
+    def progress(done, total):
+        if done == len(ops) and not spoiled:
+            spoiled.append(spoil(replaying_pool(), size))
+
+    result = replay(ops, engine=engine, verify=True, repeats=1, progress=progress)
+    assert spoiled == [20]
+    assert result.content_errors == 20
+    assert replay(ops, engine=engine, verify=True, repeats=1).content_errors == 0
+
+
+@pytest.mark.parametrize("last", [(OP_FREE, 0, 0), (OP_REALLOC, 0, 3000)])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_spoiled_contents_are_seen_at_free_and_resize(engine, last):
+    """Filling large blocks takes so long that progress comes in between."""
+    size = {"tlsf": 1016, "firstfit": 1024}[engine]
+    large = [
+        (op, name, (32 << 20) if op == OP_MALLOC else 0)
+        for name in range(1, 60)
+        for op in (OP_MALLOC, OP_FREE)
+    ]
+    ops = trace((OP_MALLOC, 0, size), *large, last)
+    spoiled = []
+
+    def progress(done, total):
+        if not spoiled:
+            assert done < len(ops)
+            spoiled.append(spoil(replaying_pool(), size))
+
+    result = replay(*[ops], engine=engine, verify=True, repeats=1, progress=progress)
+    assert spoiled == [1]
+    assert result.content_errors == 1
+
+
+def test_a_damaged_heap_is_corruption_not_a_crash():
+    ops = trace(*[(OP_MALLOC, name, 100) for name in range(20)])
+
+    def progress(done, total):
+        pool = replaying_pool()
+        block = int(pool.walk()["offset"][3])
+        header = pool.arena.address(block - 8)
+        ctypes.c_uint64.from_address(header).value ^= 1
+
+    with pytest.raises(xmem.HeapCorruption):
+        replay(ops, verify=True, repeats=1, progress=progress)
+
+
+# Progress ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("repeats", "verify", "passes"), [(1, 0, 2), (2, 1, 5), (5, 0, 8)]
+)
+def test_progress_goes_up_to_the_whole(repeats, verify, passes):
+    ops = load(demo_trace_path())[:4000]
+    seen = []
+    replay(
+        ops,
+        repeats=repeats,
+        verify=bool(verify),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    totals = {total for _, total in seen}
+    done = [done for done, _ in seen]
+    assert totals == {passes * len(ops)}
+    assert done == sorted(set(done))
+    assert done[-1] == passes * len(ops)
+    assert {k * len(ops) for k in range(1, passes + 1)} <= set(done)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_what_progress_raises_comes_through(error):
+    ops = load(demo_trace_path())[:4000]
+    calls = []
+
+    def progress(done, total):
+        calls.append(done)
+        if len(calls) == 2:
+            raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        replay(ops, progress=progress)
+    assert len(calls) == 2
+    # Nothing of it is left behind.
+    assert replay(ops, repeats=1).failed == 0
+
+
+def test_a_signal_ends_a_replay():
+    """The handler runs between two slices, also without a progress callback."""
+    ops = load(demo_trace_path())
+    ops = ops[ops["op"] == OP_MALLOC][:2000]
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            replay(ops, progress=lambda *seen: signal.raise_signal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_progress_that_cannot_be_called():
+    with pytest.raises(TypeError):
+        replay(trace(*GOOD), progress=5)
