@@ -435,6 +435,11 @@ cdef class Replayer:
     def __init__(self, ops, arena, settings, passes, progress):
         cdef const uint8_t[::1] raw
         cdef uint8_t[::1] cells
+        ops = check_trace(ops)
+        if not isinstance(arena, Arena):
+            raise BadArgumentType(
+                f"arena must be an Arena, not {type(arena).__name__}"
+            )
         self.ops = ops
         self.arena = arena
         self.settings = settings
@@ -462,6 +467,12 @@ cdef class Replayer:
         """
         cdef uint64_t elapsed = 0
         cdef uint64_t[::1] cells
+        if self.arena is None:
+            raise BadArgument("the replayer was never initialised")
+        if ticks is not None and len(ticks) != self.run.n_ops:
+            raise BadArgument(
+                f"ticks must have {self.run.n_ops} words, not {len(ticks)}"
+            )
         self.objects[:] = 0
         self.arena.enter()
         self.arena.reformat()
@@ -499,9 +510,16 @@ cdef class Replayer:
             self.heap.subpage.c.peak_pages = self.run.peak_subpage
         return elapsed
 
+    cdef int need_pass(self) except -1:
+        """Refuse a question that only a pass can answer."""
+        if self.pool is None:
+            raise BadArgument("no pass has been run")
+        return self.pool.enter()
+
     def verify_end(self):
         """Verify the objects that are live at the end, then pool or heap."""
         cdef const uint32_t[::1] ids = np.unique(self.ops["id"]).astype(np.uint32)
+        self.need_pass()
         if self.run.verify and ids.shape[0]:
             verify_live(&self.run, &ids[0], ids.shape[0])
         whole = self.pool if self.heap is None else self.heap
@@ -509,6 +527,7 @@ cdef class Replayer:
 
     def seen(self):
         """What the last pass counted."""
+        self.need_pass()
         whole = self.pool if self.heap is None else self.heap
         peak_pages = self.run.peak_pages
         if peak_pages == 0:

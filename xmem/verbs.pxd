@@ -284,7 +284,7 @@ cdef inline uint64_t pool_alignment(
         block = firstfit_block_of(arena.base, payload)
         return word_at(arena.base, block + FIRSTFIT_ALIGNMENT)[0]
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
-        return bit(arena.frames[page_of(arena, payload)].next)
+        return bit(arena.frames[page_of(arena, payload)].next & 63)
     return word_alignment(block_word(arena.base, block_of(payload)))
 
 
