@@ -75,7 +75,8 @@ def refused(path: Path, match: str) -> str:
         with pytest.raises(ArenaFormatError, match=match) as caught:
             Arena.open(path, verify=verify)
         assert type(caught.value) is ArenaFormatError
-    assert len(os.listdir("/proc/self/fd")) == n_open
+    # Fewer when the collector closed what an earlier test had dropped.
+    assert len(os.listdir("/proc/self/fd")) <= n_open
     assert path.read_bytes() == before
     assert str(caught.value).startswith(f"{path}: ")
     return str(caught.value)
