@@ -435,7 +435,7 @@ cdef class Replayer:
     def __init__(self, ops, arena, settings, passes, progress):
         cdef const uint8_t[::1] raw
         cdef uint8_t[::1] cells
-        ops = check_trace(ops)
+        ops = check_trace(ops).copy()
         if not isinstance(arena, Arena):
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
@@ -601,7 +601,7 @@ def replay(
         The pool or heap is not sound at the end of a verified pass.
     """
     cdef uint64_t ns
-    ops = check_trace(ops)
+    ops = check_trace(ops).copy()
     if isinstance(repeats, bool) or not isinstance(repeats, (int, np.integer)):
         raise BadArgumentType(
             f"repeats must be an integer, not {type(repeats).__name__}"
