@@ -7,6 +7,10 @@ Bytes are laid out as ``superblock.pxd`` says; runs of pages come from
 Threading: every method runs with the GIL held from its first look at the
 arena to its last, and so excludes the others; a method that releases the GIL
 for a long time declares the arena busy, and the others wait at ``enter``.
+
+Forking: a child has its own copy of an anonymous arena and goes on with it. A
+file stays with the process that opened it, whose locks the child cannot share:
+there every method but ``close`` is refused, and ``close`` only unmaps.
 """
 
 import os
@@ -71,16 +75,17 @@ from xmem.arena.superblock cimport (
 )
 from xmem.arena.vm cimport (
     vm_discard,
+    vm_forks,
     vm_map,
     vm_page_bytes,
     vm_sync,
     vm_unmap,
 )
 from xmem.arena.walk cimport check_frames
-from xmem.arguments cimport count_argument, offset_argument
+from xmem.arguments cimport count_argument, flag_argument, offset_argument
 from xmem.bits cimport align_down, align_up, bit, ceil_log2
 from xmem.block cimport offset_t
-from xmem.checks cimport store_barrier
+from xmem.checks cimport store_barrier, unlikely
 from xmem.finding cimport finding_t
 
 FRAME_FREE = _FREE
@@ -107,6 +112,9 @@ cdef packed struct row_t:           # of FRAME_DTYPE
     uint8_t state
     uint8_t order
     uint16_t owner
+
+cdef enum:
+    TOUCHED_BYTES = 256 << 20       # greatest tables that are zeroed in place
 
 _ALIGN_MAX = 1 << 30
 _ENGINES = {1: "tlsf", 2: "firstfit"}
@@ -244,8 +252,10 @@ cdef class Arena:
         return arena
 
     @staticmethod
-    def create(path, n_bytes, *, page_size=None, max_pools=48):
-        """An arena in a new file, sparse, which other runs can open.
+    def create(
+        path, n_bytes, *, page_size=None, max_pools=48, preallocate=False
+    ):
+        """An arena in a new file, which other runs can open.
 
         Parameters
         ----------
@@ -253,6 +263,10 @@ cdef class Arena:
             Must not exist.
         n_bytes, page_size, max_pools
             As in `anonymous`.
+        preallocate : bool
+            Take all of the file's blocks from the disk at once. Otherwise it
+            is sparse, and touching a page for which the file system has no
+            room left kills the process (SIGBUS), as with every mapped file.
 
         Raises
         ------
@@ -261,14 +275,16 @@ cdef class Arena:
         FileExistsError
             The path exists.
         OSError
-            The system refuses file or mapping; no file is left behind.
+            The system refuses file or mapping, or has no room to
+            preallocate; no file is left behind.
         """
         cdef superblock_t plan
         cdef Arena arena = Arena.__new__(Arena)
         path = _path(path)
+        flag_argument(preallocate, "preallocate")
         memset(&plan, 0, sizeof(superblock_t))
         superblock_plan(&plan, n_bytes, page_size, max_pools)
-        fd = _vm.file_create(path, plan.n_bytes)
+        fd = _vm.file_create(path, plan.n_bytes, preallocate)
         try:
             _map(arena, plan.n_bytes, fd)
         except BaseException:
@@ -307,12 +323,15 @@ cdef class Arena:
         cdef Arena arena = Arena.__new__(Arena)
         cdef superblock_t* super
         path = _path(path)
+        flag_argument(verify, "verify")
         try:
             fd = _vm.file_open(path)
         except BlockingIOError:
             raise ArenaInUse(
                 f"{path}: open already, in this process or another"
             ) from None
+        except _vm.NotAFile:
+            raise ArenaFormatError(f"{path}: not an arena (no regular file)") from None
         try:
             superblock_verify(
                 _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
@@ -346,13 +365,17 @@ cdef class Arena:
         """
         cdef superblock_t plan
         cdef superblock_t* super = self.c.super
+        cdef uint64_t tables = page_offset(&self.c, self.c.first_page)
+        cdef uint64_t discarded = 0
         memset(&plan, 0, sizeof(superblock_t))
         superblock_layout(
             &plan, super.n_bytes, super.page_bytes, super.max_pools
         )
-        memset(
-            self.c.base, 0, page_offset(&self.c, self.c.first_page)
-        )
+        if tables > TOUCHED_BYTES:
+            discarded = align_down(tables, vm_page_bytes())
+            if vm_discard(self.c.base, discarded, self.fd >= 0):
+                raise _os_error("the tables could not be given back")
+        memset(self.c.base + discarded, 0, tables - discarded)
         memcpy(self.c.base, &plan, sizeof(superblock_t))
         return self.format()
 
@@ -379,6 +402,9 @@ cdef class Arena:
         """
         if self.c.base == NULL:
             return
+        if self.forks != vm_forks and self.fd >= 0:
+            self._unmap()
+            return
         self.begin_long()
         try:
             self._unmap()
@@ -389,10 +415,10 @@ cdef class Arena:
         """Write back, unmap and close; nothing is lost when it is refused."""
         if self.n_exports:
             raise BufferError(
-                f"{self.n_exports} views of the arena are alive: release them "
-                "before closing it"
+                f"views of the arena are alive ({self.n_exports}): release "
+                "them before closing it"
             )
-        if self.fd >= 0:
+        if self.fd >= 0 and self.forks == vm_forks:
             self.c.super.page_crc = superblock_seal(self.c.super)
             self.c.super.state = ARENA_CLEAN
             if vm_sync(self.c.base, self.c.n_bytes) != 0:
@@ -428,11 +454,26 @@ cdef class Arena:
 
     cdef int enter(self) except -1:
         """Begin a method: the arena is open and no other thread is in it."""
+        if unlikely(self.forks != vm_forks):
+            self.inherited()
         while self.busy:
             with self.gate:
                 pass
         if self.c.base == NULL:
             raise ArenaClosed("the arena has been closed")
+        return 0
+
+    cdef int inherited(self) except -1:
+        """Begin the first method in the child of a fork."""
+        if self.fd >= 0:
+            raise ArenaInUse(
+                f"{self.path}: opened by the process that forked this one, "
+                "which has it still; close it before forking, and open it here"
+            )
+        # A thread that worked in it without the GIL is not in this process.
+        self.busy = False
+        self.gate = threading.Lock()
+        self.forks = vm_forks
         return 0
 
     cdef int begin_long(self) except -1:
@@ -691,8 +732,8 @@ cdef class Arena:
         """BufferError if a view of the memory at ``payload`` is alive."""
         if self.n_exports and payload in self.exports:
             raise BufferError(
-                f"{self.exports[payload]} views of the memory at {payload:#x} "
-                "are alive: release them first"
+                f"views of the memory at {payload:#x} are alive "
+                f"({self.exports[payload]}): release them first"
             )
         return 0
 
@@ -887,6 +928,7 @@ cdef int _map(Arena arena, uint64_t n_bytes, int fd) except -1:
     cdef char* base = vm_map(n_bytes, _alignment_for(n_bytes), fd)
     if base == NULL:
         raise _os_error(f"{n_bytes} bytes could not be mapped")
+    arena.forks = vm_forks
     arena.c.base = base
     arena.c.n_bytes = n_bytes
     arena.c.alignment = _alignment_for(n_bytes)

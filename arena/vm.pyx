@@ -7,6 +7,7 @@ those on files, which are Python and raise ``OSError``.
 
 import fcntl
 import os
+import stat
 
 from libc.stdint cimport uint64_t, uintptr_t
 from posix.mman cimport (
@@ -28,6 +29,13 @@ from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from xmem.bits cimport align_up
 
+cdef extern from "<pthread.h>":
+    int pthread_atfork(
+        void (*prepare)() noexcept,
+        void (*parent)() noexcept,
+        void (*child)() noexcept,
+    )
+
 cdef extern from "<sys/mman.h>" nogil:
     """
     #ifndef MAP_NORESERVE
@@ -40,6 +48,17 @@ cdef extern from "<sys/mman.h>" nogil:
     int MAP_NORESERVE
     int MADV_DONTNEED
     int MADV_REMOVE
+
+
+cdef void _count_fork() noexcept nogil:
+    """In the child of a fork: it is another process now."""
+    global vm_forks
+    vm_forks += 1
+
+
+vm_forks = 0
+if pthread_atfork(NULL, NULL, _count_fork):
+    raise MemoryError("no room for a fork handler")
 
 
 cdef uint64_t vm_page_bytes() noexcept nogil:
@@ -104,12 +123,21 @@ cdef int vm_discard(char* base, uint64_t n_bytes, bint is_file) noexcept nogil:
     return madvise(base, n_bytes, MADV_REMOVE if is_file else MADV_DONTNEED)
 
 
-def file_create(path: str, n_bytes: int) -> int:
-    """Descriptor of a new sparse file of ``n_bytes``, locked for us alone."""
+class NotAFile(Exception):
+    """A path leads to something else than a regular file."""
+
+
+def file_create(path: str, n_bytes: int, preallocate: bool) -> int:
+    """Descriptor of a new file of ``n_bytes``, locked for us alone.
+
+    Sparse, or with every block of the disk that it can need.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, n_bytes)
+        if preallocate:
+            os.posix_fallocate(fd, 0, n_bytes)
     except BaseException:
         os.close(fd)
         os.unlink(path)
@@ -119,8 +147,10 @@ def file_create(path: str, n_bytes: int) -> int:
 
 def file_open(path: str) -> int:
     """Descriptor of an existing file, locked; BlockingIOError if another has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotAFile
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(fd)

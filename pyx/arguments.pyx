@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sizes, counts and offsets from Python callers, or the error that says why not."""
 
+import numpy as np
+
 from xmem.errors import BadArgument, BadArgumentType, NotABlock
 
 from libc.stdint cimport uint64_t
@@ -21,6 +23,15 @@ cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0:
     if fit == NEGATIVE or word < least:
         raise BadArgument(f"{what} must be at least {least}, not {value}")
     return word
+
+
+cdef int flag_argument(object value, str what) except -1:
+    """A switch given by the caller: a truth value and nothing that resembles one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise BadArgumentType(
+            f"{what} must be True or False, not {type(value).__name__}"
+        )
+    return 1 if value else 0
 
 
 cdef uint64_t refused_size(object value) except? 0:

@@ -32,6 +32,7 @@ from xmem.arena.superblock cimport page_of
 from xmem.arguments cimport (
     align_argument,
     count_argument,
+    flag_argument,
     offset_argument,
     size_argument,
 )
@@ -885,7 +886,7 @@ cdef class Heap:
         tuple of numpy.ndarray
             Per pool, the blocks that were live.
         """
-        force = bool(force)
+        flag_argument(force, "force")
         self.enter()
         if self.subpage is None:
             return (self.main.destroy(force=force),)

@@ -55,6 +55,7 @@ from xmem.arena.walk cimport check_frames
 from xmem.arguments cimport (
     align_argument,
     count_argument,
+    flag_argument,
     offset_argument,
     size_argument,
 )
@@ -309,7 +310,12 @@ cdef class Pool:
             )
         _check_hooks(engine, get_mem, put_mem)
         number = pool_create(
-            arena, name, engine, grow_pages, max_pages, bool(join_regions)
+            arena,
+            name,
+            engine,
+            grow_pages,
+            max_pages,
+            flag_argument(join_regions, "join_regions"),
         )
         self.attach(arena, (<Arena>arena)._pool_name(number), number)
         self.hook(get_mem, put_mem)
@@ -357,6 +363,7 @@ cdef class Pool:
             )
         owner = arena
         encoded = _encode_name(name)
+        flag_argument(verify, "verify")
         owner.enter()
         entry = owner.find_entry(encoded)
         if entry == NULL:
@@ -919,7 +926,7 @@ cdef class Pool:
         cdef uint64_t word
         cdef arena_t* arena
         cdef entry_t* entry
-        force = bool(force)
+        flag_argument(force, "force")
         blocks = self.walk()
         live = blocks[blocks["used"]]
         if not force:

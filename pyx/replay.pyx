@@ -8,7 +8,8 @@ clock around each operation. The last keep, per operation, the least over the
 passes: the same operation on the same heap does the same work each time, and
 an interrupt does not strike it every time.
 
-Zeroing for ``calloc`` and the filling of patterns lie outside the clock.
+Only a verifying pass zeroes for ``calloc``: what is measured is the allocator,
+not memset.
 
 Against a heap a trace runs as a program that was ported to its interface: each
 request takes the routine that the interface has for it, each object is freed
@@ -16,21 +17,31 @@ by the routine that it came from. What a pool and a heap have in common is
 written once, and compiled twice: ``heaped`` is a constant in both.
 """
 
+import os
+
 import numpy as np
 
 from xmem.arena import Arena as _Arena
 from xmem.errors import BadArgument, BadArgumentType
 from xmem.heap import Heap as _Heap
 from xmem.pool import Pool as _Pool
-from xmem.trace import TRACE_DTYPE, ReplayResult, check_trace, load, peak_live
+from xmem.trace import (
+    TRACE_DTYPE,
+    ReplayResult,
+    ample_arena_bytes,
+    check_trace,
+    load,
+    peak_live,
+)
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.superblock cimport arena_t
-from xmem.bits cimport bit
+from xmem.arguments cimport count_argument, flag_argument
+from xmem.bits cimport bit, find_last_set
 from xmem.block cimport offset_t
 from xmem.clock cimport (
     clock_hz,
@@ -54,9 +65,10 @@ from xmem.heap cimport (
     heap_xfree,
     heap_xfree_subpage,
     heap_xmalloc_subpage,
+    heap_zeroed,
 )
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize
+from xmem.verbs cimport pool_alloc, pool_free, pool_resize, pool_xzalloc
 
 __all__ = ["TRACE_DTYPE", "ReplayResult", "load", "replay"]
 
@@ -73,6 +85,12 @@ cdef enum:
 
     SLICE_NS = 50000000         # return to Python about 20 times a second
     SLICE_OPS = 32              # operations between two looks at the time
+
+    MAX_REPEATS = 1000000
+    EVICT_BYTES = 32 << 20      # several times the caches of one core
+    LINE_BYTES = 64
+
+cdef uint64_t SKIPPED = ~<uint64_t>0    # ticks of an operation without object
 
 
 cdef packed struct op_t:
@@ -100,11 +118,15 @@ cdef struct run_t:
     uint64_t n_ops
     uint64_t next_op
     object_t* objects
+    uint8_t* aligns             # per object, log2 of what was asked for
     uint64_t* ticks             # per operation, NULL in a pass without clock
+    const uint8_t* cold         # per operation: empty the caches first, or NULL
+    char* evictor               # EVICT_BYTES to empty them with
     uint64_t overhead
     bint verify
     uint64_t failed
-    uint64_t content_errors
+    uint64_t skipped            # operations on objects that were never made
+    uint64_t content_errors     # also: not aligned, not zeroed
     uint64_t live_bytes
     uint64_t peak_live_bytes
     uint64_t live_blocks
@@ -141,6 +163,15 @@ cdef bint pattern_holds(
             return False
     for i in range(n_bytes & ~<uint64_t>7, n_bytes):
         if start[i] != <char>(pattern_word(id, i >> 3) >> (8 * (i & 7))):
+            return False
+    return True
+
+
+cdef bint all_zero(const char* start, uint64_t n_bytes) noexcept nogil:
+    """Whether memory is zero."""
+    cdef uint64_t i
+    for i in range(n_bytes):
+        if start[i] != 0:
             return False
     return True
 
@@ -197,30 +228,30 @@ cdef inline offset_t routine_resize(
     heap_t* heap,
     object_t* target,
     unsigned old,
-    unsigned* routine,
+    unsigned new,
     uint64_t n_bytes,
+    uint64_t alignment,
 ) noexcept nogil:
-    """Resize an object to what ``routine`` gives, or 0; it came from ``old``.
+    """Resize an object of routine ``old`` to what ``new`` gives, or 0.
 
     Only xmalloc has an xrealloc: elsewhere the program allocates, copies and
-    frees, but for a run that keeps its number of pages. Where xrealloc refuses
-    a strict block, because the alignment of its birth lowers the limit, the
-    program takes pages, and ``routine`` becomes that.
+    frees, but for a run that keeps its number of pages.
     """
-    cdef unsigned new = routine[0]
     cdef offset_t moved
     if old == BY_XMALLOC and new == BY_XMALLOC:
-        moved = heap_resize(
-            heap, target.payload, n_bytes, 16, heap.interface == HEAP_ARRAY
+        return heap_resize(
+            heap,
+            target.payload,
+            n_bytes,
+            alignment,
+            heap.interface == HEAP_ARRAY,
         )
-        if moved != 0 or heap.interface != HEAP_STRICT:
-            return moved
-        new = routine[0] = BY_PAGES
     if old == BY_PAGES and new == BY_PAGES and (
-        pages_for(heap.arena, n_bytes) == pages_for(heap.arena, target.size)
+        run_pages_for(heap.arena, n_bytes, alignment)
+        == run_pages_for(heap.arena, target.size, alignment)
     ):
         return target.payload
-    moved = routine_alloc(heap, new, n_bytes, 16)
+    moved = routine_alloc(heap, new, n_bytes, alignment)
     if moved != 0:
         memcpy(
             heap.arena.base + moved,
@@ -255,10 +286,17 @@ cdef inline void note_pages(run_t* run) noexcept nogil:
 
 # One operation ---------------------------------------------------------------
 
+cdef inline bint is_aligned(
+    run_t* run, object_t* target, const op_t* op
+) noexcept nogil:
+    """Whether an object has the alignment that it was asked for with."""
+    return (target.payload & (bit(run.aligns[op.id]) - 1)) == 0
+
+
 cdef inline void note_born(
     run_t* run, object_t* target, const op_t* op
 ) noexcept nogil:
-    """Account for a new object, and zero or fill it."""
+    """Account for a new object, and verify and fill it."""
     cdef char* start = run.arena.base + target.payload
     if target.payload == 0:
         run.failed += 1
@@ -270,9 +308,11 @@ cdef inline void note_born(
         run.peak_live_blocks = run.live_blocks
     if run.live_bytes > run.peak_live_bytes:
         run.peak_live_bytes = run.live_bytes
-    if op.op == OP_CALLOC:
-        memset(start, 0, op.size)
     if run.verify:
+        if not is_aligned(run, target, op) or (
+            op.op == OP_CALLOC and not all_zero(start, op.size)
+        ):
+            run.content_errors += 1
         pattern_fill(start, op.size, op.id)
 
 
@@ -290,7 +330,9 @@ cdef inline void note_resized(
     if run.live_bytes > run.peak_live_bytes:
         run.peak_live_bytes = run.live_bytes
     if run.verify:
-        if not pattern_holds(run.arena.base + moved, kept, op.id):
+        if not is_aligned(run, target, op) or not pattern_holds(
+            run.arena.base + moved, kept, op.id
+        ):
             run.content_errors += 1
         pattern_fill(run.arena.base + moved, op.size, op.id)
 
@@ -310,16 +352,17 @@ cdef inline void note_freed(
 cdef inline uint64_t run_op(
     run_t* run, const op_t* op, bint timed, bint heaped
 ) noexcept nogil:
-    """Do one operation; answers its ticks, 0 without clock."""
+    """Do one operation; answers its ticks, 0 without clock, or SKIPPED."""
     cdef object_t* target = &run.objects[op.id]
     cdef uint64_t ticks = 0
-    cdef uint64_t alignment
+    cdef uint64_t alignment = 16
     cdef offset_t moved
     cdef unsigned old = BY_XMALLOC
     cdef unsigned new = BY_XMALLOC
     if op.op == OP_FREE:
         if target.payload == 0:
-            return 0
+            run.skipped += 1
+            return SKIPPED
         note_freed(run, target, op)
         if heaped:
             old = run.routines[op.id]
@@ -335,14 +378,18 @@ cdef inline uint64_t run_op(
     elif op.op == OP_REALLOC:
         if target.payload == 0:
             run.failed += 1
-            return 0
+            run.skipped += 1
+            return SKIPPED
         if heaped:
             old = run.routines[op.id]
-            new = routine_for(run.heap, op.size, 16)
+            alignment = bit(run.aligns[op.id])
+            new = routine_for(run.heap, op.size, alignment)
         if timed:
             ticks = clock_ticks()
         if heaped:
-            moved = routine_resize(run.heap, target, old, &new, op.size)
+            moved = routine_resize(
+                run.heap, target, old, new, op.size, alignment
+            )
         else:
             moved = pool_resize(
                 run.arena, run.pool, target.payload, op.size, 16
@@ -353,7 +400,9 @@ cdef inline uint64_t run_op(
             run.routines[op.id] = <uint8_t>new
         note_resized(run, target, op, moved)
     else:
-        alignment = bit(op.align_log2) if op.op == OP_MEMALIGN else 16
+        if op.op == OP_MEMALIGN:
+            alignment = bit(op.align_log2)
+        run.aligns[op.id] = <uint8_t>find_last_set(alignment)
         if heaped:
             new = routine_for(run.heap, op.size, alignment)
             run.routines[op.id] = <uint8_t>new
@@ -361,6 +410,10 @@ cdef inline uint64_t run_op(
             ticks = clock_ticks()
         if heaped:
             moved = routine_alloc(run.heap, new, op.size, alignment)
+            if run.verify and op.op == OP_CALLOC:
+                heap_zeroed(run.heap, moved, op.size)
+        elif run.verify and op.op == OP_CALLOC:
+            moved = pool_xzalloc(run.arena, run.pool, op.size, alignment)
         else:
             moved = pool_alloc(run.arena, run.pool, op.size, alignment)
         if timed:
@@ -372,15 +425,25 @@ cdef inline uint64_t run_op(
     return ticks
 
 
+cdef void evict(char* buffer) noexcept nogil:
+    """Fill the core's caches, and its translations, with other memory."""
+    cdef uint64_t i
+    for i in range(EVICT_BYTES // LINE_BYTES):
+        buffer[i * LINE_BYTES] += 1
+
+
 cdef inline void run_slice_of(
     run_t* run, uint64_t end, bint timed, bint heaped
 ) noexcept nogil:
     """Do the operations up to ``end``."""
     cdef uint64_t i, ticks
     for i in range(run.next_op, end):
+        if timed and run.cold != NULL and run.cold[i]:
+            evict(run.evictor)
         ticks = run_op(run, &run.ops[i], timed, heaped)
         if timed:
-            ticks = ticks - run.overhead if ticks > run.overhead else 0
+            if ticks != SKIPPED:
+                ticks = ticks - run.overhead if ticks > run.overhead else 0
             run.ticks[i] = ticks
     run.next_op = end
 
@@ -429,13 +492,15 @@ cdef class Replayer:
     cdef Pool pool              # of a heap, the main one
     cdef Heap heap              # None: the trace runs against the pool
     cdef run_t run
-    cdef object ops, objects, routines, settings, progress
+    cdef object ops, objects, aligns, routines, cold, evictor, settings, progress
     cdef uint64_t done, total
 
-    def __init__(self, ops, arena, settings, passes, progress):
+    def __init__(self, ops, arena, settings, passes, progress, cold=None):
         cdef const uint8_t[::1] raw
         cdef uint8_t[::1] cells
-        ops = check_trace(ops).copy()
+        if self.arena is not None:
+            raise BadArgument("a replayer is initialised once")
+        ops = check_trace(ops)
         if not isinstance(arena, Arena):
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
@@ -449,6 +514,16 @@ cdef class Replayer:
         self.objects = np.zeros(n_ids * sizeof(object_t), dtype=np.uint8)
         cells = self.objects
         self.run.objects = <object_t*>&cells[0]
+        self.aligns = np.zeros(n_ids, dtype=np.uint8)
+        cells = self.aligns
+        self.run.aligns = &cells[0]
+        if cold is not None and len(ops):
+            self.cold = _cold_mask(cold, len(ops))
+            cells = self.cold
+            self.run.cold = &cells[0]
+            self.evictor = np.zeros(EVICT_BYTES, dtype=np.uint8)
+            cells = self.evictor
+            self.run.evictor = <char*>&cells[0]
         if "interface" in settings:
             self.routines = np.zeros(n_ids, dtype=np.uint8)
             cells = self.routines
@@ -490,6 +565,7 @@ cdef class Replayer:
         self.run.verify = verify
         self.run.next_op = 0
         self.run.failed = 0
+        self.run.skipped = 0
         self.run.content_errors = 0
         self.run.live_bytes = 0
         self.run.peak_live_bytes = 0
@@ -518,8 +594,9 @@ cdef class Replayer:
 
     def verify_end(self):
         """Verify the objects that are live at the end, then pool or heap."""
-        cdef const uint32_t[::1] ids = np.unique(self.ops["id"]).astype(np.uint32)
+        cdef const uint32_t[::1] ids
         self.need_pass()
+        ids = np.unique(self.ops["id"]).astype(np.uint32)
         if self.run.verify and ids.shape[0]:
             verify_live(&self.run, &ids[0], ids.shape[0])
         whole = self.pool if self.heap is None else self.heap
@@ -535,12 +612,44 @@ cdef class Replayer:
         return {
             "engine": self.pool.engine,
             "failed": self.run.failed,
+            "skipped": self.run.skipped,
             "content_errors": self.run.content_errors,
             "peak_live_bytes": self.run.peak_live_bytes,
             "peak_live_blocks": self.run.peak_live_blocks,
             "peak_page_bytes": peak_pages * self.arena.c.page_bytes,
             "stats": whole.stats(),
         }
+
+
+_SYSTEM_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+cdef object _cold_mask(object cold, Py_ssize_t n_ops):
+    """One byte per operation, in an array of our own."""
+    if not isinstance(cold, np.ndarray) or cold.dtype != np.bool_:
+        raise BadArgumentType("cold must be an array of bool, one per operation")
+    if cold.shape != (n_ops,):
+        raise BadArgument(
+            f"cold must have the trace's {n_ops} elements, not the shape "
+            f"{cold.shape}"
+        )
+    return np.array(cold, dtype=np.uint8)
+
+
+def _refuse_unaffordable(ops, arena_bytes, verify):
+    """Refuse a replay that must touch more memory than the machine has.
+
+    Blocks are touched whole where they are verified and where they move.
+    """
+    live = min(peak_live(ops), arena_bytes)
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    moves = bool((ops["op"] == OP_REALLOC).any())
+    if live > physical and (verify or moves):
+        raise BadArgument(
+            f"the trace has {live} bytes live at once and would touch them "
+            f"({'verify' if verify else 'realloc'}); this machine has "
+            f"{physical}: cut the trace, or give less by arena_bytes"
+        )
 
 
 def replay(
@@ -555,6 +664,7 @@ def replay(
     max_pages=None,
     page_size=None,
     progress=None,
+    cold=None,
 ):
     """Run a trace against a pool or a heap and measure every operation.
 
@@ -571,13 +681,14 @@ def replay(
         ``subpage`` takes xmalloc_subpage; all else is xmalloc's. What
         xrealloc cannot resize is allocated anew, copied and freed.
     repeats : int
-        Passes with the clock per operation.
+        Passes with the clock per operation, at most a million.
     arena_bytes : int, optional
         Size of the arena; by default ample for the trace (it is sparse).
     verify : bool
         Run one more pass in which every live block holds a pattern derived
         from its id, verified when the block is resized or freed and at the
-        end, and check all invariants.
+        end, verify alignments and the zeros of ``calloc``, and check all
+        invariants.
     grow_pages : int, optional
         Pages that TLSF's pool obtains at a time: by default 16, and 1 with an
         ``interface``.
@@ -588,6 +699,9 @@ def replay(
     progress : callable, optional
         Called with (operations done, operations in all) some 20 times a
         second.
+    cold : numpy.ndarray of bool, optional
+        One per operation: before these, in the passes with the clock per
+        operation, the caches of the core are emptied.
 
     Returns
     -------
@@ -596,18 +710,27 @@ def replay(
     Raises
     ------
     BadArgument, BadArgumentType
-        An argument that cannot be meant, or a trace that breaks the format.
+        An argument that cannot be meant, a trace that breaks the format, or
+        one that would touch more memory than the machine has.
     HeapCorruption
         The pool or heap is not sound at the end of a verified pass.
     """
     cdef uint64_t ns
-    ops = check_trace(ops).copy()
-    if isinstance(repeats, bool) or not isinstance(repeats, (int, np.integer)):
-        raise BadArgumentType(
-            f"repeats must be an integer, not {type(repeats).__name__}"
+    cdef uint64_t n_timed = count_argument(repeats, "repeats", 1)
+    cdef uint64_t n_plain = min(n_timed, 3)
+    cdef bint verifies = flag_argument(verify, "verify")
+    cdef uint64_t n_done
+    if page_size is not None:
+        page_size = count_argument(page_size, "page_size", 1)
+    if n_timed > MAX_REPEATS:
+        raise BadArgument(
+            f"repeats must be at most {MAX_REPEATS}, not {repeats}"
         )
-    if repeats < 1:
-        raise BadArgument(f"repeats must be at least 1, not {repeats}")
+    if progress is not None and not callable(progress):
+        raise BadArgumentType(
+            f"progress must be callable, not {type(progress).__name__}"
+        )
+    ops = check_trace(ops)
     if engine is not None and interface is not None:
         raise BadArgument(
             "an interface has its own engines: give engine or interface, not both"
@@ -619,42 +742,51 @@ def replay(
     else:
         settings["interface"] = interface
         settings["grow_pages"] = 1 if grow_pages is None else grow_pages
-    n_plain = min(int(repeats), 3)
     if arena_bytes is None:
-        arena_bytes = 8 * peak_live(ops) + (64 << 20)
+        arena_bytes = ample_arena_bytes(
+            ops,
+            _SYSTEM_PAGE if page_size is None else page_size,
+            count_argument(settings["grow_pages"], "grow_pages", 1),
+        )
     arena = _Arena.anonymous(arena_bytes, page_size=page_size)
+    _refuse_unaffordable(ops, arena.n_bytes, verifies)
     replayer = Replayer(
         ops,
         arena,
         settings,
-        n_plain + repeats + bool(verify),
+        n_plain + n_timed + verifies,
         progress,
+        cold,
     )
     content_errors = 0
-    if verify:
+    if verifies:
         replayer.run_pass(None, True)
         replayer.verify_end()
         content_errors = replayer.seen()["content_errors"]
     # The first pass also touches the pages, so that no later one faults.
     ns = min([replayer.run_pass(None, False) for _ in range(n_plain)])
-    cycles = np.full(len(ops), np.iinfo(np.uint64).max, dtype=np.uint64)
+    cycles = np.full(len(ops), SKIPPED, dtype=np.uint64)
     raw = np.zeros(len(ops), dtype=np.uint64)
     ticks = np.zeros(len(ops), dtype=np.uint64)
-    for _ in range(repeats):
+    for _ in range(n_timed):
         replayer.run_pass(ticks, False)
         np.minimum(cycles, ticks, out=cycles)
         np.maximum(raw, ticks, out=raw)
     seen = replayer.seen()
     seen["content_errors"] = content_errors
+    was_run = cycles != SKIPPED
+    cycles[~was_run] = raw[~was_run] = 0
+    n_done = len(ops) - seen["skipped"]
     return ReplayResult(
         interface=interface,
         n_ops=len(ops),
-        ns_per_op=<double>ns / len(ops) if len(ops) else 0.0,
+        ns_per_op=<double>ns / n_done if n_done else 0.0,
+        was_run=was_run,
         kinds=np.ascontiguousarray(ops["op"]),
         cycles=cycles,
         raw_cycles=raw,
         arena_bytes=arena.n_bytes,
         tsc_hz=clock_hz(),
-        repeats=int(repeats),
+        repeats=n_timed,
         **seen,
     )

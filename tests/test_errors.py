@@ -302,12 +302,12 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
     "viewed block": (
         lambda s: [s.pool.view(s.live), s.pool.view(s.live), s.pool.xfree(s.live)],
         BufferError,
-        r"2 views of the memory at 0x[0-9a-f]+ are alive: release them first",
+        r"views of the memory at 0x[0-9a-f]+ are alive \(2\): release them first",
     ),
     "viewed arena": (
         lambda s: [s.pool.view(s.live), s.arena.close()],
         BufferError,
-        r"1 views of the arena are alive: release them before closing",
+        r"views of the arena are alive \(1\): release them before closing",
     ),
     "making an arena": (
         lambda s: Arena(),

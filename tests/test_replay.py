@@ -4,6 +4,7 @@
 import ctypes
 import gc
 import math
+import os
 import random
 import signal
 from fractions import Fraction
@@ -23,6 +24,7 @@ from xmem.trace import (
     OP_MEMALIGN,
     OP_REALLOC,
     TRACE_DTYPE,
+    ample_arena_bytes,
     check_trace,
     peak_live,
 )
@@ -50,7 +52,7 @@ def test_the_demo_trace_is_one():
     ops = load(demo_trace_path())
     assert ops.dtype == TRACE_DTYPE
     assert len(ops) == 150_000
-    assert check_trace(ops) is ops
+    assert np.array_equal(check_trace(ops), ops)
 
 
 def test_a_trace_travels_through_a_file(tmp_path):
@@ -239,6 +241,8 @@ def result_of(kinds, cycles, raw=None):
         engine="tlsf",
         n_ops=len(kinds),
         failed=0,
+        skipped=0,
+        was_run=np.ones(len(kinds), dtype=bool),
         ns_per_op=1.5,
         kinds=np.array(kinds, dtype=np.uint8),
         cycles=np.array(cycles, dtype=np.uint64),
@@ -330,7 +334,13 @@ def test_settings_reach_the_pool():
     [
         ({"repeats": 0}, xmem.BadArgument),
         ({"repeats": -1}, xmem.BadArgument),
-        ({"repeats": True}, xmem.BadArgumentType),
+        ({"repeats": 2**64}, xmem.BadArgument),
+        ({"repeats": 10**6 + 1}, xmem.BadArgument),
+        ({"verify": "no"}, xmem.BadArgumentType),
+        ({"verify": 1}, xmem.BadArgumentType),
+        ({"progress": 3}, xmem.BadArgumentType),
+        ({"cold": [True]}, xmem.BadArgumentType),
+        ({"cold": np.ones(2**10, dtype=bool)}, xmem.BadArgument),
         ({"repeats": 1.0}, xmem.BadArgumentType),
         ({"engine": "buddy"}, xmem.BadArgument),
         ({"engine": 1}, xmem.BadArgumentType),
@@ -393,6 +403,24 @@ def test_requests_that_fail_are_counted_and_forgotten(engine, verify):
     assert result.peak_live_bytes < peak_live(trace(*lines))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_calls_on_objects_that_were_never_made_are_no_calls(engine):
+    ops = trace(
+        *[(OP_MALLOC, 0, 1 << 40), (OP_REALLOC, 0, 10), (OP_FREE, 0, 0)],
+        *[(OP_MALLOC, 1, 10), (OP_FREE, 1, 0)],
+    )
+    result = replay(ops, engine=engine, arena_bytes=1 << 20, repeats=2)
+    assert result.was_run.tolist() == [True, False, False, True, True]
+    assert (result.failed, result.skipped) == (2, 2)
+    assert (
+        result.cycles[[1, 2]].tolist() == result.raw_cycles[[1, 2]].tolist() == [0, 0]
+    )
+    assert set(result.summary("xrealloc").values()) == {0}
+    # One free alone was made: it is every percentile.
+    assert result.summary("xfree")["p50"] == result.summary("xfree")["worst"]
+    assert result.summary("xfree")["worst"] == result.cycles[4]
+
+
 def test_a_resize_that_fails_leaves_its_object():
     ops = trace((OP_MALLOC, 0, 1000), (OP_REALLOC, 0, 1 << 30), (OP_REALLOC, 0, 500))
     result = replay(ops, arena_bytes=1 << 20, verify=True, repeats=1)
@@ -407,6 +435,72 @@ def test_the_pages_of_a_limit_are_all_used_and_no_more(engine):
     result = replay(ops, engine=engine, max_pages=7, grow_pages=2, repeats=1)
     assert result.peak_page_bytes == 7 * xmem.Arena.anonymous(1 << 20).page_size
     assert result.failed == 40 - result.stats.live_blocks > 0
+
+
+def test_a_trace_that_changes_meanwhile_does_not_matter():
+    ops = trace(*[(OP_MALLOC, name, 5000) for name in range(20_000)])
+    calls = []
+
+    def spoil(done, total):
+        calls.append(done)
+        ops["id"] = 0xFFFFFFFF
+        ops["size"] = 1 << 44
+
+    result = replay(ops, repeats=1, verify=True, progress=spoil)
+    assert calls
+    assert (result.failed, result.content_errors) == (0, 0)
+    assert result.stats.live_blocks == 20_000
+
+
+WEIGHTY = {
+    "tiny blocks": [(OP_MALLOC, 1, 0)] * 600_000,
+    "wide alignments": [(OP_MEMALIGN, 10, 20)] * 200,
+    "just over a page": [(OP_MALLOC, 4097, 0), (OP_MEMALIGN, 70_000, 13)] * 2000,
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("page_size", [4096, 1 << 20])
+@pytest.mark.parametrize("load", WEIGHTY)
+def test_the_default_arena_is_ample(load, page_size, engine):
+    lines = WEIGHTY[load]
+    if page_size > 4096:
+        lines = lines[:20_000]
+    ops = np.zeros(len(lines), dtype=TRACE_DTYPE)
+    ops["op"], ops["size"], ops["align_log2"] = zip(*lines, strict=True)
+    ops["id"] = np.arange(len(ops))
+    result = replay(ops, engine=engine, repeats=1, page_size=page_size)
+    assert result.failed == 0
+
+
+def test_an_arena_is_never_larger_than_arenas_can_be():
+    ops = trace((OP_MALLOC, 0, 1 << 44), (OP_MALLOC, 1, 1 << 44))
+    assert ample_arena_bytes(ops, 4096, 1) == (1 << 44) - 4096
+    assert ample_arena_bytes(ops, 65536, 1) == 1 << 44
+    assert ample_arena_bytes(EMPTY, 4096, 16) == (64 << 20) + 4 * 16 * 4096
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_memory_that_the_machine_has_not_is_refused(verify, monkeypatch):
+    figures = {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", figures.__getitem__)
+    lines = [(OP_MALLOC, 0, 1 << 20), (OP_REALLOC, 0, 1 << 19)]
+    with pytest.raises(xmem.BadArgument, match="this machine has 409600"):
+        replay(trace(*lines[: 1 if verify else 2]), verify=verify, repeats=1)
+    # What touches nothing may be as large as it likes.
+    assert replay(trace(lines[0]), repeats=1).failed == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_emptied_caches_do_not_change_what_is_done(engine):
+    ops = load(demo_trace_path())[:300]
+    cold = np.zeros(len(ops), dtype=bool)
+    cold[::10] = True
+    chilled = replay(ops, engine=engine, repeats=2, cold=cold, arena_bytes=16 << 20)
+    warm = replay(ops, engine=engine, repeats=2, arena_bytes=16 << 20)
+    assert chilled.stats == warm.stats
+    assert chilled.was_run.all()
+    assert chilled.peak_page_bytes == warm.peak_page_bytes
 
 
 # Verification ------------------------------------------------------------------

@@ -79,8 +79,7 @@ class Program:
 
     def take(self, routine, n, align):
         if routine == "page_alloc":
-            n_pages = max(1, -(-n // PAGE), align // PAGE // 2 + 1)
-            offset = self.heap.page_alloc_exact(n_pages)
+            offset = self.heap.page_alloc_exact(self.run_pages(n, align))
         elif routine == "xmalloc_subpage":
             offset = self.heap.xmalloc_subpage(n, align=align)
         elif self.heap.interface == "array":
@@ -94,41 +93,45 @@ class Program:
         frees = {"page_alloc": "page_free", "xmalloc_subpage": "xfree_subpage"}
         getattr(self.heap, frees.get(routine, "xfree"))(offset)
 
-    def resize(self, routine, offset, old, n):
-        new = self.routine(n, 16)
+    @staticmethod
+    def run_pages(n, align):
+        return max(1, -(-n // PAGE), align // PAGE // 2 + 1)
+
+    def resize(self, routine, offset, old, n, align):
+        new = self.routine(n, align)
         if routine == new == "xmalloc":
-            try:
-                return new, self.xrealloc(offset, n)
-            except xmem.SizeLimitError:
-                new = "page_alloc"  # for the alignment of its birth
-        if routine == new == "page_alloc" and -(-n // PAGE) == -(-old // PAGE):
+            return new, self.xrealloc(offset, n, align)
+        if routine == new == "page_alloc" and (
+            self.run_pages(n, align) == self.run_pages(old, align)
+        ):
             return new, offset
-        moved = self.take(new, n, 16)
+        moved = self.take(new, n, align)
         self.heap.view(moved)[: min(old, n)] = bytes(
             self.heap.view(offset, min(old, n))
         )
         self.give(routine, offset)
         return new, moved
 
-    def xrealloc(self, offset, n):
+    def xrealloc(self, offset, n, align):
         if self.heap.interface == "array":
-            return self.heap.xrealloc_array(offset, n, 1)
-        return self.heap.xrealloc(offset, n)
+            return self.heap.xrealloc_array(offset, n, 1, align=align)
+        return self.heap.xrealloc(offset, n, align=align)
 
     def run(self, ops):
         for op, log2, _, ident, size in ops.tolist():
             if op == OP_FREE:
-                routine, offset, _ = self.objects.pop(ident)
+                routine, offset, _, _ = self.objects.pop(ident)
                 self.give(routine, offset)
             elif op == OP_REALLOC:
-                routine, offset, old = self.objects[ident]
-                routine, offset = self.resize(routine, offset, old, size)
-                self.objects[ident] = (routine, offset, size)
+                routine, offset, old, align = self.objects[ident]
+                routine, offset = self.resize(routine, offset, old, size, align)
+                assert offset % align == 0
+                self.objects[ident] = (routine, offset, size, align)
             else:
                 align = 1 << log2 if op == OP_MEMALIGN else 16
                 routine = self.routine(size, align)
                 offset = self.take(routine, size, align)
-                self.objects[ident] = (routine, offset, size)
+                self.objects[ident] = (routine, offset, size, align)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)

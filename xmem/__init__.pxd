@@ -39,4 +39,5 @@ from xmem.verbs cimport (
     pool_free,
     pool_owns,
     pool_resize,
+    pool_xzalloc,
 )

@@ -21,6 +21,7 @@ cdef extern from "Python.h":
     unsigned long long _as_word "PyLong_AsUnsignedLongLong"(object value) noexcept
 
 cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0
+cdef int flag_argument(object value, str what) except -1
 cdef uint64_t refused_size(object value) except? 0
 cdef uint64_t refused_offset(object value) except? 0
 cdef uint64_t refused_align(object value) except? 0

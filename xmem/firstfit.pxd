@@ -166,12 +166,6 @@ cdef inline void firstfit_shrink(
     ff.used_bytes -= size - need
 
 
-cdef inline void firstfit_forget(firstfit_t* ff, uint64_t size) noexcept nogil:
-    """Account for a block in use that is given back whole, page and all."""
-    ff.used_bytes -= size
-    ff.n_used -= 1
-
-
 cdef inline uint64_t firstfit_coalesce(
     char* base, firstfit_t* ff, offset_t* freed
 ) noexcept nogil:
@@ -187,7 +181,8 @@ cdef inline uint64_t firstfit_coalesce(
     cdef offset_t next_block
     cdef uint64_t other_size
     require((block_word(base, block) & BLOCK_FREE) == 0)
-    firstfit_forget(ff, size)
+    ff.used_bytes -= size
+    ff.n_used -= 1
     block_write(base, block, size, ff.tag | BLOCK_FREE)
     while other != 0:
         next_block = word_at(base, other + FIRSTFIT_NEXT)[0]

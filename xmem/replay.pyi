@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import Any, SupportsIndex
 
+import numpy as np
 import numpy.typing as npt
 
 from xmem.trace import TRACE_DTYPE as TRACE_DTYPE
@@ -17,11 +18,12 @@ def replay(
     *,
     engine: str | None = None,
     interface: str | None = None,
-    repeats: int = 5,
+    repeats: SupportsIndex = 5,
     arena_bytes: SupportsIndex | None = None,
     verify: bool = False,
     grow_pages: SupportsIndex | None = None,
     max_pages: SupportsIndex | None = None,
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,
+    cold: npt.NDArray[np.bool_] | None = None,
 ) -> ReplayResult: ...

@@ -27,6 +27,7 @@ __all__ = [
     "OP_REALLOC",
     "TRACE_DTYPE",
     "ReplayResult",
+    "ample_arena_bytes",
     "check_trace",
     "load",
     "peak_live",
@@ -95,7 +96,9 @@ def _is_trace_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def check_trace(ops: object) -> npt.NDArray[Any]:
-    """Return ``ops`` as a contiguous trace that obeys the format.
+    """Return a copy of ``ops`` as a contiguous trace that obeys the format.
+
+    It is what is checked: what becomes of ``ops`` afterwards is of no concern.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def check_trace(ops: object) -> npt.NDArray[Any]:
         )
     if ops.ndim != 1:
         raise BadArgument(f"a trace has one dimension, not {ops.ndim}")
-    ops = np.ascontiguousarray(ops, dtype=TRACE_DTYPE)
+    ops = np.array(ops, dtype=TRACE_DTYPE, order="C", copy=True)
     unknown = np.flatnonzero(ops["op"] > OP_MEMALIGN)
     if len(unknown):
         raise BadArgument(
@@ -155,16 +158,50 @@ def _check_lives(ops: npt.NDArray[Any]) -> None:
 
 def peak_live(ops: npt.NDArray[Any]) -> int:
     """Greatest sum of live requested bytes over a trace."""
+    return _peak_of(ops, ops["size"])
+
+
+def _peak_of(ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]) -> int:
+    """Greatest sum over the live objects of the bytes held since their last operation.
+
+    In float64, for 2**44 bytes an object soon exceed 64 bits; exact up to 2**53.
+    """
     if not len(ops):
         return 0
     order = np.argsort(ops["id"], kind="stable")
-    sizes = ops["size"][order].astype(np.int64)
-    change = sizes.copy()
+    held = bytes_held[order].astype(np.float64)
+    change = held.copy()
     same = ops["id"][order][1:] == ops["id"][order][:-1]
-    change[1:] -= np.where(same, sizes[:-1], 0)
-    delta = np.empty(len(ops), dtype=np.int64)
+    change[1:] -= np.where(same, held[:-1], 0.0)
+    delta = np.empty(len(ops), dtype=np.float64)
     delta[order] = change
     return max(0, int(np.cumsum(delta).max()))
+
+
+def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -> int:
+    """Bytes of an arena in which no request of a trace need fail.
+
+    Whatever the engine and interface: each object is counted as it weighs most
+    (a block of the legacy engine with its alignment; from half a page on, a run
+    of a power of two of pages), and the peak four times: for the copy while an
+    object moves, and for fragmentation. The arena is sparse, so that ample
+    costs nothing. At most what an arena can have, 2**44 or 2**32 - 1 pages.
+    """
+    order = np.argsort(ops["id"], kind="stable")
+    first = np.ones(len(ops), dtype=bool)
+    first[1:] = ops["id"][order][1:] != ops["id"][order][:-1]
+    birth = order[np.maximum.accumulate(np.where(first, np.arange(len(ops)), 0))]
+    aligned = np.zeros(len(ops), dtype=np.float64)
+    aligned[order] = np.where(
+        ops["op"][birth] == OP_MEMALIGN, 2.0 ** ops["align_log2"][birth], 0.0
+    )
+    weight = ops["size"] + 192.0 + 2.0 * aligned
+    runs = page_bytes * np.exp2(np.ceil(np.log2(np.maximum(weight / page_bytes, 1.0))))
+    is_run = (weight > page_bytes / 2) | (aligned > 2048)
+    weight = np.where(is_run, runs, weight)
+    weight[ops["op"] == OP_FREE] = 0.0
+    ample = 4 * (_peak_of(ops, weight) + grow_pages * page_bytes) + (64 << 20)
+    return min(ample, 1 << 44, 0xFFFFFFFF * page_bytes)
 
 
 def _percentile(ordered: npt.NDArray[np.uint64], thousandths: int) -> int:
@@ -186,14 +223,20 @@ class ReplayResult:
     n_ops : int
         Operations in the trace.
     failed : int
-        Requests that could not be served.
+        Requests that could not be served, those on objects that another
+        failure left unmade among them.
+    skipped : int
+        Operations that were not run, for their object was never made.
+    was_run : numpy.ndarray of bool
+        Per operation, that it was not skipped.
     ns_per_op : float
-        Nanoseconds per operation of the fastest pass without clock.
+        Nanoseconds per operation that was run, in the fastest pass without
+        clock.
     kinds : numpy.ndarray
         The trace's ``op``, one byte each.
     cycles : numpy.ndarray
         Clock cycles per operation, least over the repeats; what reading the
-        clock costs is subtracted.
+        clock costs is subtracted; 0 for what was skipped.
     raw_cycles : numpy.ndarray
         Greatest over the repeats.
     peak_live_bytes, peak_live_blocks : int
@@ -216,6 +259,8 @@ class ReplayResult:
     engine: str
     n_ops: int
     failed: int
+    skipped: int
+    was_run: npt.NDArray[np.bool_]
     ns_per_op: float
     kinds: npt.NDArray[np.uint8]
     cycles: npt.NDArray[np.uint64]
@@ -249,9 +294,9 @@ class ReplayResult:
         dict
             ``p50``, ``p99``, ``p999`` and ``worst`` over the operations, of
             each the least over the repeats; ``raw_worst``, the greatest of
-            all. All 0 when the trace has no such operation.
+            all. All 0 when no such operation was run.
         """
-        mask = self.of_kind(kind)
+        mask = self.of_kind(kind) & self.was_run
         cycles = self.cycles[mask]
         if not len(cycles):
             return dict.fromkeys(("p50", "p99", "p999", "worst", "raw_worst"), 0)

@@ -13,7 +13,7 @@ what reaches a page with its header in the legacy engine.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from xmem.arena.frames cimport (
     FRAME_WHOLE,
@@ -47,7 +47,6 @@ from xmem.firstfit cimport (
     firstfit_block_of,
     firstfit_bytes_for,
     firstfit_coalesce,
-    firstfit_forget,
     firstfit_link,
     firstfit_payload,
     firstfit_shrink,
@@ -177,14 +176,11 @@ cdef inline void firstfit_pool_free(
     cdef uint32_t page
     size = block_size(arena.base, block)
     if size >= arena.page_bytes:
-        # A run, or a page that one block fills: no list to walk.
         page = <uint32_t>page_of(arena, block)
         if frame_state(arena.frames[page].word) == FRAME_WHOLE:
             run_free(arena, pool, page)
-        else:
-            firstfit_forget(&pool.firstfit, size)
-            page_release(arena, pool, block)
-        return
+            return
+    # A block that fills its page walks the list as well, to find nobody.
     size = firstfit_coalesce(arena.base, &pool.firstfit, &block)
     if size == arena.page_bytes:
         page_release(arena, pool, block)
@@ -225,6 +221,16 @@ cdef inline offset_t pool_alloc(
         return tlsf_pool_run(arena, pool, n_bytes, alignment)
     if payload != 0:
         start_set(arena, payload)
+    return payload
+
+
+cdef inline offset_t pool_xzalloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a new block of ``n_bytes`` zeros, or 0."""
+    cdef offset_t payload = pool_alloc(arena, pool, n_bytes, alignment)
+    if payload != 0:
+        memset(arena.base + payload, 0, n_bytes)
     return payload
 
 

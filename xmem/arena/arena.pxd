@@ -11,12 +11,14 @@ cdef class Arena:
     cdef arena_t c                      # base is NULL when closed
     cdef readonly object path
     cdef int fd
+    cdef uint64_t forks                 # vm_forks when it was mapped
     cdef bint busy                      # a thread works in it without the GIL
     cdef object gate                    # held by that thread
     cdef Py_ssize_t n_exports
     cdef dict exports                   # payload offset -> number of live views
 
     cdef int enter(self) except -1
+    cdef int inherited(self) except -1
     cdef int begin_long(self) except -1
     cdef int end_long(self) except -1
     cdef int format(self) except -1

@@ -37,6 +37,7 @@ class Arena:
         *,
         page_size: SupportsIndex | None = None,
         max_pools: SupportsIndex = 48,
+        preallocate: bool = False,
     ) -> Arena: ...
     @staticmethod
     def open(path: str | os.PathLike[str], *, verify: bool = True) -> Arena: ...

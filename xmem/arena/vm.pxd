@@ -4,6 +4,8 @@
 from libc.stdint cimport uint64_t
 
 
+cdef uint64_t vm_forks      # times that this process came out of a fork
+
 cdef uint64_t vm_page_bytes() noexcept nogil
 cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil
 cdef int vm_unmap(char* base, uint64_t n_bytes) noexcept nogil

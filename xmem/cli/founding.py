@@ -12,6 +12,10 @@ allocated so large that it fills its page, while the list is empty, and then cut
 down to 3500 bytes. It frees the first `LEGACY_FREES` of the same order, when its
 list is longest; then these are allocated again, in `LEGACY_ROUNDS` rounds that
 stand for the repeats.
+
+A thousand blocks fit the caches, fifty thousand do not. So that the points differ
+in nothing but the number of blocks, `COLD_FREES` of the frees, evenly spread, find
+the caches emptied at each of them; they are nearly always the worst of TLSF.
 """
 
 from collections.abc import Iterator
@@ -33,6 +37,7 @@ N_BLOCKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 TLSF_REPEATS = 15
 LEGACY_FREES = 50
 LEGACY_ROUNDS = 5
+COLD_FREES = 32
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,16 @@ def frees(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
     return ops
 
 
+def cold_frees(load: npt.NDArray[np.void], rounds: int = 1) -> npt.NDArray[np.bool_]:
+    """Choose `COLD_FREES` of the frees of each round, the same in all of them."""
+    cold = np.zeros(len(load), dtype=bool)
+    ordered = np.flatnonzero(load["op"] == OP_FREE).reshape(rounds, -1)
+    n_frees = ordered.shape[1]
+    chosen = np.linspace(0, n_frees - 1, min(COLD_FREES, n_frees)).astype(int)
+    cold[ordered[:, chosen]] = True
+    return cold
+
+
 def worst_xfree(result: ReplayResult, rounds: int = 1) -> int:
     """Return the cycles of the worst xfree of a founding load.
 
@@ -147,7 +162,7 @@ def measure_point(engine: str, n_blocks: int, progress: ReplayProgress) -> Point
         load = founding_load(n_blocks)
     trace = Trace(f"{n_blocks:,} blocks", load)
     with progress.replay(f"{trace.name} on {engine}") as report:
-        result = run_one(trace, engine, settings, report)
+        result = run_one(trace, engine, settings, report, cold_frees(load, rounds))
     return Point(engine, n_blocks, worst_xfree(result, rounds), result.tsc_hz)
 
 

@@ -145,8 +145,11 @@ def run_one(
     contender: str,
     settings: Settings,
     report: Report | None = None,
+    cold: npt.NDArray[np.bool_] | None = None,
 ) -> ReplayResult:
     """Replay one trace on one of `ENGINES` or `INTERFACES`.
+
+    Before the operations of `cold` the caches are emptied, as in `replay`.
 
     Raises
     ------
@@ -165,6 +168,7 @@ def run_one(
             verify=settings.verify,
             grow_pages=settings.grow_pages,
             progress=report,
+            cold=cold,
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error

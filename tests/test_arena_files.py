@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The file behind an arena: its blocks on the disk, what is no file, switches."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmem import Arena, ArenaFormatError, BadArgumentType, Heap, Pool
+
+
+def test_a_file_is_sparse_or_has_all_its_blocks(tmp_path):
+    for name, preallocate in [("sparse", False), ("full", True)]:
+        with Arena.create(tmp_path / name, 8 << 20, preallocate=preallocate):
+            pass
+        Arena.open(tmp_path / name).close()
+    held = {p.name: 512 * p.stat().st_blocks for p in tmp_path.iterdir()}
+    assert held["sparse"] < 1 << 20
+    assert held["full"] >= 8 << 20
+
+
+def test_no_file_is_left_when_the_disk_has_no_room(tmp_path, monkeypatch):
+    def refuse(fd, start, n_bytes):
+        assert (start, n_bytes) == (0, 1 << 20)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        Arena.create(tmp_path / "arena", 1 << 20, preallocate=True)
+    assert list(tmp_path.iterdir()) == []
+    Arena.create(tmp_path / "arena", 1 << 20).close()
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "yes", []])
+def test_a_switch_is_a_truth_value(tmp_path, value):
+    path = tmp_path / "arena"
+    with pytest.raises(BadArgumentType, match="preallocate must be True or"):
+        Arena.create(path, 1 << 20, preallocate=value)
+    assert not path.exists()
+    Arena.create(path, 1 << 20).close()
+    with pytest.raises(BadArgumentType, match="verify must be True or False"):
+        Arena.open(path, verify=value)
+    with Arena.open(path, verify=np.True_) as arena:
+        with pytest.raises(BadArgumentType, match="join_regions must be"):
+            Pool(arena, join_regions=value)
+        pool = Pool(arena, name="p")
+        with pytest.raises(BadArgumentType, match="verify must be True or"):
+            Pool.open(arena, "p", verify=value)
+        with pytest.raises(BadArgumentType, match="force must be True or"):
+            pool.destroy(force=value)
+        heap = Heap(arena, "subpage", name="h")
+        with pytest.raises(BadArgumentType, match="verify must be True or"):
+            Heap.open(arena, "h", verify=value)
+        with pytest.raises(BadArgumentType, match="force must be True or"):
+            heap.destroy(force=value)
+        assert set(arena.pools()) == {"p", "h", "h.subpage"}
+
+
+def test_what_is_no_regular_file_is_no_arena(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/null")):
+        with pytest.raises(ArenaFormatError, match="no regular file"):
+            Arena.open(path)
+    with pytest.raises(IsADirectoryError):
+        Arena.open(tmp_path)
