@@ -530,8 +530,8 @@ cdef class Heap:
         ------
         BadArgumentType
             ``data`` has no buffer.
-        BufferError
-            Its buffer is not contiguous.
+        BadArgument
+            Its bytes are not one C-contiguous stretch.
         SizeLimitError, OutOfMemory, BadArgument
             As in `xmalloc`.
         """
@@ -542,7 +542,12 @@ cdef class Heap:
             raise BadArgumentType(
                 f"xmemdup copies a bytes-like object, not {type(data).__name__}"
             )
-        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        except (BufferError, ValueError) as error:
+            raise BadArgument(
+                f"xmemdup copies C-contiguous bytes ({error}): make a copy first"
+            ) from None
         try:
             payload = self.allocate(
                 <uint64_t>buffer.len, alignment, False, "xmemdup"
@@ -793,6 +798,14 @@ cdef class Heap:
         self.enter()
         if owner.offset == 0:
             return
+        if (
+            owner.heap.main.arena is not self.main.arena
+            or owner.heap.main.number != self.main.number
+        ):
+            raise MismatchedFree(
+                f"XFREE: the block at {owner.offset:#x} is one of "
+                f"{owner.heap!r}: use that heap"
+            )
         self.own(owner.offset, "XFREE")
         self.main.arena.refuse_exported(owner.offset)
         heap_xfree(&self.c, owner.offset)

@@ -283,7 +283,7 @@ NO_BUFFER = rows(
 DATA = [
     *NO_BUFFER,
     *rows({"-1": -1, "10**30": 10**30}, BadArgumentType),
-    Wrong("not contiguous", lambda s: memoryview(b"12345")[::2], BufferError),
+    Wrong("not contiguous", lambda s: memoryview(b"12345")[::2], BadArgument),
 ]
 BLOCK = [
     *rows({**NOT_INTEGERS, "-1": -1, "2**64": 1 << 64}, BadArgumentType),
