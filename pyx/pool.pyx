@@ -23,6 +23,8 @@ from xmem.errors import (
 )
 from xmem.stats import PoolStats
 
+from cpython.exc cimport PyErr_WriteUnraisable
+from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -30,6 +32,7 @@ from xmem.arena.arena cimport Arena, View
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
+    FRAME_JOINED,
     FRAME_PENDING,
     FRAME_RUN,
     frame_owner,
@@ -59,7 +62,7 @@ from xmem.arguments cimport (
     offset_argument,
     size_argument,
 )
-from xmem.bits cimport bit, find_last_set
+from xmem.bits cimport bit, ceil_log2, find_last_set
 from xmem.block cimport (
     BLOCK_ALIGN_MAX,
     BLOCK_GRAIN,
@@ -106,6 +109,10 @@ from xmem.walk cimport (
     see_next,
     seen_t,
 )
+
+cdef extern from "Python.h":
+    # Without Cython's check: NULL is looked at by the caller.
+    PyObject* _call "PyObject_CallObject"(PyObject*, PyObject*) noexcept
 
 ENGINES = {"tlsf": ENGINE_TLSF, "firstfit": ENGINE_FIRSTFIT}
 
@@ -271,7 +278,10 @@ cdef class Pool:
         Where regions come from and go to, in place of the arena's own frames;
         both or neither. ``get_mem(n_pages)`` answers the offset of a run of at
         least so many pages that `Arena.page_alloc` or `page_alloc_exact` gave,
-        or None; ``put_mem(offset, n_pages)`` takes such a run back.
+        or None; ``put_mem(offset, n_pages)`` takes such a run back, which is
+        the caller's from then on. What get_mem raises comes through, and
+        nothing has changed; what put_mem raises goes to `sys.unraisablehook`,
+        for the call that returned the region has been carried out.
 
     Raises
     ------
@@ -608,9 +618,6 @@ cdef class Pool:
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1:
         """Add a region of the caller's, if the limit admits one."""
         cdef uint64_t n_pages
-        cdef uint64_t given
-        cdef offset_t start
-        cdef uint32_t page
         if n_bytes > self.c.max_request or alignment > BLOCK_ALIGN_MAX:
             return 0
         n_pages = region_pages_for(
@@ -620,6 +627,14 @@ cdef class Pool:
             return 0
         if n_pages < self.c.grow_pages and may_hold(self.c, self.c.grow_pages):
             n_pages = self.c.grow_pages
+        self.take_mem(n_pages)
+        return 0
+
+    cdef uint64_t take_mem(self, uint64_t n_pages) except? 0:
+        """Add a region of at least so many pages from get_mem; answers its pages."""
+        cdef uint64_t given
+        cdef offset_t start
+        cdef uint32_t page
         answer = self.get_mem(n_pages)
         if answer is None:
             return 0
@@ -636,7 +651,7 @@ cdef class Pool:
             FRAME_PENDING, 0, self.number, given
         )
         region_add(&self.arena.c, self.c, page)
-        return 0
+        return given
 
     cdef int settle(self) except -1:
         """Hand a region that was cut out to the caller's function."""
@@ -644,11 +659,20 @@ cdef class Pool:
         if page == 0 or self.put_mem is None:
             return 0
         self.c.returned = 0
-        self.put_mem(
+        self.put_away(
             page_offset(&self.arena.c, page),
             frame_pages(self.arena.c.frames[page].word),
         )
         return 0
+
+    cdef void put_away(self, offset_t start, uint64_t n_pages) noexcept:
+        """Call put_mem; what it raises is unraisable, for the verb is done."""
+        cdef tuple arguments = (start, n_pages)
+        cdef PyObject* answer = _call(<PyObject*>self.put_mem, <PyObject*>arguments)
+        if answer == NULL:
+            PyErr_WriteUnraisable(self.put_mem)
+        else:
+            Py_DECREF(<object>answer)
 
     # Verbs
 
@@ -808,7 +832,8 @@ cdef class Pool:
     def reserve(self, n_pages, /):
         """Obtain up to ``n_pages`` ahead of time, in the largest runs first.
 
-        For the TLSF engine only.
+        For the TLSF engine only. Where regions come from get_mem, it is asked
+        for all of them at once.
 
         Returns
         -------
@@ -825,6 +850,8 @@ cdef class Pool:
             raise BadArgument("only the tlsf engine can reserve pages")
         if self.c.max_pages and left > self.c.max_pages - self.c.n_pages:
             left = self.c.max_pages - self.c.n_pages
+        if self.get_mem is not None:
+            return self.take_mem(left) if left else 0
         while left and self.arena.c.super.frames.order_bitmap:
             largest = bit(
                 find_last_set(self.arena.c.super.frames.order_bitmap)
@@ -878,8 +905,16 @@ cdef class Pool:
                 self.settle()
                 self.enter()
             # What was right of the region starts a stretch of its own; the
-            # frames may have merged the free pages behind it with ours.
+            # frames may have merged the free pages behind it with ours. If
+            # put_mem made the pool grow, it may have joined that on the left.
             cursor.page = frames_head_of(arena, page + n_pages)
+            while cursor.page != 0 and (
+                frame_state(arena.frames[cursor.page].word) == FRAME_JOINED
+            ):
+                cursor.page = frames_head_of(
+                    arena,
+                    cursor.page + frame_pages(arena.frames[cursor.page].word),
+                )
             if cursor.page == 0:
                 break
             cursor.block = 0
@@ -902,6 +937,8 @@ cdef class Pool:
 
     def destroy(self, *, force=False):
         """Give all pages of the pool back; it cannot be used afterwards.
+
+        Regions that get_mem gave go to put_mem.
 
         Parameters
         ----------
@@ -933,6 +970,7 @@ cdef class Pool:
             self.refuse_live()
         self.enter()
         arena = &self.arena.c
+        regions = []
         for offset in self.arena.exports:
             word = arena.frames[
                 frames_head_of(arena, page_of(arena, offset))
@@ -952,9 +990,20 @@ cdef class Pool:
                     0,
                     frame_pages(word) << (arena.page_shift - 7),
                 )
-                frames_free(arena, page)
+                if self.put_mem is not None and is_region(word, self.number):
+                    arena.frames[page].word = frame_pack(
+                        FRAME_RUN,
+                        ceil_log2(frame_pages(word)),
+                        0,
+                        frame_pages(word),
+                    )
+                    regions.append((page_offset(arena, page), frame_pages(word)))
+                else:
+                    frames_free(arena, page)
             # 0 behind the last page; a free neighbour may have been merged.
             page = frames_head_of(arena, next_page)
+        for start, n_pages in regions:
+            self.put_away(start, n_pages)
         return live
 
     # Looking at it

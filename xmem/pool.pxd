@@ -20,7 +20,9 @@ cdef class Pool:
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
     cdef int hook(self, object get_mem, object put_mem) except -1
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1
+    cdef uint64_t take_mem(self, uint64_t n_pages) except? 0
     cdef int settle(self) except -1
+    cdef void put_away(self, offset_t start, uint64_t n_pages) noexcept
     cdef int enter(self) except -1
     cdef int refuse_destroyed(self) except -1
     cdef offset_t live(self, offset_t payload, str verb) except 0
