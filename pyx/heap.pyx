@@ -236,7 +236,11 @@ cdef class Heap:
     @property
     def closed(self):
         """Whether the heap can no longer be used."""
-        return self.main is None or self.main.closed
+        return (
+            self.main is None
+            or self.main.closed
+            or (self.subpage is not None and self.subpage.closed)
+        )
 
     @property
     def interface(self):
@@ -296,7 +300,10 @@ cdef class Heap:
         """Begin a method: see `Pool.enter`."""
         if self.main is None:
             raise BadArgument("the heap was never initialised")
-        return self.main.enter()
+        self.main.enter()
+        if self.subpage is not None:
+            self.subpage.refuse_destroyed()
+        return 0
 
     cdef object limit_error(self, uint64_t n_bytes, uint64_t alignment, str verb):
         """The error for a request that the interface forbids."""
@@ -734,9 +741,14 @@ cdef class Heap:
         self.enter()
         offset = heap_page_alloc(&self.c, n_pages)
         if offset == 0:
+            limit = (
+                f" of at most {self.c.main.max_pages}"
+                if self.c.main.max_pages
+                else ""
+            )
             raise OutOfMemory(
                 f"{call}: no room: the heap's pool holds {self.c.main.n_pages} "
-                f"pages, the arena has {self.main.arena.n_free_pages} free, the "
+                f"pages{limit}; the arena has {self.main.arena.n_free_pages} free, the "
                 f"largest run of order {self.main.arena.largest_free_order}"
             )
         return offset
