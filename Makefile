@@ -16,6 +16,7 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.%: $(VENV)/bin/python $(BUILD)
+	@echo "Building xmem into $(VENV) with what '$*' needs: about a minute."
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 

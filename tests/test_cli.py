@@ -340,12 +340,6 @@ def test_plot_draws_a_trace_without_frees(trace: Path, tmp_path: Path) -> None:
     assert_is_png(file)
 
 
-def test_plot_is_a_png_whatever_the_suffix(trace: Path, tmp_path: Path) -> None:
-    file = tmp_path / "plot.pdf"
-    assert replay(trace, "--plot", file).exit_code == 0
-    assert_is_png(file)
-
-
 def assert_is_png(file: Path) -> None:
     data = file.read_bytes()
     assert data.startswith(PNG_MAGIC)

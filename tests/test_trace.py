@@ -140,13 +140,13 @@ def files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("other.npz", "not a trace"),
-        ("single.npy", "not a single array"),
+        ("other.npz", "the array 'ops', and this one has 'calls'"),
+        ("single.npy", "not an .npz file"),
         ("pickled.npz", "not a trace"),
         ("plain.npz", "structured array with the unsigned fields op"),
-        ("text.npz", "not a trace"),
-        ("empty.npz", "not a trace"),
-        ("truncated.npz", "not a trace"),
+        ("text.npz", "not an .npz file"),
+        ("empty.npz", "not an .npz file"),
+        ("truncated.npz", "not an .npz file"),
         ("flipped.npz", "not a trace"),
     ],
 )

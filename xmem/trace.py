@@ -10,6 +10,7 @@ Files are ``.npz`` with the one array ``ops``.
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +70,12 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """
     name = os.fsdecode(path)
     with open(name, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ArenaFormatError(f"{name}: not an .npz file, which a trace is")
+        file.seek(0)
         try:
             found = np.load(file, allow_pickle=False)
-            ops = found["ops"] if isinstance(found, np.lib.npyio.NpzFile) else None
+            ops = found["ops"] if "ops" in found.files else None
         except MemoryError:
             raise
         except Exception as error:
@@ -79,7 +83,8 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             raise ArenaFormatError(f"{name}: not a trace ({error})") from None
     if ops is None:
         raise ArenaFormatError(
-            f"{name}: a trace is an .npz file with the array 'ops', not a single array"
+            f"{name}: a trace is an .npz file with the array 'ops', and this one "
+            f"has {', '.join(map(repr, found.files)) or 'nothing'}"
         )
     try:
         return check_trace(ops)

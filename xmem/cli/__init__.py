@@ -11,6 +11,7 @@ One idea a file, imports go down only::
     table plot  what a person reads
     waste_table waste_plot   the same for waste
     progress    what is seen meanwhile
+    outputs     the files that are written
     size exits  an option type; exit statuses
 
 Needs the extra ``tools`` (click, rich, matplotlib); the library itself does not.

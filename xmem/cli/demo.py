@@ -5,7 +5,13 @@ from pathlib import Path
 
 import click
 
-from xmem.cli.founding import Point, count_replays, measure_points, worst_ratio
+from xmem.cli.founding import (
+    HOW_MEASURED,
+    Point,
+    count_replays,
+    measure_points,
+    worst_ratio,
+)
 from xmem.cli.progress import ReplayProgress
 from xmem.cli.replay import refuse_failures, replay_and_print
 from xmem.cli.runs import ENGINES, Settings, load_traces
@@ -52,10 +58,11 @@ def make_folder(folder: Path) -> None:
 
 
 def say_ratio(points: list[Point]) -> str:
-    """Say in two lines what the right end of the picture shows."""
+    """Say what the right end of the picture shows."""
     legacy, tlsf, ratio = worst_ratio(points)
     return (
         f"Worst xfree with {legacy.n_blocks:,} blocks live: "
         f"legacy {legacy.worst_cycles:,} cycles, TLSF {tlsf.worst_cycles:,}.\n"
-        f"Ratio legacy / TLSF: {ratio:,.0f}"
+        f"Ratio legacy / TLSF: {ratio:,.0f}\n"
+        f"{HOW_MEASURED}"
     )

@@ -38,6 +38,11 @@ TLSF_REPEATS = 15
 LEGACY_FREES = 50
 LEGACY_ROUNDS = 5
 COLD_FREES = 32
+HOW_MEASURED = (
+    f"TLSF: every block freed, the least of {TLSF_REPEATS} repeats. Legacy: the first "
+    f"{LEGACY_FREES} blocks freed,\nthe least of {LEGACY_ROUNDS} rounds, on a heap "
+    f"built by a shorter way. Both: caches emptied before {COLD_FREES} of the frees."
+)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def main() -> None:
     if missing:
         sys.exit(
             f"xmem: the command line needs {', '.join(missing)}, not installed here.\n"
-            "Install what it needs with: pip install 'xmem-tlsf[tools]'"
+            "Install what it needs with: pip install 'xmem-tlsf[tools]'\n"
+            "or, in a checkout, with: pip install '.[tools]'"
         )
     from xmem.cli.group import xmem  # only now: it imports the tools
 

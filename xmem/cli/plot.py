@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -17,8 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from xmem.cli.founding import BLOCK_BYTES, Point, worst_ratio
+from xmem.cli.founding import BLOCK_BYTES, HOW_MEASURED, Point, worst_ratio
 from xmem.cli.runs import ENGINES, INTERFACES, Run
+from xmem.cli.table import passes
 
 COLOURS = {
     "tlsf": "#0072B2",
@@ -49,7 +51,7 @@ def draw_distributions(runs: Sequence[Run], path: Path) -> None:
     runs : sequence of Run
         At least one.
     path : Path
-        Where the PNG goes; an existing file is replaced.
+        Where the picture goes; an existing file is replaced.
     """
     names = list(dict.fromkeys(run.trace.name for run in runs))
     n_columns = math.ceil(math.sqrt(len(names)))
@@ -63,14 +65,14 @@ def draw_distributions(runs: Sequence[Run], path: Path) -> None:
         for run in runs:
             if run.trace.name == name:
                 draw_run(axes, run)
-    label_panels(panels, len(names))
+    label_panels(panels, len(names), passes(runs[0].result.repeats))
     figure.suptitle("How long one xfree and one xmalloc take", fontweight="bold")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
 
-def label_panels(panels: npt.NDArray[np.object_], n_traces: int) -> None:
+def label_panels(panels: npt.NDArray[np.object_], n_traces: int, how: str) -> None:
     """Label the outer axes of the panels in use and hide the others."""
     for axes in panels[:, 0]:
         axes.set_ylabel("share of calls that take\nat least so many cycles")
@@ -78,7 +80,7 @@ def label_panels(panels: npt.NDArray[np.object_], n_traces: int) -> None:
         axes.set_visible(False)
     lowest = panels.flat[max(0, n_traces - panels.shape[1]) : n_traces]
     for axes in lowest:
-        axes.set_xlabel("cycles of one call (time-stamp counter)")
+        axes.set_xlabel(f"cycles of one call (time-stamp counter),\n{how}")
         axes.tick_params(labelbottom=True)
 
 
@@ -86,7 +88,8 @@ def draw_run(axes: Axes, run: Run) -> None:
     """Draw the lines of one engine or interface in the panel of its trace."""
     contender = run.result.contender
     for verb, style in STYLES.items():
-        cycles = run.result.cycles[run.result.of_kind(verb)]
+        result = run.result
+        cycles = result.cycles[result.of_kind(verb) & result.was_run]
         axes.plot(
             *tail_shares(cycles),
             color=COLOURS[contender],
@@ -124,7 +127,7 @@ def draw_growth(points: list[Point], path: Path) -> None:
     points : list of Point
         Both engines at the same numbers of blocks.
     path : Path
-        Where the PNG goes; an existing file is replaced.
+        Where the picture goes; an existing file is replaced.
     """
     figure = Figure(figsize=(8.0, 5.4), layout="constrained")
     axes = figure.subplots()
@@ -142,6 +145,7 @@ def draw_growth(points: list[Point], path: Path) -> None:
     mark_ratio(axes, points)
     style_grid(axes)
     axes.set_title("The longest that one xfree takes", fontweight="bold")
+    figure.supxlabel(HOW_MEASURED, fontsize="small", color="0.35")
     save(figure, path)
 
 
@@ -216,6 +220,15 @@ def style_grid(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, whatever the file's suffix."""
+    """Write the figure in the format that the file's suffix names.
+
+    Raises
+    ------
+    click.FileError
+        The file cannot be written.
+    """
     FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=DPI)
+    try:
+        figure.savefig(path, format=path.suffix[1:].lower(), dpi=DPI)
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror or str(error)) from error

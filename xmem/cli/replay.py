@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`xmem replay`: traces of one's own, on engines and interfaces."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from xmem.cli.exits import Interrupted, ReplayFailed
+from xmem.cli.outputs import (
+    OUTPUT_FILE,
+    STDOUT,
+    check_json,
+    check_plot,
+    refuse_clashes,
+    write_records,
+)
 from xmem.cli.progress import ReplayProgress
 from xmem.cli.runs import (
     DEFAULT_REPEATS,
@@ -24,16 +30,6 @@ from xmem.cli.size import parse_size
 from xmem.cli.table import notes, print_table
 
 TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-OUTPUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
-
-
-def check_writable(
-    ctx: click.Context, param: click.Parameter, path: Path | None
-) -> Path | None:
-    """Refuse a file that cannot be written before the long work, not after."""
-    if path is not None and not os.access(path.parent, os.W_OK):
-        raise click.BadParameter(f"{path.parent} is no folder to write to.", ctx, param)
-    return path
 
 
 @click.command()
@@ -55,7 +51,7 @@ def check_writable(
 )
 @click.option(
     "--repeats",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=DEFAULT_REPEATS,
     show_default=True,
     help="Replay this often; each call counts with its least cycles.",
@@ -87,16 +83,16 @@ def check_writable(
     "json_file",
     metavar="FILE",
     type=OUTPUT_FILE,
-    callback=check_writable,
-    help="Write a list of records, one per trace and engine.",
+    callback=check_json,
+    help="Write a list of records, one per trace and engine; - is standard output.",
 )
 @click.option(
     "--plot",
     "plot_file",
     metavar="FILE",
     type=OUTPUT_FILE,
-    callback=check_writable,
-    help="Draw how the cycles are distributed, as PNG.",
+    callback=check_plot,
+    help="Draw how the cycles are distributed, as .png, .svg or .pdf.",
 )
 def replay(
     traces: Sequence[Path],
@@ -119,23 +115,30 @@ def replay(
     """
     settings = Settings(repeats, arena_bytes, verify, grow_pages)
     contenders = list(dict.fromkeys([*engines, *interfaces])) or ENGINES
-    runs = replay_and_print(load_traces(traces, max_ops), contenders, settings)
+    refuse_clashes(traces, {"--json": json_file, "--plot": plot_file})
+    aside = json_file == STDOUT
+    loaded = load_traces(traces, max_ops)
+    runs = replay_and_print(loaded, contenders, settings, aside)
     if json_file is not None:
-        write_json(runs, json_file)
+        write_records([run.result.record(run.trace.name) for run in runs], json_file)
     if plot_file is not None:
         from xmem.cli.plot import draw_distributions  # matplotlib is slow to import
 
         draw_distributions(runs, plot_file)
-        click.echo(f"Plot: {plot_file}")
+        click.echo(f"Plot: {plot_file}", err=aside)
     refuse_failures(runs)
 
 
 def replay_and_print(
-    traces: Sequence[Trace], contenders: Sequence[str], settings: Settings
+    traces: Sequence[Trace],
+    contenders: Sequence[str],
+    settings: Settings,
+    aside: bool = False,
 ) -> list[Run]:
     """Replay with progress, then print the table and what it means.
 
-    What was finished is printed even if the rest fails or is interrupted.
+    What was finished is printed even if the rest fails or is interrupted; on
+    standard error if it is to stand ``aside``.
 
     Raises
     ------
@@ -154,20 +157,14 @@ def replay_and_print(
         ) from None
     finally:
         if runs:
-            print_runs(runs, settings)
+            print_runs(runs, settings, aside)
     return runs
 
 
-def print_runs(runs: Sequence[Run], settings: Settings) -> None:
+def print_runs(runs: Sequence[Run], settings: Settings, aside: bool) -> None:
     """Print the table; it claims to be verified only if all of it is."""
-    verified = settings.verify and not any(run.result.content_errors for run in runs)
-    print_table(runs, notes(runs, settings.repeats, verified))
-
-
-def write_json(runs: Sequence[Run], path: Path) -> None:
-    """Write one record per run."""
-    records = [run.result.record(run.trace.name) for run in runs]
-    path.write_text(json.dumps(records, indent=2) + "\n")
+    verified = settings.verify and not any(run.failures() for run in runs)
+    print_table(runs, notes(runs, settings.repeats, verified), aside)
 
 
 def refuse_failures(runs: Sequence[Run]) -> None:

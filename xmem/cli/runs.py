@@ -81,12 +81,23 @@ def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace
     Raises
     ------
     click.BadParameter
-        A file is no trace, or an empty one.
+        A file is no trace, or an empty one, or named twice.
     """
+    refuse_twice(paths)
     return [
         Trace(name, load_ops(path)[:max_ops])
         for name, path in zip(trace_names(paths), paths, strict=True)
     ]
+
+
+def refuse_twice(paths: Sequence[Path]) -> None:
+    """Refuse one file under two names: its figures would stand there twice."""
+    for i, path in enumerate(paths):
+        for other in paths[:i]:
+            if path.exists() and path.samefile(other):
+                raise click.BadParameter(
+                    f"{path} is the same file as {other}.", param_hint="'TRACE'"
+                )
 
 
 def trace_names(paths: Sequence[Path]) -> list[str]:

@@ -15,6 +15,8 @@ from xmem.replay import ReplayResult
 QUANTILES = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("worst", "worst"))
 VERBS = ("xmalloc", "xfree")
 NOTHING = "-"
+#: An interrupt may strike the same call twice, hardly three times.
+ENOUGH_REPEATS = 3
 
 
 def make_table(runs: Sequence[Run]) -> Table:
@@ -76,7 +78,7 @@ def row(run: Run) -> list[str]:
 
 def cycles(result: ReplayResult, verb: str) -> list[str]:
     """Return the cells of one verb; a trace may hold no call of it at all."""
-    if not result.of_kind(verb).any():
+    if not (result.of_kind(verb) & result.was_run).any():
         return [NOTHING] * len(QUANTILES)
     summary = result.summary(verb)
     return [f"{summary[key]:,}" for _, key in QUANTILES]
@@ -107,8 +109,8 @@ def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
     said = [
         f"xmalloc, xfree: cycles of the time-stamp counter ({clock(runs)}) per call,"
         f" {passes(repeats)};",
-        "worst: the maximum over all calls. pages / live: the most bytes held in pages"
-        " over the most bytes live.",
+        "worst: the maximum over all calls. pages / live: the most bytes held in pages,"
+        " without the pool's control block, over the most bytes live.",
     ]
     if verified:
         said.append(
@@ -119,9 +121,11 @@ def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
 
 
 def passes(repeats: int) -> str:
-    """Say what the repeats are good for; a single one is good for nothing."""
+    """Say what the repeats are good for; few of them are good for little."""
     if repeats == 1:
-        return "of one pass only, interrupts included"
+        return "of one pass only, interrupts included (take --repeats 3 or more)"
+    if repeats < ENOUGH_REPEATS:
+        return f"the least of {repeats} repeats, too few to be free of interrupts"
     return f"the least of {repeats} repeats"
 
 
@@ -130,7 +134,7 @@ def clock(runs: Sequence[Run]) -> str:
     return f"{runs[0].result.tsc_hz / 1e9:.2f} GHz"
 
 
-def print_table(runs: Sequence[Run], below: Sequence[str]) -> None:
+def print_table(runs: Sequence[Run], below: Sequence[str], aside: bool = False) -> None:
     """Print the table on standard output, never truncated, and lines below it.
 
     A terminal too narrow for it wraps its lines; a pipe gets all of each.
@@ -141,13 +145,15 @@ def print_table(runs: Sequence[Run], below: Sequence[str]) -> None:
         At least one.
     below : sequence of str
         Such as `notes` gives.
+    aside : bool, optional
+        Print on standard error.
     """
-    print_whole(make_table(runs), below)
+    print_whole(make_table(runs), below, aside)
 
 
-def print_whole(table: Table, below: Sequence[str]) -> None:
+def print_whole(table: Table, below: Sequence[str], aside: bool = False) -> None:
     """Print any table as `print_table` does."""
-    console = Console()
+    console = Console(stderr=aside)
     wide = console.options.update(width=10_000)
     needed = Measurement.get(console, wide, table).maximum
     console.width = max(console.width, needed)

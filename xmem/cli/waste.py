@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`xmem waste`: pages taken against bytes asked, under each interface."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from xmem.cli.exits import ReplayFailed
+from xmem.cli.outputs import (
+    OUTPUT_FILE,
+    STDOUT,
+    check_json,
+    check_plot,
+    refuse_clashes,
+    write_records,
+)
 from xmem.cli.progress import ReplayProgress
-from xmem.cli.replay import OUTPUT_FILE, check_writable
 from xmem.cli.runs import INTERFACES
 from xmem.cli.size import parse_size
 from xmem.cli.table import print_whole
@@ -39,16 +45,17 @@ from xmem.waste import WasteCurve, measure_waste
     "json_file",
     metavar="FILE",
     type=OUTPUT_FILE,
-    callback=check_writable,
-    help="Write the pages of every size, one record per interface and routine.",
+    callback=check_json,
+    help="Write the pages of every size, one record per interface and routine; "
+    "- is standard output.",
 )
 @click.option(
     "--plot",
     "plot_file",
     metavar="FILE",
     type=OUTPUT_FILE,
-    callback=check_writable,
-    help="Draw pages taken against bytes asked, as PNG.",
+    callback=check_plot,
+    help="Draw pages taken against bytes asked, as .png, .svg or .pdf.",
 )
 def waste(
     interfaces: Sequence[str],
@@ -62,16 +69,17 @@ def waste(
 
     Exit status: 0 all well; 1 a measurement failed; 2 usage; 130 interrupted.
     """
+    refuse_clashes([], {"--json": json_file, "--plot": plot_file})
+    aside = json_file == STDOUT
     curves = measure_all(list(dict.fromkeys(interfaces)), page_size)
-    print_whole(make_waste_table(curves), waste_notes(curves))
+    print_whole(make_waste_table(curves), waste_notes(curves), aside)
     if json_file is not None:
-        records = [curve.record() for curve in curves]
-        json_file.write_text(json.dumps(records, indent=2) + "\n")
+        write_records([curve.record() for curve in curves], json_file)
     if plot_file is not None:
         from xmem.cli.waste_plot import draw_waste  # matplotlib is slow to import
 
         draw_waste(curves, plot_file)
-        click.echo(f"Plot: {plot_file}")
+        click.echo(f"Plot: {plot_file}", err=aside)
 
 
 def measure_all(interfaces: Sequence[str], page_size: int | None) -> list[WasteCurve]:
