@@ -87,6 +87,8 @@ from xmem.bits cimport align_down, align_up, bit, ceil_log2
 from xmem.block cimport offset_t
 from xmem.checks cimport store_barrier, unlikely
 from xmem.finding cimport finding_t
+from xmem.shadow cimport memory_open
+from xmem.sites cimport site_born, site_died, sites_end
 
 FRAME_FREE = _FREE
 FRAME_RUN = _RUN
@@ -424,6 +426,8 @@ cdef class Arena:
             if vm_sync(self.c.base, self.c.n_bytes) != 0:
                 self.c.super.state = ARENA_READY
                 raise _os_error("the arena could not be written back")
+        sites_end(&self.c)
+        memory_open(self.c.base, self.c.n_bytes)
         vm_unmap(self.c.base, self.c.n_bytes)
         self.c.base = NULL
         if self.fd >= 0:
@@ -618,6 +622,9 @@ cdef class Arena:
                 f"pages are free, the largest free run is of order "
                 f"{self.largest_free_order}"
             )
+        site_born(
+            &self.c, page_offset(&self.c, page), page_offset(&self.c, n_pages)
+        )
         return page_offset(&self.c, page)
 
     cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0:
@@ -673,6 +680,7 @@ cdef class Arena:
         self.enter()
         page = self._own_run(where, "page_free")
         self.refuse_exported(where)
+        site_died(&self.c, where)
         frames_free(&self.c, page)
 
     def run_pages(self, offset, /):

@@ -38,10 +38,12 @@ from xmem.arguments cimport (
 )
 from xmem.bits cimport bit
 from xmem.block cimport BLOCK_GRAIN, offset_t
-from xmem.control cimport ENGINE_TLSF
+from xmem.control cimport ENGINE_TLSF, POOL_HARDENED
 from xmem.firstfit cimport FIRSTFIT_LINE
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alignment, pool_capacity
+from xmem.plain cimport pool_alignment
+from xmem.sites cimport site_born, site_died
+from xmem.verbs cimport pool_capacity
 
 INTERFACES = {
     "strict": HEAP_STRICT,
@@ -108,6 +110,9 @@ cdef class Heap:
         Exact limit on the pages that each pool of the heap holds.
     join_regions : bool
         As in `Pool`.
+    hardened : bool or collection of str
+        As in `Pool`, for the TLSF pool; not under ``legacy``. `XMALLOC_MAX` is
+        8 bytes less with ``"canaries"`` or ``"checksums"``.
 
     Notes
     -----
@@ -126,6 +131,7 @@ cdef class Heap:
         grow_pages=1,
         max_pages=None,
         join_regions=False,
+        hardened=False,
     ):
         if self.main is not None:
             raise BadArgument("a heap is initialised once")
@@ -148,13 +154,18 @@ cdef class Heap:
             arena,
             name=name,
             engine="firstfit" if legacy else "tlsf",
+            hardened=False if interface == "subpage" else hardened,
             **settings,
         )
         subpage = None
         if interface == "subpage":
             try:
                 subpage = _Pool(
-                    arena, name=f"{main.name}.subpage", engine="tlsf", **settings
+                    arena,
+                    name=f"{main.name}.subpage",
+                    engine="tlsf",
+                    hardened=hardened,
+                    **settings,
                 )
             except BaseException:
                 main.destroy()
@@ -330,7 +341,9 @@ cdef class Heap:
         self.main.admit_alignment(alignment)
         payload = heap_alloc(&self.c, n_bytes, alignment, is_array)
         if payload == 0:
+            self.main.raise_damage()
             raise self.refusal(n_bytes, alignment, is_array, verb)
+        site_born(self.c.arena, payload, n_bytes)
         return payload
 
     cdef object refusal(
@@ -352,6 +365,8 @@ cdef class Heap:
         """
         self.enter()
         if heap_owns(&self.c, payload):
+            if self.c.main.flags & POOL_HARDENED:
+                self.main.prove(payload)
             return payload
         if self.subpage is not None and heap_owns_subpage(&self.c, payload):
             raise MismatchedFree(
@@ -369,6 +384,8 @@ cdef class Heap:
         """``payload``, proved to be a live block of xmalloc_subpage's."""
         self.enter()
         if heap_owns_subpage(&self.c, payload):
+            if self.c.subpage.flags & POOL_HARDENED:
+                self.subpage.prove(payload)
             return payload
         if heap_owns(&self.c, payload):
             raise MismatchedFree(
@@ -586,9 +603,11 @@ cdef class Heap:
         self.subpage.admit_alignment(alignment)
         payload = heap_xmalloc_subpage(&self.c, n_bytes, alignment)
         if payload == 0:
+            self.subpage.raise_damage()
             if n_bytes > heap_small_max(&self.c, alignment):
                 raise self.limit_error(n_bytes, alignment, "xmalloc_subpage")
             raise self.subpage.no_room(n_bytes, "xmalloc_subpage")
+        site_born(self.c.arena, payload, n_bytes)
         return payload
 
     # Resizing and freeing
@@ -608,11 +627,14 @@ cdef class Heap:
         self.main.arena.refuse_exported(payload)
         moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
         if moved == 0:
+            self.main.raise_damage()
             # The block keeps the alignment of its birth, and with it the limit.
             alignment = max(
                 alignment, pool_alignment(self.c.arena, self.c.main, payload)
             )
             raise self.refusal(n_bytes, alignment, is_array, verb)
+        site_died(self.c.arena, payload)
+        site_born(self.c.arena, moved, n_bytes)
         return moved
 
     def xrealloc(self, offset, n, /, align=16):
@@ -681,7 +703,9 @@ cdef class Heap:
         if not (heap_frees_pages(&self.c) and heap_lends(&self.c, payload)):
             self.own(payload, "xfree")
         self.main.arena.refuse_exported(payload)
+        site_died(self.c.arena, payload)
         heap_xfree(&self.c, payload)
+        self.main.raise_damage()
 
     def xfree_subpage(self, offset, /):
         """Give back memory of xmalloc_subpage.
@@ -698,11 +722,15 @@ cdef class Heap:
         if self.subpage is None:
             self.own(payload, "xfree_subpage")
             self.main.arena.refuse_exported(payload)
+            site_died(self.c.arena, payload)
             heap_xfree(&self.c, payload)
+            self.main.raise_damage()
             return
         self.own_subpage(payload, "xfree_subpage")
         self.main.arena.refuse_exported(payload)
+        site_died(self.c.arena, payload)
         heap_xfree_subpage(&self.c, payload)
+        self.subpage.raise_damage()
 
     # Pages
 
@@ -751,6 +779,7 @@ cdef class Heap:
                 f"pages{limit}; the arena has {self.main.arena.n_free_pages} free, the "
                 f"largest run of order {self.main.arena.largest_free_order}"
             )
+        site_born(self.c.arena, offset, page_offset(self.c.arena, n_pages))
         return offset
 
     def page_free(self, offset, /):
@@ -766,6 +795,7 @@ cdef class Heap:
         cdef offset_t where = offset_argument(offset)
         self.own_pages(where, "page_free")
         self.main.arena.refuse_exported(where)
+        site_died(self.c.arena, where)
         heap_page_free(&self.c, where)
 
     # The object form
@@ -820,13 +850,15 @@ cdef class Heap:
             )
         self.own(owner.offset, "XFREE")
         self.main.arena.refuse_exported(owner.offset)
+        site_died(self.c.arena, owner.offset)
         heap_xfree(&self.c, owner.offset)
         owner.offset = 0
         owner.n_bytes = 0
+        self.main.raise_damage()
 
     # Looking at it
 
-    cdef uint64_t room(self, offset_t payload, str verb) except 0:
+    cdef uint64_t room(self, offset_t payload, str verb) except? 0:
         """Usable bytes of any live memory of the heap, or the error."""
         self.enter()
         if heap_lends(&self.c, payload):
@@ -834,6 +866,7 @@ cdef class Heap:
                 self.c.arena.frames[page_of(self.c.arena, payload)].word
             ) << self.c.arena.page_shift
         if self.subpage is not None and heap_owns_subpage(&self.c, payload):
+            self.own_subpage(payload, verb)
             return pool_capacity(self.c.arena, self.c.subpage, payload)
         self.own(payload, verb)
         return pool_capacity(self.c.arena, self.c.main, payload)

@@ -14,6 +14,7 @@ from xmem.errors import (
     BadArgument,
     BadArgumentType,
     DoubleFree,
+    HeapCorruption,
     MismatchedFree,
     NotABlock,
     OutOfMemory,
@@ -35,6 +36,7 @@ from xmem.arena.frames cimport (
     FRAME_JOINED,
     FRAME_PENDING,
     FRAME_RUN,
+    FRAME_WHOLE,
     frame_owner,
     frame_pack,
     frame_pages,
@@ -76,12 +78,19 @@ from xmem.checks cimport store_barrier
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
+    POOL_CANARY,
+    POOL_CHECKSUM,
+    POOL_HARDENED,
     POOL_HOOKED,
     POOL_JOINS,
+    POOL_POISON,
+    POOL_QUARANTINE,
+    POOL_SAFE_LINKS,
     control_bytes,
     control_init,
     control_of,
 )
+from xmem.diagnosis cimport diagnose
 from xmem.finding cimport finding_t
 from xmem.firstfit cimport FIRSTFIT_LINE
 from xmem.freelists cimport freelists_remove
@@ -93,14 +102,25 @@ from xmem.growth cimport (
     region_inside,
     region_pages_for,
 )
+from xmem.hardening cimport check_live, end_quarantine, hard_overhead
+from xmem.plain cimport is_run, pool_owns
+from xmem.shadow cimport (
+    checker_pause,
+    checker_resume,
+    memory_close,
+    memory_open,
+    pool_died,
+)
+from xmem.sites cimport site_born, site_died
+from xmem.stepper cimport STEP_DAMAGE, STEP_END, check_step, step_t
 from xmem.verbs cimport (
     pool_alloc,
     pool_capacity,
     pool_free,
-    pool_owns,
     pool_resize,
 )
 from xmem.walk cimport (
+    SEEN_WAITING,
     census_t,
     check_control,
     check_pool,
@@ -115,6 +135,15 @@ cdef extern from "Python.h":
     PyObject* _call "PyObject_CallObject"(PyObject*, PyObject*) noexcept
 
 ENGINES = {"tlsf": ENGINE_TLSF, "firstfit": ENGINE_FIRSTFIT}
+
+#: What a pool can be hardened with, by name.
+HARDENING = {
+    "canaries": POOL_CANARY,
+    "checksums": POOL_CHECKSUM,
+    "safe_links": POOL_SAFE_LINKS,
+    "poison": POOL_POISON,
+    "quarantine": POOL_QUARANTINE,
+}
 
 BLOCK_DTYPE = np.dtype(
     [
@@ -180,6 +209,7 @@ cdef uint32_t pool_create(
     object grow_pages,
     object max_pages,
     bint join_regions,
+    unsigned hardening,
 ) except 0:
     """Number of a new pool; when anything is refused nothing has changed."""
     cdef uint64_t grow, limit
@@ -196,6 +226,8 @@ cdef uint32_t pool_create(
     grow = count_argument(grow_pages, "grow_pages", 1)
     limit = 0 if max_pages is None else count_argument(max_pages, "max_pages", 1)
     encoded = None if name is None else _encode_name(name)
+    if hardening and kind != ENGINE_TLSF:
+        raise BadArgument("only the tlsf engine can be hardened")
     arena.enter()
     if grow > arena.c.n_pages:
         if grow > DEFAULT_GROW_PAGES:
@@ -217,12 +249,17 @@ cdef uint32_t pool_create(
         )
     entry = &arena.c.directory[number - 1]
     entry.state = ENTRY_INITIALISING
+    memory_open(
+        arena.c.base + page_offset(&arena.c, page),
+        page_offset(&arena.c, n_pages),
+    )
     control_init(
         &arena.c,
         page_offset(&arena.c, page),
         number,
         kind,
-        POOL_JOINS if join_regions and kind == ENGINE_TLSF else 0,
+        hardening
+        | (POOL_JOINS if join_regions and kind == ENGINE_TLSF else 0),
         grow if kind == ENGINE_TLSF else 1,
         limit,
     )
@@ -238,6 +275,32 @@ cdef uint32_t pool_create(
     store_barrier()
     entry.state = ENTRY_READY
     return number
+
+
+cdef unsigned _hardening_flags(object hardened) except? 0xFFFF:
+    """Flags of a pool for what its caller wants to be hardened."""
+    cdef unsigned flags = 0
+    if isinstance(hardened, (bool, np.bool_)):
+        return POOL_HARDENED if hardened else 0
+    if isinstance(hardened, str):
+        raise BadArgumentType(
+            f"hardened must be a truth value or a collection of names, not the "
+            f"text {hardened!r}"
+        )
+    try:
+        names = list(hardened)
+    except TypeError:
+        raise BadArgumentType(
+            "hardened must be a truth value or a collection of names, not "
+            f"{type(hardened).__name__}"
+        ) from None
+    for name in names:
+        if not isinstance(name, str) or name not in HARDENING:
+            raise BadArgument(
+                f"hardened may name {', '.join(map(repr, HARDENING))}, not {name!r}"
+            )
+        flags |= HARDENING[name]
+    return flags
 
 
 cdef int _check_hooks(object engine, object get_mem, object put_mem) except -1:
@@ -274,6 +337,16 @@ cdef class Pool:
         Exact limit on the pages held for blocks and runs.
     join_regions : bool
         Make one stretch of regions that lie side by side.
+    hardened : bool or collection of str
+        What stray writes are looked for, at a bounded price in each call:
+        True for all of `HARDENING`, or some of these names. ``"canaries"``: a
+        pattern behind each block's bytes; ``"checksums"``: the word behind it
+        is keyed by a secret of the arena and covers the header;
+        ``"safe_links"``: headers and links beside a block are verified before
+        they are followed; ``"poison"``: the first bytes of what is freed are
+        overwritten, and verified when they are used again; ``"quarantine"``:
+        a freed block waits until 16 others have been freed. For the tlsf
+        engine; `usable_size` is then what was asked for.
     get_mem, put_mem : callable, optional
         Where regions come from and go to, in place of the arena's own frames;
         both or neither. ``get_mem(n_pages)`` answers the offset of a run of at
@@ -308,6 +381,7 @@ cdef class Pool:
         grow_pages=16,
         max_pages=None,
         join_regions=True,
+        hardened=False,
         get_mem=None,
         put_mem=None,
     ):
@@ -326,6 +400,7 @@ cdef class Pool:
             grow_pages,
             max_pages,
             flag_argument(join_regions, "join_regions"),
+            _hardening_flags(hardened),
         )
         self.attach(arena, (<Arena>arena)._pool_name(number), number)
         self.hook(get_mem, put_mem)
@@ -457,13 +532,23 @@ cdef class Pool:
         return (self.c.flags & POOL_JOINS) != 0
 
     @property
+    def hardening(self):
+        """Names of what the pool is hardened with, of `HARDENING`."""
+        self.enter()
+        return tuple(
+            name for name, flag in HARDENING.items() if self.c.flags & flag
+        )
+
+    @property
     def maxalloc(self):
         """Greatest request that one region of ``grow_pages`` serves, bytes."""
         self.enter()
         if self.c.engine != ENGINE_TLSF:
             return self.arena.c.page_bytes - 2 * FIRSTFIT_LINE
         return (
-            (self.c.grow_pages << self.arena.c.page_shift) - REGION_OVERHEAD_BYTES
+            (self.c.grow_pages << self.arena.c.page_shift)
+            - REGION_OVERHEAD_BYTES
+            - hard_overhead(self.c)
         )
 
     @property
@@ -508,7 +593,42 @@ cdef class Pool:
         self.enter()
         if not pool_owns(&self.arena.c, self.c, payload):
             self.refuse(payload, verb)
+        if self.c.flags & POOL_HARDENED:
+            self.prove(payload)
         return payload
+
+    cdef int prove(self, offset_t payload) except -1:
+        """HeapCorruption if a hardened pool's live block is damaged."""
+        cdef finding_t finding
+        cdef bint is_sound
+        if is_run(&self.arena.c, self.c, payload, FRAME_WHOLE):
+            return 0
+        checker_pause()
+        is_sound = check_live(
+            &self.arena.c, self.c, block_of(payload), &finding
+        )
+        checker_resume()
+        if not is_sound:
+            raise self.damage(&finding)
+        return 0
+
+    cdef int raise_damage(self) except -1:
+        """HeapCorruption for what a verb of a hardened pool found."""
+        cdef finding_t finding = self.c.hard.damage
+        if finding.code == 0:
+            return 0
+        self.c.hard.damage.code = 0
+        raise self.damage(&finding)
+
+    cdef object damage(self, finding_t* finding):
+        """The exception for a finding, with what lies around it."""
+        return corruption(
+            finding.code,
+            finding.offset,
+            finding.found,
+            finding.expected,
+            diagnose(&self.arena.c, self.c, finding.offset),
+        )
 
     cdef int refuse(self, offset_t payload, str verb) except -1:
         """Say why ``payload`` is no live block of this pool; always raises."""
@@ -612,7 +732,9 @@ cdef class Pool:
             self.enter()
             payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if payload == 0:
+            self.raise_damage()
             raise self.no_room(n_bytes, verb)
+        site_born(&self.arena.c, payload, n_bytes)
         return payload
 
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1:
@@ -621,7 +743,9 @@ cdef class Pool:
         if n_bytes > self.c.max_request or alignment > BLOCK_ALIGN_MAX:
             return 0
         n_pages = region_pages_for(
-            &self.arena.c, block_bytes_for(n_bytes), max(alignment, BLOCK_GRAIN)
+            &self.arena.c,
+            block_bytes_for(n_bytes + hard_overhead(self.c)),
+            max(alignment, BLOCK_GRAIN),
         )
         if not may_hold(self.c, n_pages):
             return 0
@@ -649,6 +773,9 @@ cdef class Pool:
             )
         self.arena.c.frames[page].word = frame_pack(
             FRAME_PENDING, 0, self.number, given
+        )
+        memory_close(
+            self.arena.c.base + start, page_offset(&self.arena.c, given)
         )
         region_add(&self.arena.c, self.c, page)
         return given
@@ -758,7 +885,10 @@ cdef class Pool:
                 &self.arena.c, self.c, payload, n_bytes, alignment
             )
         if moved == 0:
+            self.raise_damage()
             raise self.no_room(n_bytes, "xrealloc")
+        site_died(&self.arena.c, payload)
+        site_born(&self.arena.c, moved, n_bytes)
         self.settle()
         return moved
 
@@ -780,12 +910,21 @@ cdef class Pool:
             No block starts there.
         BufferError
             A view of the block is alive.
+        HeapCorruption
+            The pool is hardened, and the block was damaged: it stays live. Or
+            another, freed before, was damaged in the quarantine, which it
+            leaves now: this one has been freed, that one stays unused.
         """
         cdef offset_t payload = self.live(offset_argument(offset), "xfree")
         self.arena.refuse_exported(payload)
+        site_died(&self.arena.c, payload)
         pool_free(&self.arena.c, self.c, payload)
         if self.c.returned:
             self.settle()
+            if self.closed:     # by put_mem
+                return
+        if self.c.flags & POOL_HARDENED:
+            self.raise_damage()
 
     def usable_size(self, offset, /):
         """Bytes that may be used at a live block: at least those asked for.
@@ -887,19 +1026,29 @@ cdef class Pool:
         self.enter()
         if self.c.engine != ENGINE_TLSF:
             return 0
+        checker_pause()
+        end_quarantine(arena, self.c)
+        checker_resume()
+        self.raise_damage()
         self.c.spare = 0
         cursor_init(arena, &cursor)
-        while see_next(arena, self.c, &cursor, &seen):
-            if seen.used or seen.size < self.c.release_bytes:
+        while self.see(&cursor, &seen):
+            if (
+                seen.used
+                or seen.kind == SEEN_WAITING
+                or seen.size < self.c.release_bytes
+            ):
                 continue
             page = region_inside(arena, block_of(seen.offset), seen.size)
             if page == 0:
                 continue
             n_pages = frame_pages(arena.frames[page].word)
+            checker_pause()
             freelists_remove(
                 arena.base, &self.c.tlsf.bins, block_of(seen.offset)
             )
             region_cut(arena, self.c, page, block_of(seen.offset), seen.size)
+            checker_resume()
             given += n_pages
             if self.c.returned:
                 self.settle()
@@ -943,13 +1092,14 @@ cdef class Pool:
         Parameters
         ----------
         force : bool
-            Also when blocks are live: their offsets are then void.
+            Also when blocks are live: their offsets are then void; and when
+            the pool is corrupt, as long as the page frames are sound.
 
         Returns
         -------
         numpy.ndarray
             The blocks that were live, as `walk` gives them; empty without
-            ``force``.
+            ``force``, and where corruption hides them.
 
         Raises
         ------
@@ -964,7 +1114,14 @@ cdef class Pool:
         cdef arena_t* arena
         cdef entry_t* entry
         flag_argument(force, "force")
-        blocks = self.walk()
+        try:
+            blocks = self.walk()
+        except HeapCorruption:
+            if not force:
+                raise
+            # The blocks cannot be told, but the pages can, if these are sound.
+            self.arena.check()
+            blocks = np.zeros(0, dtype=BLOCK_DTYPE)
         live = blocks[blocks["used"]]
         if not force:
             self.refuse_live()
@@ -980,6 +1137,9 @@ cdef class Pool:
         entry = &arena.directory[self.number - 1]
         entry.state = ENTRY_EMPTY
         store_barrier()
+        pool_died(self.c)
+        for offset in live["offset"].tolist():
+            site_died(arena, offset)
         page = arena.first_page
         while page != 0:
             word = arena.frames[page].word
@@ -997,6 +1157,10 @@ cdef class Pool:
                         0,
                         frame_pages(word),
                     )
+                    memory_open(
+                        arena.base + page_offset(arena, page),
+                        page_offset(arena, frame_pages(word)),
+                    )
                     regions.append((page_offset(arena, page), frame_pages(word)))
                 else:
                     frames_free(arena, page)
@@ -1011,8 +1175,12 @@ cdef class Pool:
     cdef uint64_t live_blocks(self) noexcept:
         """Blocks and page runs in use."""
         if self.c.engine == ENGINE_TLSF:
-            return self.c.tlsf.n_used + self.c.n_runs
+            return self.c.tlsf.n_used + self.c.n_runs - self.waiting()
         return self.c.firstfit.n_used + self.c.n_runs
+
+    cdef uint64_t waiting(self) noexcept:
+        """Freed blocks that the engine still holds in use."""
+        return self.c.hard.n_waiting + self.c.hard.n_lost
 
     cdef int audit(self, census_t* census) except -1:
         """Check frames and pool, without the GIL, and fill ``census``."""
@@ -1025,18 +1193,26 @@ cdef class Pool:
         try:
             self.refuse_destroyed()     # while we waited
             with nogil:
+                checker_pause()
                 sound = (
                     check_frames(arena, &finding)
                     and check_control(arena, self.number, &finding)
                     and check_pool(arena, self.c, census, &finding)
                 )
+                checker_resume()
         finally:
             self.arena.end_long()
         if not sound:
-            raise corruption(
-                finding.code, finding.offset, finding.found, finding.expected
-            )
+            raise self.damage(&finding)
         return 0
+
+    cdef bint see(self, cursor_t* cursor, seen_t* seen) noexcept:
+        """`see_next`; it looks at headers, which is no mistake."""
+        cdef bint found
+        checker_pause()
+        found = see_next(&self.arena.c, self.c, cursor, seen)
+        checker_resume()
+        return found
 
     def check(self):
         """Verify every numbered invariant of the page frames and this pool.
@@ -1050,6 +1226,42 @@ cdef class Pool:
         """
         cdef census_t census
         self.audit(&census)
+
+    def check_step(self, n_blocks, /):
+        """Verify a slice of the pool, and go on there with the next call.
+
+        For programs that have no time for `check`. Between two calls the pool
+        may be used in any way; a round sees every block that is live from its
+        beginning to its end, and all that lies beside these.
+
+        Parameters
+        ----------
+        n_blocks : int
+            How many blocks to verify, at least 1; a run of page frames that
+            holds none, or a KiB in which none starts, counts as a block. Up
+            to 20 more follow, until a live block or the end is reached.
+
+        Returns
+        -------
+        bool
+            Whether this call ended a round; the next one begins anew.
+
+        Raises
+        ------
+        HeapCorruption
+            With the first invariant that does not hold. The next call looks
+            at the same place again.
+        """
+        cdef finding_t finding
+        cdef uint64_t left = count_argument(n_blocks, "n_blocks", 1)
+        cdef step_t came
+        self.enter()
+        checker_pause()
+        came = check_step(&self.arena.c, self.c, &self.step_at, left, &finding)
+        checker_resume()
+        if came == STEP_DAMAGE:
+            raise self.damage(&finding)
+        return came == STEP_END
 
     def stats(self):
         """Figures of the pool, counted by walking it.
@@ -1098,6 +1310,8 @@ cdef class Pool:
                 if census.free_bytes
                 else 0.0
             ),
+            waiting_blocks=self.c.hard.n_waiting,
+            lost_blocks=self.c.hard.n_lost,
         )
 
     def walk(self):
@@ -1110,7 +1324,7 @@ cdef class Pool:
             bytes with its header, ``capacity`` of the payload in bytes,
             ``used``, ``region`` (page where the region or run starts),
             ``kind`` (0 a block, 1 a block of whole pages, 2 pages of a heap's
-            page_alloc).
+            page_alloc, 3 a freed block in quarantine).
 
         Raises
         ------
@@ -1131,9 +1345,7 @@ cdef class Pool:
         rows = found
         self.enter()        # making an array can run a finaliser
         cursor_init(&self.arena.c, &cursor)
-        while i < <uint64_t>len(found) and see_next(
-            &self.arena.c, self.c, &cursor, &seen
-        ):
+        while i < <uint64_t>len(found) and self.see(&cursor, &seen):
             rows[i].offset = seen.offset
             rows[i].size = seen.size
             rows[i].capacity = seen.capacity

@@ -57,6 +57,9 @@ from xmem.heap cimport (
     HEAP_SUBPAGE,
     Heap,
     heap_alloc,
+    heap_lends,
+    heap_owns,
+    heap_owns_subpage,
     heap_page_alloc,
     heap_page_free,
     heap_resize,
@@ -67,6 +70,7 @@ from xmem.heap cimport (
     heap_xmalloc_subpage,
     heap_zeroed,
 )
+from xmem.plain cimport pool_owns
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_resize, pool_xzalloc
 
@@ -123,6 +127,7 @@ cdef struct run_t:
     const uint8_t* cold         # per operation: empty the caches first, or NULL
     char* evictor               # EVICT_BYTES to empty them with
     uint64_t overhead
+    bint checked                # prove each offset, as Python's calls do
     bint verify
     uint64_t failed
     uint64_t skipped            # operations on objects that were never made
@@ -349,6 +354,21 @@ cdef inline void note_freed(
     run.live_bytes -= target.size
 
 
+cdef inline bint is_owned(
+    run_t* run, offset_t payload, unsigned routine, bint heaped
+) noexcept nogil:
+    """Whether an object's memory is what its routine takes back."""
+    if not heaped:
+        return pool_owns(run.arena, run.pool, payload)
+    if routine == BY_PAGES:
+        return heap_lends(run.heap, payload)
+    if routine == BY_SUBPAGE:
+        return heap_owns_subpage(run.heap, payload) or heap_owns(
+            run.heap, payload
+        )
+    return heap_owns(run.heap, payload) or heap_lends(run.heap, payload)
+
+
 cdef inline uint64_t run_op(
     run_t* run, const op_t* op, bint timed, bint heaped
 ) noexcept nogil:
@@ -368,7 +388,9 @@ cdef inline uint64_t run_op(
             old = run.routines[op.id]
         if timed:
             ticks = clock_ticks()
-        if heaped:
+        if run.checked and not is_owned(run, target.payload, old, heaped):
+            run.content_errors += 1
+        elif heaped:
             routine_free(run.heap, old, target.payload)
         else:
             pool_free(run.arena, run.pool, target.payload)
@@ -386,7 +408,9 @@ cdef inline uint64_t run_op(
             new = routine_for(run.heap, op.size, alignment)
         if timed:
             ticks = clock_ticks()
-        if heaped:
+        if run.checked and not is_owned(run, target.payload, old, heaped):
+            moved = 0
+        elif heaped:
             moved = routine_resize(
                 run.heap, target, old, new, op.size, alignment
             )
@@ -495,7 +519,9 @@ cdef class Replayer:
     cdef object ops, objects, aligns, routines, cold, evictor, settings, progress
     cdef uint64_t done, total
 
-    def __init__(self, ops, arena, settings, passes, progress, cold=None):
+    def __init__(
+        self, ops, arena, settings, passes, progress, cold=None, checked=False
+    ):
         cdef const uint8_t[::1] raw
         cdef uint8_t[::1] cells
         if self.arena is not None:
@@ -510,6 +536,7 @@ cdef class Replayer:
         self.settings = settings
         self.progress = progress
         self.total = passes * len(ops)
+        self.run.checked = checked
         n_ids = int(ops["id"].max()) + 1 if len(ops) else 1
         self.objects = np.zeros(n_ids * sizeof(object_t), dtype=np.uint8)
         cells = self.objects
@@ -665,6 +692,8 @@ def replay(
     page_size=None,
     progress=None,
     cold=None,
+    hardened=False,
+    checked=False,
 ):
     """Run a trace against a pool or a heap and measure every operation.
 
@@ -702,6 +731,11 @@ def replay(
     cold : numpy.ndarray of bool, optional
         One per operation: before these, in the passes with the clock per
         operation, the caches of the core are emptied.
+    hardened : bool or collection of str
+        As in `Pool` and `Heap`.
+    checked : bool
+        Prove each offset before it is freed or resized, as Python's calls do,
+        in the time of the operation. C callers may leave it out.
 
     Returns
     -------
@@ -719,6 +753,7 @@ def replay(
     cdef uint64_t n_timed = count_argument(repeats, "repeats", 1)
     cdef uint64_t n_plain = min(n_timed, 3)
     cdef bint verifies = flag_argument(verify, "verify")
+    cdef bint checks = flag_argument(checked, "checked")
     cdef uint64_t n_done
     if page_size is not None:
         page_size = count_argument(page_size, "page_size", 1)
@@ -735,7 +770,7 @@ def replay(
         raise BadArgument(
             "an interface has its own engines: give engine or interface, not both"
         )
-    settings = {"max_pages": max_pages}
+    settings = {"max_pages": max_pages, "hardened": hardened}
     if interface is None:
         settings["engine"] = "tlsf" if engine is None else engine
         settings["grow_pages"] = 16 if grow_pages is None else grow_pages
@@ -748,6 +783,9 @@ def replay(
             _SYSTEM_PAGE if page_size is None else page_size,
             count_argument(settings["grow_pages"], "grow_pages", 1),
         )
+        if hardened:
+            # Trailers, and what waits in quarantine.
+            arena_bytes += arena_bytes >> 1
     arena = _Arena.anonymous(arena_bytes, page_size=page_size)
     _refuse_unaffordable(ops, arena.n_bytes, verifies)
     replayer = Replayer(
@@ -757,6 +795,7 @@ def replay(
         n_plain + n_timed + verifies,
         progress,
         cold,
+        checks,
     )
     content_errors = 0
     if verifies:

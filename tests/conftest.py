@@ -34,7 +34,9 @@ setup(
             Extension(
                 "_probe",
                 ["_probe.pyx"],
-                define_macros=[("XMEM_CHECKED", None)],
+                # It calls engines by themselves: nobody would tell the memory
+                # checkers which memory is whose.
+                define_macros=[("XMEM_CHECKED", None), ("XMEM_UNSHADOWED", None)],
                 extra_compile_args=["-O1", "-finstrument-functions"],
             )
         ],
@@ -57,6 +59,20 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile(os.environ.get("XMEM_TEST_PROFILE", "quick"))
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "no_asan: the test is not for a process with ASan's runtime"
+    )
+
+
+def pytest_collection_modifyitems(items):
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        skip = pytest.mark.skip(reason="ASan's runtime is in the way")
+        for item in items:
+            if item.get_closest_marker("no_asan"):
+                item.add_marker(skip)
 
 
 def pytest_report_header():

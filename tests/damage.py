@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where the words of an arena lie, written down a second time, and spoiling them.
 
-The offsets are those of format version 1: they are not taken from the headers,
+The offsets are those of format version 2: they are not taken from the headers,
 so that a change of the layout that forgets the version is seen.
 """
 
@@ -41,7 +41,8 @@ LOWER = 224
 LEGACY_TAG, LEGACY_USED_BYTES, LEGACY_N_USED, N_FREE, HEAD, LEGACY_PAGE = range(
     376, 424, 8
 )
-CONTROL_BYTES = 448
+RING, N_FREED, N_WAITING, N_LOST, DAMAGE = 424, 552, 560, 568, 576
+CONTROL_BYTES = 640
 
 # Header word of a block
 FREE, PREV_FREE, ALIGN, TAG, SIZE = 1, 2, 1 << 2, 1 << 5, 1 << 20

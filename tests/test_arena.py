@@ -456,6 +456,7 @@ Arena.create(sys.argv[1], 1 << 20).close()
 """
 
 
+@pytest.mark.no_asan
 def test_no_file_is_left_when_the_mapping_fails(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-c", OUT_OF_ADDRESSES, tmp_path / "arena"],

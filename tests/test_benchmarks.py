@@ -9,10 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xmem import insn
 from xmem.replay import load
 
 SUITE = Path(__file__).resolve().parent.parent / "asv_bench"
-MODULES = ("common", "founding", "latency", "pages", "throughput")
+MODULES = (
+    "common",
+    "founding",
+    "hardening",
+    "instructions",
+    "latency",
+    "pages",
+    "throughput",
+)
 N_OPS = 2000
 
 pytestmark = pytest.mark.skipif(
@@ -120,3 +129,44 @@ def test_the_suite_imports_where_replay_is_missing(monkeypatch):
         benchmark = getattr(suite[name], name.capitalize())()
         with pytest.raises(NotImplementedError):
             benchmark.setup(*arguments)
+
+
+def test_hardening_reports_every_kind(suite, monkeypatch):
+    monkeypatch.setattr(suite["hardening"], "REPEATS", 1)
+    benchmark = suite["hardening"].Hardening()
+    for kind in benchmark.params[0]:
+        benchmark.setup(kind, "redis")
+        assert benchmark.track_xfree_worst_cycles(kind, "redis") >= 0
+        assert benchmark.track_ns_per_op(kind, "redis") > 0
+        assert benchmark.track_ratio_to_plain(kind, "redis") > 0
+
+
+@pytest.mark.skipif(not insn.is_available(), reason="nobody may trace a child")
+def test_instructions_are_the_same_each_time(suite):
+    module = suite["instructions"]
+    worst = module.Worst()
+    worst.setup("tlsf", 10)
+    figures = {worst.track_xfree_worst_instructions("tlsf", 10) for _ in range(3)}
+    assert len(figures) == 1
+    assert worst.track_xmalloc_worst_instructions("tlsf", 10) > 100
+    assert module.Hardened().track_xfree_worst_instructions(10) > figures.pop()
+    for path in module.NAMES:
+        paths = module.Paths()
+        paths.setup(path)
+        assert paths.track_xfree_instructions(path) > 50
+        paths.teardown(path)
+    traces = module.Traces()
+    traces.setup("tlsf", "redis")
+    worst_xmalloc = traces.track_xmalloc_worst_instructions("tlsf", "redis")
+    assert worst_xmalloc >= traces.track_xmalloc_mean_instructions("tlsf", "redis")
+    assert traces.track_xfree_worst_instructions("tlsf", "redis") > 50
+
+
+def test_instructions_are_left_out_where_they_cannot_be_counted(suite, monkeypatch):
+    module = suite["instructions"]
+    monkeypatch.setattr(module.insn, "is_available", lambda: False)
+    with pytest.raises(NotImplementedError):
+        module.Worst().setup("tlsf", 10)
+    monkeypatch.setattr(module, "insn", None)
+    with pytest.raises(NotImplementedError):
+        module.Worst().setup("tlsf", 10)

@@ -100,6 +100,7 @@ class Map:
         self.name(start + fmt.TLSF_TAG, start + fmt.TLSF_USED_BYTES, "control")
         self.name(start + fmt.LEGACY_TAG, start + fmt.LEGACY_USED_BYTES, "control")
         self.name(start + fmt.LEGACY_PAGE, start + fmt.LEGACY_PAGE + 8, "control")
+        self.name(start + fmt.RING, start + fmt.DAMAGE + 4, "control")
         if legacy:
             self.name(start + fmt.LEGACY_USED_BYTES, start + fmt.LEGACY_PAGE, "control")
             return
@@ -148,7 +149,7 @@ UNGUARDED = {
     "settings",
 }
 #: Of these words some bits: the order and the owner of a run in use, the
-#: alignment in a TLSF block's header.
+#: alignment in a TLSF block's header where the block happens to have it.
 PARTLY_GUARDED = {"record in use": 0x00FFFF00, "header, low": 7 << 2}
 
 

@@ -960,6 +960,22 @@ def test_C5_region_in_hand(unjoined: Heap, spoil: Spoil) -> None:
     expect(unjoined, "C5", spoil)
 
 
+@invariant_cases(
+    {
+        "a block waits that is not counted": set_control(fmt.RING, lambda h: h.region),
+        "more are counted than wait": set_control(fmt.N_WAITING, lambda h: 1),
+        "the last slot": set_control(fmt.RING + 120, lambda h: 8),
+        "blocks were freed into it": set_control(fmt.N_FREED, lambda h: 1),
+        "blocks were lost": set_control(fmt.N_LOST, lambda h: 1),
+        "damage was found": set_control(fmt.DAMAGE, lambda h: 7201),
+    }
+)
+def test_C6_hardening_of_a_pool_that_is_not_hardened(
+    either: Heap, spoil: Spoil
+) -> None:
+    expect(either, "C6", spoil)
+
+
 # L: the legacy engine --------------------------------------------------------
 
 
@@ -1071,9 +1087,9 @@ def test_every_number_has_its_test() -> None:
     numbers = set()
     for header in package.rglob("*.pxd"):
         numbers |= set(re.findall(r"^([A-Z]\d)  ", header.read_text(), re.MULTILINE))
-    tested = {
-        name.split("_")[1] for name in globals() if re.match("test_[A-Z]\\d", name)
-    }
+    tested = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        tested |= set(re.findall(r"^def test_([A-Z]\d)_", path.read_text(), re.M))
     assert numbers - tested == {"S1", "S2", "S3"}  # of files: in test_format
     assert tested <= numbers
     page = Path(__file__).parents[1] / "docs" / "format.md"

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "developing.md"
 SOURCES = {"pyx": "xmem.", "arena": "xmem.arena."}
-PLAIN = {"xmem.errors", "xmem.stats", "xmem.trace"}
+PLAIN = {"xmem.counts", "xmem.errors", "xmem.stats", "xmem.trace"}
 
 pytestmark = pytest.mark.skipif(
     not PAGE.is_file(), reason="the pages are in a checkout only"

@@ -253,6 +253,11 @@ N_PAGES = [
     Wrong("2**32", 1 << 32, OutOfMemory),
     Wrong("2**32 + 1", (1 << 32) + 1, OutOfMemory),
 ]
+N_BLOCKS = [
+    *NO_INTEGER,
+    *rows(NEGATIVE, BadArgument),
+    Wrong("0", 0, BadArgument),
+]
 ROOT = [
     *NO_INTEGER,
     *rows(NEGATIVE, BadArgument),
@@ -509,6 +514,7 @@ CALLS: dict[str, Call] = {
     "Pool.shrink": Call(lambda s: s.pool.shrink()),
     "Pool.destroy": Call(lambda s: s.pool.destroy(force=True)),
     "Pool.check": Call(lambda s: s.pool.check()),
+    "Pool.check_step": Call(lambda s, n: s.pool.check_step(n), (7,), (N_BLOCKS,)),
     "Pool.stats": Call(lambda s: s.pool.stats()),
     "Pool.walk": Call(lambda s: s.pool.walk()),
 }
@@ -545,6 +551,7 @@ READ_ONLY = {
         "closed",
         "engine",
         "grow_pages",
+        "hardening",
         "id",
         "join_regions",
         "max_pages",

@@ -118,6 +118,9 @@ def test_every_make_target_is_described():
         r"^\| `make ([\w-]+)`", (DOCS / "developing.md").read_text(), re.M
     )
     assert set(told) == targets
+    proofs = re.search(r"^PROOFS := (.*)$", makefile, re.M)[1].split()
+    assert all((ROOT / "tests" / "proofs" / f"{name}.py").is_file() for name in proofs)
+    targets |= {f"proof-{name}" for name in proofs}
     for page in all_pages():
         named = re.findall(r"(?:^|`)make ([\w-]+)(?=`|\s+#|$)", page.read_text(), re.M)
         assert set(named) <= targets, page
@@ -260,7 +263,7 @@ def find(words, text):
 
 @pytest.mark.parametrize(
     ("title", "end"),
-    [("Superblock", 1024), ("Pool directory", 64), ("Control block", 424)],
+    [("Superblock", 1024), ("Pool directory", 64), ("Control block", 608)],
 )
 def test_fields_follow_one_another(title, end):
     reached = 0
@@ -273,7 +276,7 @@ def test_fields_follow_one_another(title, end):
 def test_the_superblock_is_as_told(arena):
     words = told(arena, "Superblock")
     assert ctypes.string_at(arena.address(0), 8) == b"XMEM\r\n\x1a\n"
-    assert find(words, "format version") == 1
+    assert find(words, "format version") == 2
     assert find(words, "byte order") == 0x01020304
     assert find(words, "`n_bytes`") == arena.n_bytes
     assert find(words, "bytes of a page") == arena.page_size
@@ -319,7 +322,7 @@ def test_directory_and_control_blocks_are_as_told(arena):
         assert find(words, f"{kind}: blocks in use") == stats.live_blocks
         assert find(words, f"{kind}: tag") == pool.id << 5
         if engine == "tlsf":
-            assert find(words, "offset of the bins") == at + 448
+            assert find(words, "offset of the bins") == at + 640
 
 
 def test_states_of_runs_are_as_told():
@@ -343,7 +346,7 @@ def test_every_invariant_is_told_once_and_checked():
     checked = set()
     for header in (ROOT / "xmem").rglob("*.pxd"):
         text = header.read_text()
-        stated |= set(re.findall(r"^([SPBFVLC]\d)  \w", text, re.M))
+        stated |= set(re.findall(r"^([SPBFVLCH]\d)  \w", text, re.M))
         found = re.findall(r'invariant\(c"(\w)", (\d)\)', text)
         checked |= {letter + number for letter, number in found}
     assert set(told) == stated

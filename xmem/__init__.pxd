@@ -32,12 +32,12 @@ from xmem.heap cimport (
     heap_xzalloc,
     heap_xzalloc_array,
 )
+from xmem.plain cimport pool_owns
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc,
     pool_capacity,
     pool_free,
-    pool_owns,
     pool_resize,
     pool_xzalloc,
 )

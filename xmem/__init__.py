@@ -26,9 +26,11 @@ from xmem.errors import (
 )
 from xmem.heap import Block, Heap
 from xmem.pool import Pool
+from xmem.sites import TRACEMALLOC_DOMAIN, trace_sites
 from xmem.stats import HeapStats, PoolStats
 
 __all__ = [
+    "TRACEMALLOC_DOMAIN",
     "Arena",
     "ArenaClosed",
     "ArenaFormatError",
@@ -51,6 +53,7 @@ __all__ = [
     "PoolStats",
     "SizeLimitError",
     "XmemError",
+    "trace_sites",
 ]
 
 __version__ = "0.1.0.dev0"

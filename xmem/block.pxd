@@ -28,7 +28,8 @@ B3  no payload is page-aligned (4096): page-aligned offsets are page runs
 B4  no two physically adjacent blocks are both free
 B5  PREV_FREE of a block equals FREE of its left neighbour
 B6  the last 8 bytes of a free block hold the block's own offset
-B7  every header carries its pool's tag; ``align`` is 0 in a free block
+B7  every header carries its pool's tag; a block in use is aligned as ``align``
+    says, which in a free block is 0 or a mark of hardening.pxd
 
 Stores are ordered so that a walk by header sizes sees whole blocks after any
 prefix of them. Bins are not known here.

@@ -14,16 +14,18 @@ C2  region_pages and n_regions agree with the frame table, run_pages and
 C3  the engine's used_bytes and n_used agree with a walk of its blocks
 C4  directory entry, frame table and control block agree on the pool
 C5  the empty region kept in hand, if any, is a region of the pool
+C6  what hardening keeps agrees with the pool's flags, the ring with its count
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t, entry_t
 from xmem.bits cimport align_up
 from xmem.block cimport BLOCK_TAG_SHIFT, offset_t
+from xmem.finding cimport finding_t
 from xmem.firstfit cimport firstfit_init, firstfit_t
 from xmem.mapping cimport mapping_n_bins
+from xmem.shadow cimport engine_fill
 from xmem.tlsf cimport tlsf_init, tlsf_t
 
 cdef enum:
@@ -32,7 +34,25 @@ cdef enum:
 
     POOL_JOINS = 1          # adjacent regions become one
     POOL_HOOKED = 2         # the caller's functions give and take regions
+
+    # Hardening, of the TLSF engine (hardening.pxd).
+    POOL_CANARY = 16
+    POOL_CHECKSUM = 32
+    POOL_SAFE_LINKS = 64
+    POOL_POISON = 128
+    POOL_QUARANTINE = 256
+    POOL_HARDENED = 496     # any of these
+
+    HARD_RING = 16          # blocks in quarantine, a power of two
     POOL_MAGIC = 0x4C4F4F50
+
+
+cdef struct hard_t:
+    offset_t ring[16]           # HARD_RING blocks in quarantine, 0: none
+    uint64_t n_freed            # into the ring, ever; its low bits are the slot
+    uint64_t n_waiting
+    uint64_t n_lost             # damaged blocks that were never given back
+    finding_t damage            # the first that a verb found, until it is read
 
 
 cdef struct pool_t:
@@ -57,6 +77,7 @@ cdef struct pool_t:
     uint32_t role               # in that heap
     tlsf_t tlsf
     firstfit_t firstfit
+    hard_t hard
 
 
 cdef inline offset_t control_bins() noexcept nogil:
@@ -91,7 +112,7 @@ cdef inline void control_init(
     cdef pool_t* pool = <pool_t*>(arena.base + control)
     cdef uint64_t tag = <uint64_t>number << BLOCK_TAG_SHIFT
     # The pages may hold what others left; what is not set below is 0.
-    memset(pool, 0, sizeof(pool_t))
+    engine_fill(pool, 0, sizeof(pool_t))
     pool.magic = POOL_MAGIC
     pool.number = number
     pool.engine = engine

@@ -114,20 +114,56 @@ class HeapCorruption(XmemError, RuntimeError):
         Where in the arena, in bytes from its base.
     detail : str
         What was found.
+    around : dict, optional
+        What lies there: ``bytes`` in hexadecimal, 16 in front of the place and
+        16 from it on; ``page``, ``state`` and ``owner`` of the run of pages;
+        ``block``, ``before`` and ``after``, the live block whose header it is
+        and its neighbours, as ``{"offset", "capacity"}`` or None. The block
+        before is the usual culprit. Empty where nothing is known.
     """
 
-    def __init__(self, invariant: str, offset: int, detail: str) -> None:
-        super().__init__(f"{invariant} at offset {offset:#x}: {detail}")
+    def __init__(
+        self,
+        invariant: str,
+        offset: int,
+        detail: str,
+        around: dict[str, Any] | None = None,
+    ) -> None:
         self.invariant = invariant
         self.offset = offset
         self.detail = detail
+        self.around = around or {}
+        super().__init__(f"{invariant} at offset {offset:#x}: {detail}{self._say()}")
 
-    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
-        """Pickle by the three parts."""
-        return type(self), (self.invariant, self.offset, self.detail)
+    def _say(self) -> str:
+        """Return what lies around, as the end of the message."""
+        if not self.around:
+            return ""
+        said = [f"; the bytes there: {self.around['bytes']}"]
+        for place, name in (
+            ("block", "the live block itself"),
+            ("before", "the live block before"),
+            ("after", "the live block after"),
+        ):
+            block = self.around[place]
+            if block is not None:
+                said.append(
+                    f"; {name}: {block['capacity']} bytes at {block['offset']:#x}"
+                )
+        return "".join(said)
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str, dict[str, Any]]]:
+        """Pickle by the parts."""
+        return type(self), (self.invariant, self.offset, self.detail, self.around)
 
 
-def corruption(code: int, offset: int, found: int, expected: int) -> HeapCorruption:
+def corruption(
+    code: int,
+    offset: int,
+    found: int,
+    expected: int,
+    around: dict[str, Any] | None = None,
+) -> HeapCorruption:
     """Return the exception for what a checker found.
 
     Parameters
@@ -143,4 +179,5 @@ def corruption(code: int, offset: int, found: int, expected: int) -> HeapCorrupt
         f"{chr(code // 100)}{code % 100}",
         offset,
         f"found {found:#x}, expected {expected:#x}",
+        around,
     )

@@ -14,6 +14,11 @@ cdef struct finding_t:
     uint64_t expected
 
 
+cdef enum:
+    INVARIANT_FIRST = 6500  # 100 * ord("A")
+    INVARIANT_LAST = 9099   # 100 * ord("Z") + 99
+
+
 cdef inline unsigned invariant(char letter, unsigned number) noexcept nogil:
     """Code of a numbered invariant."""
     return 100 * <unsigned>letter + number

@@ -56,6 +56,7 @@ from xmem.freelists cimport (
     freelists_remove,
 )
 from xmem.mapping cimport MAPPING_SL_LOG2, mapping_insert, mapping_level
+from xmem.shadow cimport memory_open
 from xmem.tlsf cimport (
     aligned_gap,
     can_detach,
@@ -281,6 +282,9 @@ cdef inline void region_cut(
     if pool.flags & POOL_HOOKED:
         arena.frames[page].word = frame_pack(
             FRAME_RUN, ceil_log2(n_pages), 0, n_pages
+        )
+        memory_open(
+            arena.base + page_offset(arena, page), page_offset(arena, n_pages)
         )
         pool.returned = page
     else:

@@ -36,19 +36,17 @@ from xmem.block cimport (
 )
 from xmem.control cimport ENGINE_TLSF, pool_t
 from xmem.growth cimport run_alloc, run_free
+from xmem.hardening cimport hard_overhead
 from xmem.pool cimport Pool
-from xmem.tlsf cimport aligned_gap
-from xmem.verbs cimport (
+from xmem.plain cimport (
     is_run,
     pool_alignment,
-    pool_alloc,
-    pool_capacity,
-    pool_free,
     pool_owns,
-    pool_resize,
     run_resize,
     tlsf_pool_run,
 )
+from xmem.tlsf cimport aligned_gap
+from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
 
 cdef extern from *:
     bint _mul_overflow "__builtin_mul_overflow"(
@@ -82,15 +80,15 @@ cdef inline uint64_t heap_small_max(
     heap_t* heap, uint64_t alignment
 ) noexcept nogil:
     """Greatest size in bytes of a small request at an alignment; 0 if none."""
+    cdef pool_t* small = heap.main if heap.subpage == NULL else heap.subpage
+    cdef uint64_t most = (
+        heap.arena.page_bytes - REGION_OVERHEAD_BYTES - hard_overhead(small)
+    )
     if alignment <= BLOCK_GRAIN:
-        return heap.arena.page_bytes - REGION_OVERHEAD_BYTES
+        return most
     if alignment > BLOCK_ALIGN_MAX:
         return 0
-    return (
-        heap.arena.page_bytes
-        - REGION_OVERHEAD_BYTES
-        - aligned_gap(REGION_HEAD_BYTES, alignment)
-    )
+    return most - aligned_gap(REGION_HEAD_BYTES, alignment)
 
 
 cdef inline bint heap_has_whole(heap_t* heap, bint is_array) noexcept nogil:
@@ -392,4 +390,4 @@ cdef class Heap:
     cdef offset_t resize(self, offset_t payload, uint64_t n_bytes,
                          uint64_t alignment, bint is_array, str verb) except 0
     cdef object take_pages(self, uint64_t n_pages, str call)
-    cdef uint64_t room(self, offset_t payload, str verb) except 0
+    cdef uint64_t room(self, offset_t payload, str verb) except? 0

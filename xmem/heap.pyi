@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The heap: one interface of the 2008 proposal."""
 
+from collections.abc import Collection
 from typing import Any, Final, Literal, NoReturn, SupportsIndex
 
 import numpy.typing as npt
@@ -33,6 +34,7 @@ class Heap:
         grow_pages: SupportsIndex = 1,
         max_pages: SupportsIndex | None = None,
         join_regions: bool = False,
+        hardened: bool | Collection[str] = False,
     ) -> None: ...
     @staticmethod
     def open(arena: Arena, name: str, *, verify: bool = True) -> Heap: ...

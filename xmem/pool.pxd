@@ -6,7 +6,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.arena cimport Arena
 from xmem.block cimport offset_t
 from xmem.control cimport pool_t
-from xmem.walk cimport census_t
+from xmem.finding cimport finding_t
+from xmem.walk cimport census_t, cursor_t, seen_t
 
 
 cdef class Pool:
@@ -15,11 +16,16 @@ cdef class Pool:
     cdef uint32_t number
     cdef uint32_t serial            # of the directory entry it was made for
     cdef object get_mem, put_mem    # None: regions come from the arena
+    cdef offset_t step_at           # where check_step goes on, 0: the beginning
     cdef pool_t* c                  # valid while the arena is open
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
     cdef int hook(self, object get_mem, object put_mem) except -1
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1
+    cdef int prove(self, offset_t payload) except -1
+    cdef int raise_damage(self) except -1
+    cdef object damage(self, finding_t* finding)
+    cdef uint64_t waiting(self) noexcept
     cdef uint64_t take_mem(self, uint64_t n_pages) except? 0
     cdef int settle(self) except -1
     cdef void put_away(self, offset_t start, uint64_t n_pages) noexcept
@@ -35,8 +41,9 @@ cdef class Pool:
     cdef int refuse_live(self) except -1
     cdef uint64_t live_blocks(self) noexcept
     cdef int audit(self, census_t* census) except -1
+    cdef bint see(self, cursor_t* cursor, seen_t* seen) noexcept
 
 
 cdef uint32_t pool_create(Arena arena, object name, object engine,
                           object grow_pages, object max_pages,
-                          bint join_regions) except 0
+                          bint join_regions, unsigned hardening) except 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The Pool object: an engine, its regions and runs, its limits and counters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Literal, NoReturn, SupportsIndex
 
 import numpy as np
@@ -12,6 +12,7 @@ from xmem.stats import PoolStats
 
 BLOCK_DTYPE: Final[np.dtype[Any]]
 ENGINES: Final[dict[str, int]]
+HARDENING: Final[dict[str, int]]
 
 class Pool:
     def __init__(
@@ -23,6 +24,7 @@ class Pool:
         grow_pages: SupportsIndex = 16,
         max_pages: SupportsIndex | None = None,
         join_regions: bool = True,
+        hardened: bool | Collection[str] = False,
         get_mem: Callable[[int], int | None] | None = None,
         put_mem: Callable[[int, int], object] | None = None,
     ) -> None: ...
@@ -53,6 +55,8 @@ class Pool:
     @property
     def join_regions(self) -> bool: ...
     @property
+    def hardening(self) -> tuple[str, ...]: ...
+    @property
     def maxalloc(self) -> int: ...
     @property
     def used_size(self) -> int: ...
@@ -72,5 +76,6 @@ class Pool:
     def shrink(self) -> int: ...
     def destroy(self, *, force: bool = False) -> npt.NDArray[Any]: ...
     def check(self) -> None: ...
+    def check_step(self, n_blocks: SupportsIndex, /) -> bool: ...
     def stats(self) -> PoolStats: ...
     def walk(self) -> npt.NDArray[Any]: ...

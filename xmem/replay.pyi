@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Replay: a trace run against a pool or a heap, a clock per operation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -26,4 +26,6 @@ def replay(
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,
     cold: npt.NDArray[np.bool_] | None = None,
+    hardened: bool | Collection[str] = False,
+    checked: bool = False,
 ) -> ReplayResult: ...

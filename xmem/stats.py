@@ -39,6 +39,12 @@ class PoolStats(NamedTuple):
     fragmentation : float
         One less the largest free block's share of the free bytes; 0 when
         nothing is free.
+    waiting_blocks : int
+        Freed blocks in the quarantine of a hardened pool; their size counts
+        in ``used_bytes``.
+    lost_blocks : int
+        Freed blocks that were found damaged in the quarantine, and were
+        never given back.
     """
 
     live_blocks: int
@@ -54,6 +60,8 @@ class PoolStats(NamedTuple):
     control_pages: int
     overhead_bytes: int
     fragmentation: float
+    waiting_blocks: int
+    lost_blocks: int
 
 
 class HeapStats(NamedTuple):

@@ -21,7 +21,6 @@ Source: Masmano, Ripoll, Crespo, Real, ECRTS 2004; the probe of the lower bin
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memmove
 
 from xmem.bits cimport align_up, bit, find_first_set
 from xmem.block cimport (
@@ -61,6 +60,7 @@ from xmem.mapping cimport (
     mapping_level,
     mapping_search,
 )
+from xmem.shadow cimport engine_move
 
 
 cdef struct tlsf_t:
@@ -399,7 +399,7 @@ cdef inline offset_t tlsf_resize_left(
     # moves over the header between them.
     block_write(base, left, total, tlsf.tag | bits)
     store_barrier()
-    memmove(
+    engine_move(
         base + payload_of(left), base + payload_of(block), size - BLOCK_HEADER_BYTES
     )
     store_barrier()

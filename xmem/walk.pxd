@@ -9,7 +9,7 @@ passed ``check_frames``, and looks at every region and run of one pool:
 - stretches of blocks by their headers (B1 to B7, L1 to L3);
 - free lists against the free blocks found (F1 to F4, L2);
 - start bits against the blocks in use (V1);
-- counters and control block against all of it (C1 to C5).
+- counters and control block against all of it (C1 to C6).
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -48,14 +48,26 @@ from xmem.block cimport (
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
+    HARD_RING,
+    POOL_HARDENED,
+    POOL_HOOKED,
+    POOL_JOINS,
     POOL_MAGIC,
+    POOL_POISON,
+    POOL_QUARANTINE,
     control_bins,
     control_bytes,
     control_n_bins,
     control_of,
     pool_t,
 )
-from xmem.finding cimport finding_t, invariant, report
+from xmem.finding cimport (
+    INVARIANT_FIRST,
+    INVARIANT_LAST,
+    finding_t,
+    invariant,
+    report,
+)
 from xmem.firstfit cimport (
     FIRSTFIT_ALIGNMENT,
     FIRSTFIT_LINE,
@@ -64,8 +76,17 @@ from xmem.firstfit cimport (
     FIRSTFIT_PREV,
 )
 from xmem.freelists cimport FREELISTS_MAX_WORDS, LINK_BACK, LINK_NEXT
+from xmem.hardening cimport (
+    BLOCK_POISONED,
+    check_poison,
+    check_seal,
+    check_waiting,
+    hard_capacity,
+    is_waiting,
+)
 from xmem.mapping cimport mapping_insert
 from xmem.startbits cimport start_test
+from xmem.tlsf cimport word_alignment
 
 cdef extern from *:
     int popcount "__builtin_popcountll"(unsigned long long word) noexcept nogil
@@ -129,7 +150,12 @@ cdef inline bint extend_stretch(
     if page >= arena.n_pages:
         return False
     word = arena.frames[page].word
-    if frame_state(word) != FRAME_JOINED or frame_owner(word) != pool.number:
+    if (
+        frame_state(word) != FRAME_JOINED
+        or frame_owner(word) != pool.number
+        or frame_pages(word) == 0
+        or frame_pages(word) > arena.n_pages - page
+    ):
         return False
     stretch.limit += frame_pages(word) << arena.page_shift
     stretch.n_regions += 1
@@ -143,15 +169,20 @@ cdef inline bint check_free_block(
     uint64_t size,
     finding_t* finding,
 ) noexcept nogil:
-    """B6, F1, F2 and F4 for one free block."""
+    """B6, B7, F4 and H2 for one free block."""
     cdef char* base = arena.base
+    cdef uint64_t mark = block_word(base, block) & BLOCK_ALIGN_MASK
     cdef offset_t back = word_at(base, block + LINK_BACK)[0]
     cdef offset_t tag = word_at(base, block + size - 8)[0]
     if tag != block:
         return report(finding, invariant(c"B", 6), block, tag, block)
     if back > arena.n_bytes - 8 or back & 7 or word_at(base, back)[0] != block:
         return report(finding, invariant(c"F", 4), block, back, block)
-    return True
+    if mark != 0 and (
+        mark != BLOCK_POISONED or not pool.flags & POOL_POISON
+    ):
+        return report(finding, invariant(c"B", 7), block, mark, 0)
+    return check_poison(arena, block, finding)
 
 
 cdef inline bint check_block(
@@ -162,7 +193,7 @@ cdef inline bint check_block(
     bint prev_free,
     finding_t* finding,
 ) noexcept nogil:
-    """B1 to B7 and V1 for the block at ``block``, whose header is in bounds."""
+    """B1 to B7, V1, H1 to H3 for one block, whose header is in bounds."""
     cdef uint64_t word = block_word(arena.base, block)
     cdef uint64_t size = word_size(word)
     cdef bint is_free = (word & BLOCK_FREE) != 0
@@ -193,13 +224,20 @@ cdef inline bint check_block(
             )
     if is_free and prev_free:
         return report(finding, invariant(c"B", 4), block, word, 0)
-    if start_test(arena, payload_of(block)) == is_free:
+    if start_test(arena, payload_of(block)) == is_free and (
+        is_free or not is_waiting(pool, block)
+    ):
         return report(finding, invariant(c"V", 1), block, is_free, not is_free)
     if is_free:
-        if word & BLOCK_ALIGN_MASK:
-            return report(finding, invariant(c"B", 7), block, word, 0)
         return check_free_block(arena, pool, block, size, finding)
-    return True
+    if payload_of(block) & (word_alignment(word) - 1):
+        return report(
+            finding, invariant(c"B", 7), block, word, word_alignment(word)
+        )
+    return check_seal(arena, pool, block, finding) and (
+        start_test(arena, payload_of(block))
+        or check_waiting(arena, pool, block, finding)
+    )
 
 
 cdef inline bint check_stretch(
@@ -471,6 +509,8 @@ cdef inline bint check_control(
         or pool.number != number
         or pool.engine != entry.engine
         or pool.grow_pages == 0
+        or pool.grow_pages > arena.n_pages
+        or pool.flags & ~<uint32_t>(POOL_JOINS | POOL_HOOKED | POOL_HARDENED)
         or pool.max_request != arena.n_bytes - arena.page_bytes
         or pool.tlsf.tag != <uint64_t>number << BLOCK_TAG_SHIFT
         or pool.firstfit.tag != pool.tlsf.tag
@@ -488,7 +528,40 @@ cdef inline bint check_control(
             pool.tlsf.bins.heads,
             control + control_bins(),
         )
-    return check_spare(arena, pool, finding)
+    return check_hard(pool, control, finding) and check_spare(
+        arena, pool, finding
+    )
+
+
+cdef inline bint check_hard(
+    pool_t* pool, offset_t control, finding_t* finding
+) noexcept nogil:
+    """C6: the hardening's state is that of the pool's flags."""
+    cdef uint64_t n_waiting = 0
+    cdef unsigned slot
+    for slot in range(HARD_RING):
+        n_waiting += pool.hard.ring[slot] != 0
+    if n_waiting != pool.hard.n_waiting or (
+        n_waiting != 0 and not pool.flags & POOL_QUARANTINE
+    ):
+        return report(
+            finding, invariant(c"C", 6), control, pool.hard.n_waiting, n_waiting
+        )
+    if pool.hard.damage.code != 0 and not (
+        INVARIANT_FIRST <= pool.hard.damage.code <= INVARIANT_LAST
+    ):
+        return report(
+            finding, invariant(c"C", 6), control, pool.hard.damage.code, 0
+        )
+    if not pool.flags & POOL_HARDENED and (
+        pool.hard.n_freed != 0
+        or pool.hard.n_lost != 0
+        or pool.hard.damage.code != 0
+    ):
+        return report(
+            finding, invariant(c"C", 6), control, pool.hard.damage.code, 0
+        )
+    return True
 
 
 cdef inline bint check_spare(
@@ -591,6 +664,7 @@ cdef inline bint check_counters(
         used_bytes = pool.firstfit.used_bytes
         n_used = pool.firstfit.n_used
         starts += census.n_whole
+    starts -= pool.hard.n_waiting
     if census.n_starts != starts:
         return report(finding, invariant(c"V", 1), 0, census.n_starts, starts)
     if n_used != census.n_used or used_bytes != census.used_bytes:
@@ -707,6 +781,7 @@ cdef enum:
     SEEN_BLOCK = 0
     SEEN_WHOLE = 1              # a block of whole pages
     SEEN_PAGES = 2              # pages of a heap's page_alloc
+    SEEN_WAITING = 3            # a freed block in quarantine
 
 
 cdef struct seen_t:
@@ -764,6 +839,11 @@ cdef inline bint see_block(
     if pool.engine == ENGINE_TLSF:
         seen.offset = payload_of(cursor.block)
         seen.capacity = seen.size - BLOCK_HEADER_BYTES
+        if seen.used and pool.flags & POOL_HARDENED:
+            seen.capacity = hard_capacity(arena, pool, seen.offset)
+            if not start_test(arena, seen.offset):
+                seen.used = False
+                seen.kind = SEEN_WAITING
     elif seen.used:
         seen.offset = cursor.block
         see_payload(arena, seen)

@@ -34,9 +34,11 @@ from xmem.arena.superblock cimport (
     arena_t,
     frame_t,
     frames_t,
+    page_offset,
 )
 from xmem.bits cimport bit, ceil_log2, find_first_set, find_last_set
 from xmem.checks cimport require, store_barrier
+from xmem.shadow cimport SHADOWED, memory_close, memory_open
 
 cdef enum:
     FRAME_INSIDE = 0        # not the first page of a run
@@ -187,6 +189,10 @@ cdef inline uint32_t frames_alloc(
         store_barrier()
         arena.frames[page].word = frame_pack(state, order, owner, n_pages)
     lists.n_free_pages -= n_pages
+    if SHADOWED and state == FRAME_RUN:
+        memory_open(
+            arena.base + page_offset(arena, page), page_offset(arena, n_pages)
+        )
     return page
 
 
@@ -231,6 +237,9 @@ cdef inline void frames_free(arena_t* arena, uint32_t page) noexcept nogil:
     cdef uint64_t first = page
     cdef unsigned order
     require(frame_state(arena.frames[page].word) > FRAME_FREE)
+    memory_close(
+        arena.base + page_offset(arena, page), page_offset(arena, n_pages)
+    )
     # The pieces behind the first are recorded while the run covers them.
     order = find_last_set(left)
     left -= bit(order)
@@ -262,6 +271,9 @@ cdef inline void frames_shrink(
     cdef uint64_t first = page + n_pages
     cdef unsigned order
     require(0 < n_pages <= frame_pages(word))
+    memory_close(
+        arena.base + page_offset(arena, first), page_offset(arena, end - first)
+    )
     while first < end:
         order = piece_order(first, end)
         arena.frames[first].word = free_word(order)
@@ -306,6 +318,10 @@ cdef inline void frames_init(arena_t* arena) noexcept nogil:
     """Make all page frames free; the table's records are zero."""
     cdef uint64_t page = arena.first_page
     cdef unsigned order, i
+    memory_close(
+        arena.base + page_offset(arena, page),
+        page_offset(arena, arena.n_pages - page),
+    )
     arena.super.frames.order_bitmap = 0
     arena.super.frames.n_free_pages = arena.n_pages - arena.first_page
     for i in range(FRAMES_N_ORDERS):

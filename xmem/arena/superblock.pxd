@@ -26,7 +26,7 @@ from xmem.bits cimport align_up, find_last_set
 from xmem.block cimport offset_t
 
 cdef enum:
-    ARENA_VERSION = 1
+    ARENA_VERSION = 2
     ARENA_BYTE_ORDER = 0x01020304
     ARENA_MIN_PAGE_BYTES = 4096
     ARENA_MAX_PAGE_BYTES = 1 << 21

@@ -22,14 +22,13 @@ from xmem.bits cimport bit, ceil_log2
 from xmem.finding cimport finding_t, invariant, report
 
 
-cdef inline bint check_run(
+cdef inline bint check_record(
     arena_t* arena, uint64_t page, finding_t* finding
 ) noexcept nogil:
-    """P1 to P4 for the run that starts at ``page``."""
+    """P1 and P3 of the record that heads a run, in constant time."""
     cdef uint64_t word = arena.frames[page].word
     cdef uint64_t n_pages = frame_pages(word)
     cdef unsigned order
-    cdef uint64_t buddy, inside
     cdef uint64_t offset = page_offset(arena, page)
     if not FRAME_FREE <= frame_state(word) <= FRAME_WHOLE:
         return report(finding, invariant(c"P", 1), offset, word, 0)
@@ -44,6 +43,18 @@ cdef inline bint check_run(
     order = ceil_log2(n_pages)
     if page & (bit(order) - 1):
         return report(finding, invariant(c"P", 3), offset, page, bit(order))
+    return True
+
+
+cdef inline bint check_run(
+    arena_t* arena, uint64_t page, finding_t* finding
+) noexcept nogil:
+    """P1 to P4 for the run that starts at ``page``."""
+    cdef uint64_t word = arena.frames[page].word
+    cdef uint64_t n_pages = frame_pages(word)
+    cdef uint64_t buddy, inside
+    if not check_record(arena, page, finding):
+        return False
     for inside in range(page + 1, page + n_pages):
         if arena.frames[inside].word != 0:
             return report(
@@ -55,15 +66,23 @@ cdef inline bint check_run(
             )
     if frame_state(word) != FRAME_FREE:
         return True
-    if word != free_word(order):
-        return report(finding, invariant(c"P", 2), offset, word, free_word(order))
-    buddy = page ^ bit(order)
+    if word != free_word(ceil_log2(n_pages)):
+        return report(
+            finding,
+            invariant(c"P", 2),
+            page_offset(arena, page),
+            word,
+            free_word(ceil_log2(n_pages)),
+        )
+    buddy = page ^ n_pages
     if (
         buddy >= arena.first_page
-        and buddy + bit(order) <= arena.n_pages
+        and buddy + n_pages <= arena.n_pages
         and arena.frames[buddy].word == word
     ):
-        return report(finding, invariant(c"P", 4), offset, buddy, 0)
+        return report(
+            finding, invariant(c"P", 4), page_offset(arena, page), buddy, 0
+        )
     return True
 
 

@@ -5,6 +5,7 @@ import click
 
 from xmem.cli.demo import demo
 from xmem.cli.exits import Interrupted
+from xmem.cli.insn import insn
 from xmem.cli.replay import replay
 from xmem.cli.waste import waste
 
@@ -29,5 +30,6 @@ def xmem() -> None:
 
 
 xmem.add_command(demo)
+xmem.add_command(insn)
 xmem.add_command(replay)
 xmem.add_command(waste)

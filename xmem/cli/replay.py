@@ -28,7 +28,9 @@ from xmem.cli.runs import (
 )
 from xmem.cli.size import parse_size
 from xmem.cli.table import notes, print_table
+from xmem.pool import HARDENING
 
+ALL = "all"
 TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
@@ -79,6 +81,18 @@ TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Pa
     help="Verify the contents of every block, and all invariants at the end.",
 )
 @click.option(
+    "--hardened",
+    "hardening",
+    multiple=True,
+    type=click.Choice([*HARDENING, ALL]),
+    help="Harden the pool or heap; may be given again.",
+)
+@click.option(
+    "--checked",
+    is_flag=True,
+    help="Prove each offset before it is freed or resized, as Python's calls do.",
+)
+@click.option(
     "--json",
     "json_file",
     metavar="FILE",
@@ -103,6 +117,8 @@ def replay(
     grow_pages: int | None,
     max_ops: int | None,
     verify: bool,
+    hardening: Sequence[str],
+    checked: bool,
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
@@ -113,8 +129,13 @@ def replay(
     Exit status: 0 all well; 1 a request failed, a replay could not run or
     verification failed; 2 usage; 130 interrupted.
     """
-    settings = Settings(repeats, arena_bytes, verify, grow_pages)
+    hardened = True if ALL in hardening else tuple(hardening)
+    settings = Settings(repeats, arena_bytes, verify, grow_pages, hardened, checked)
     contenders = list(dict.fromkeys([*engines, *interfaces])) or ENGINES
+    if hardened and {"firstfit", "legacy"} & set(contenders):
+        raise click.UsageError(
+            "--hardened is for TLSF alone: name the engine tlsf, or interfaces."
+        )
     refuse_clashes(traces, {"--json": json_file, "--plot": plot_file})
     aside = json_file == STDOUT
     loaded = load_traces(traces, max_ops)

@@ -41,6 +41,8 @@ class Settings:
     arena_bytes: int | None = None
     verify: bool = False
     grow_pages: int | None = None
+    hardened: bool | tuple[str, ...] = False
+    checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ def run_one(
             grow_pages=settings.grow_pages,
             progress=report,
             cold=cold,
+            hardened=settings.hardened,
+            checked=settings.checked,
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error

@@ -1,0 +1,849 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Retired instructions of single operations, counted by stepping a child.
+
+A forked child runs the operations, at C level, and stops at a marker in front
+of each one that is to be counted. The parent steps it from the first
+instruction of the verb to the return from it: the count is exact, and the same
+on every machine that runs the same build. Nothing else runs in the child, and
+what it does to a private arena is lost with it.
+"""
+
+import mmap
+
+import numpy as np
+
+from xmem.arena import Arena as _Arena
+from xmem.counts import Counts, SteppingUnavailable, path_name
+from xmem.errors import BadArgument, BadArgumentType
+from xmem.pool import Pool as _Pool
+from xmem.trace import ample_arena_bytes, check_trace
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from xmem.arena.arena cimport Arena
+from xmem.arena.frames cimport (
+    FRAME_RUN,
+    FRAME_WHOLE,
+    frame_state,
+    frames_alloc,
+    frames_free,
+)
+from xmem.arena.superblock cimport arena_t, page_of, page_offset
+from xmem.arguments cimport (
+    align_argument,
+    count_argument,
+    flag_argument,
+    offset_argument,
+    size_argument,
+)
+from xmem.bits cimport bit
+from xmem.block cimport (
+    BLOCK_FREE,
+    BLOCK_PREV_FREE,
+    PAGE_RULE_BYTES,
+    block_of,
+    block_word,
+    offset_t,
+    word_size,
+)
+from xmem.control cimport ENGINE_TLSF, pool_t
+from xmem.plain cimport pool_owns
+from xmem.pool cimport Pool
+from xmem.tracee cimport (
+    TRACEE_SUPPORTED,
+    place_t,
+    tracee_end,
+    tracee_exit,
+    tracee_fork,
+    tracee_go,
+    tracee_marker,
+    tracee_pass,
+    tracee_pc,
+    tracee_place,
+    tracee_step,
+    tracee_together,
+    tracee_wait,
+)
+from xmem.verbs cimport pool_alloc, pool_free, pool_resize
+
+cdef extern from *:
+    """
+    #if defined(__SANITIZE_ADDRESS__)
+    #define XMEM_BUILD "sanitized"
+    #elif defined(XMEM_CHECKED)
+    #define XMEM_BUILD "checked"
+    #elif !defined(__OPTIMIZE__)
+    #define XMEM_BUILD "unoptimised"
+    #else
+    #define XMEM_BUILD "release"
+    #endif
+    """
+    const char* _BUILD "XMEM_BUILD"
+
+#: How this module was built; counts of different builds are not to be compared.
+BUILD = _BUILD.decode()
+
+__all__ = [
+    "BUILD",
+    "Counts",
+    "Steps",
+    "SteppingUnavailable",
+    "cost",
+    "count",
+    "is_available",
+]
+
+
+# Verbs -----------------------------------------------------------------------
+
+# All of one shape, so that the compiler calls them by their address.
+ctypedef uint64_t (*verb_t)(
+    arena_t*, pool_t*, uint64_t, uint64_t, uint64_t
+) noexcept nogil
+
+cdef enum:
+    VERB_XMALLOC = 0
+    VERB_XFREE = 1
+    VERB_XREALLOC = 2
+    VERB_PAGE_ALLOC = 3
+    VERB_PAGE_FREE = 4
+    VERB_CHECKED = 5            # added: with the proof of the offset
+    N_VERBS = 8
+
+    PATH_LEFT = 1               # merged with the left neighbour
+    PATH_RIGHT = 2
+    PATH_RETURNED = 4           # pages were given back
+    PATH_RUN = 8                # the block was, or became, a run of pages
+    PATH_SPLIT = 16
+    PATH_GROWN = 32             # pages were obtained
+    PATH_MOVED = 64
+    PATH_FAILED = 128
+
+
+cdef uint64_t do_xmalloc(
+    arena_t* arena, pool_t* pool, uint64_t n, uint64_t alignment, uint64_t _c
+) noexcept nogil:
+    return pool_alloc(arena, pool, n, alignment)
+
+
+cdef uint64_t do_xfree(
+    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    pool_free(arena, pool, payload)
+    return 1
+
+
+cdef uint64_t do_xrealloc(
+    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t n, uint64_t alignment
+) noexcept nogil:
+    return pool_resize(arena, pool, payload, n, alignment)
+
+
+cdef uint64_t do_page_alloc(
+    arena_t* arena, pool_t* _pool, uint64_t n_pages, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    return page_offset(arena, frames_alloc(arena, n_pages, FRAME_RUN, 0))
+
+
+cdef uint64_t do_page_free(
+    arena_t* arena, pool_t* _pool, uint64_t offset, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    frames_free(arena, <uint32_t>page_of(arena, offset))
+    return 1
+
+
+cdef uint64_t do_checked_xfree(
+    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    if not pool_owns(arena, pool, payload):
+        return 0
+    pool_free(arena, pool, payload)
+    return 1
+
+
+cdef uint64_t do_checked_xrealloc(
+    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t n, uint64_t alignment
+) noexcept nogil:
+    if not pool_owns(arena, pool, payload):
+        return 0
+    return pool_resize(arena, pool, payload, n, alignment)
+
+
+cdef verb_t[N_VERBS] VERBS
+VERBS[VERB_XMALLOC] = do_xmalloc
+VERBS[VERB_XFREE] = do_xfree
+VERBS[VERB_XREALLOC] = do_xrealloc
+VERBS[VERB_PAGE_ALLOC] = do_page_alloc
+VERBS[VERB_PAGE_FREE] = do_page_free
+VERBS[VERB_CHECKED + VERB_XMALLOC] = do_xmalloc
+VERBS[VERB_CHECKED + VERB_XFREE] = do_checked_xfree
+VERBS[VERB_CHECKED + VERB_XREALLOC] = do_checked_xrealloc
+
+_VERB_NAMES = ("xmalloc", "xfree", "xrealloc", "page_alloc", "page_free")
+
+
+# The child -------------------------------------------------------------------
+
+cdef packed struct op_t:
+    uint8_t op
+    uint8_t align_log2
+    uint16_t thread
+    uint32_t id
+    uint64_t size
+
+
+cdef struct call_t:
+    verb_t verb
+    uint64_t a, b, c
+    unsigned kind               # VERB_XMALLOC ... VERB_PAGE_FREE
+
+
+cdef struct answer_t:
+    uint64_t value
+    uint64_t path
+
+
+cdef struct program_t:
+    arena_t* arena
+    pool_t* pool
+    const op_t* ops
+    const uint8_t* wanted       # per operation: count it
+    uint64_t n_ops
+    uint64_t* payloads          # per object
+    answer_t* answers           # per operation, seen by the parent
+    unsigned checked
+
+
+cdef inline uint64_t path_before(program_t* program, call_t* call) noexcept nogil:
+    """What can be told of a call's path before it is made."""
+    cdef uint64_t word
+    cdef offset_t block
+    if call.kind != VERB_XFREE and call.kind != VERB_XREALLOC:
+        return 0
+    if (call.a & (PAGE_RULE_BYTES - 1)) == 0 and frame_state(
+        program.arena.frames[page_of(program.arena, call.a)].word
+    ) == FRAME_WHOLE:
+        return PATH_RUN
+    if call.kind != VERB_XFREE or program.pool.engine != ENGINE_TLSF:
+        return 0
+    block = block_of(call.a)
+    word = block_word(program.arena.base, block)
+    return (PATH_LEFT if word & BLOCK_PREV_FREE else 0) | (
+        PATH_RIGHT
+        if block_word(program.arena.base, block + word_size(word)) & BLOCK_FREE
+        else 0
+    )
+
+
+cdef inline uint64_t path_after(
+    program_t* program, call_t* call, uint64_t value, uint64_t n_pages
+) noexcept nogil:
+    """The rest of it."""
+    cdef uint64_t path = 0
+    cdef uint64_t word
+    if value == 0:
+        return PATH_FAILED
+    if program.pool.n_pages < n_pages:
+        path |= PATH_RETURNED
+    if program.pool.n_pages > n_pages:
+        path |= PATH_GROWN
+    if call.kind == VERB_XREALLOC and value != call.a:
+        path |= PATH_MOVED
+    if call.kind != VERB_XMALLOC or program.pool.engine != ENGINE_TLSF:
+        return path
+    if (value & (PAGE_RULE_BYTES - 1)) == 0:
+        return path | PATH_RUN
+    word = block_word(program.arena.base, block_of(value))
+    # A free block has no free neighbour: one behind a new block was cut off.
+    if block_word(program.arena.base, block_of(value) + word_size(word)) & (
+        BLOCK_FREE
+    ):
+        path |= PATH_SPLIT
+    return path
+
+
+cdef uint64_t make_call(
+    program_t* program, call_t* call, answer_t* answer
+) noexcept nogil:
+    """Make one call behind a marker, and tell its path."""
+    cdef uint64_t path = path_before(program, call)
+    cdef uint64_t n_pages = program.pool.n_pages
+    tracee_marker()
+    answer.value = call.verb(program.arena, program.pool, call.a, call.b, call.c)
+    answer.path = path | path_after(program, call, answer.value, n_pages)
+    return answer.value
+
+
+cdef bint call_for(
+    program_t* program, const op_t* op, call_t* call
+) noexcept nogil:
+    """The call that an operation of a trace is; False if its object failed."""
+    cdef uint64_t payload = program.payloads[op.id]
+    call.c = 0
+    if op.op == 1:
+        call.kind = VERB_XFREE
+        call.a = payload
+        call.b = 0
+    elif op.op == 2:
+        call.kind = VERB_XREALLOC
+        call.a = payload
+        call.b = op.size
+        call.c = 16
+    else:
+        call.kind = VERB_XMALLOC
+        call.a = op.size
+        call.b = bit(op.align_log2) if op.op == 4 else 16
+        payload = 1
+    call.verb = VERBS[call.kind + program.checked]
+    return payload != 0
+
+
+cdef void run_program(program_t* program) noexcept nogil:
+    """Run a trace, in the child."""
+    cdef uint64_t i, value
+    cdef call_t call
+    cdef answer_t* answer
+    for i in range(program.n_ops):
+        answer = &program.answers[i]
+        if not call_for(program, &program.ops[i], &call):
+            answer.path = PATH_FAILED
+            if program.wanted[i]:
+                tracee_marker()     # without a call: see follow()
+            continue
+        if program.wanted[i]:
+            value = make_call(program, &call, answer)
+        else:
+            value = call.verb(
+                program.arena, program.pool, call.a, call.b, call.c
+            )
+        if call.kind == VERB_XFREE:
+            program.payloads[program.ops[i].id] = 0
+        elif value != 0 or call.kind == VERB_XMALLOC:
+            program.payloads[program.ops[i].id] = value
+    tracee_exit()
+
+
+cdef void run_call(
+    program_t* program, call_t* call, answer_t* answer
+) noexcept nogil:
+    """Make one call, in the child."""
+    make_call(program, call, answer)
+    tracee_exit()
+
+
+# The parent ------------------------------------------------------------------
+
+cdef inline bint is_verb(uint64_t pc) noexcept nogil:
+    """Whether a verb's first instruction is at ``pc``."""
+    cdef unsigned i
+    for i in range(N_VERBS):
+        if <uint64_t>VERBS[i] == pc:
+            return True
+    return False
+
+
+cdef enum:
+    APPROACH_STEPS = 64         # from the marker to the verb; a dozen are taken
+
+
+cdef int approach(int child, place_t* place) noexcept nogil:
+    """Step a child from a marker to the verb; 1 if there was no call."""
+    cdef int error, _i
+    error = tracee_pass(child)
+    if error:
+        return error
+    for _i in range(APPROACH_STEPS):
+        error = tracee_pc(child, &place.pc)
+        if error:
+            return error
+        if is_verb(place.pc):
+            return tracee_place(child, place)
+        error = tracee_step(child)
+        if error:
+            return error
+    return 1
+
+
+cdef inline int has_returned(
+    int child, const place_t* entry, uint64_t pc, bint* answer
+) noexcept nogil:
+    """Whether the verb entered at ``entry`` has come back."""
+    cdef place_t place
+    cdef int error
+    place.sp = 0
+    answer[0] = False
+    if pc != entry.link:
+        return 0
+    error = tracee_place(child, &place)
+    answer[0] = place.sp >= entry.sp
+    return error
+
+
+cdef int follow(int child, uint64_t* n) noexcept nogil:
+    """Count the instructions of the call behind a marker, by stepping it.
+
+    A repeated string instruction is one, however often it repeats.
+    """
+    cdef place_t entry
+    cdef uint64_t pc, last
+    cdef bint back = False
+    cdef int error = approach(child, &entry)
+    n[0] = 0
+    if error:
+        return 0 if error == 1 else error
+    last = entry.pc
+    n[0] = 1
+    while True:
+        error = tracee_step(child)
+        if error == 0:
+            error = tracee_pc(child, &pc)
+        if error == 0:
+            error = has_returned(child, &entry, pc, &back)
+        if error or back:
+            return error
+        n[0] += pc != last
+        last = pc
+
+
+cdef object unavailable(int error):
+    """The exception for a child that could not be stepped."""
+    return SteppingUnavailable(-error)
+
+
+cdef class Tracee:
+    """A child, and the processor that it shares with its parent."""
+
+    cdef int pid
+
+    cdef int start(self) except -1:
+        """Fork; answers 0 in the child, in which no Python code may run."""
+        cdef int pid
+        cdef int error
+        if not TRACEE_SUPPORTED:
+            raise SteppingUnavailable(0)
+        tracee_together(True)
+        pid = tracee_fork()
+        if pid == 0:
+            return 0
+        if pid < 0:
+            tracee_together(False)
+            raise unavailable(pid)
+        self.pid = pid
+        error = tracee_wait(pid)
+        if error == 0:
+            error = tracee_pass(pid)
+        if error:
+            self.end()
+            raise unavailable(error)
+        return 1
+
+    cdef int to_marker(self) except -1:
+        """Let the child run to its next marker."""
+        cdef int error
+        with nogil:
+            error = tracee_go(self.pid)
+        if error:
+            self.end()
+            raise unavailable(error)
+        return 0
+
+    cdef uint64_t count(self) except? 0:
+        """Instructions of the call behind the marker where the child stands."""
+        cdef uint64_t n
+        cdef int error
+        with nogil:
+            error = follow(self.pid, &n)
+        if error:
+            self.end()
+            raise unavailable(error)
+        return n
+
+    cdef void end(self) noexcept:
+        """Kill the child; nothing is left of it."""
+        if self.pid > 0:
+            tracee_end(self.pid)
+            tracee_together(False)
+        self.pid = 0
+
+    def __dealloc__(self):
+        self.end()
+
+
+def is_available():
+    """Whether instructions can be counted here.
+
+    Returns
+    -------
+    bool
+        False where the system is not Linux on x86-64 or aarch64, or does not
+        let a process trace its child.
+    """
+    cdef Tracee tracee = Tracee()
+    try:
+        if tracee.start() == 0:
+            tracee_exit()
+    except SteppingUnavailable:
+        return False
+    tracee.end()
+    return True
+
+
+# Whole traces ----------------------------------------------------------------
+
+cdef object _wanted(uint64_t n_ops, uint64_t every):
+    """One byte per operation: whether it is counted."""
+    wanted = np.zeros(n_ops, dtype=np.uint8)
+    wanted[::every] = 1
+    return wanted
+
+
+def count(
+    ops,
+    *,
+    engine="tlsf",
+    hardened=False,
+    checked=False,
+    every=1,
+    grow_pages=16,
+    max_pages=None,
+    page_size=None,
+    progress=None,
+):
+    """Count the retired instructions of each operation of a trace.
+
+    Parameters
+    ----------
+    ops : numpy.ndarray
+        A trace, as `xmem.replay.load` answers it.
+    engine, hardened, grow_pages, max_pages : optional
+        As in `xmem.Pool`.
+    checked : bool
+        Count the proof that an offset is a live block as well, as Python's
+        calls make it, where a C caller may leave it out.
+    every : int
+        Count each so-manieth operation; the others run at full speed.
+    page_size : int, optional
+        As in `xmem.Arena.anonymous`.
+    progress : callable, optional
+        Called with (operations counted, to be counted), now and then.
+
+    Returns
+    -------
+    Counts
+
+    Raises
+    ------
+    BadArgument, BadArgumentType
+        An argument that cannot be meant, or a trace that breaks the format.
+    SteppingUnavailable
+        The system does not let us.
+
+    Notes
+    -----
+    A step takes from 2 to 20 microseconds, so that a call takes up to some
+    milliseconds. What xrealloc copies counts as the instructions of memcpy.
+    """
+    cdef program_t program
+    cdef const uint8_t[::1] raw
+    cdef const uint8_t[::1] wanted_cells
+    cdef uint64_t[::1] payload_cells, count_cells
+    cdef uint8_t[::1] shared_cells
+    cdef Tracee tracee = Tracee()
+    cdef Arena arena
+    cdef Pool pool
+    cdef Py_ssize_t i, done = 0
+    cdef uint64_t interval = count_argument(every, "every", 1)
+    ops = check_trace(ops)
+    program.checked = VERB_CHECKED if flag_argument(checked, "checked") else 0
+    if progress is not None and not callable(progress):
+        raise BadArgumentType(
+            f"progress must be callable, not {type(progress).__name__}"
+        )
+    page_bytes = mmap.PAGESIZE if page_size is None else page_size
+    arena = _Arena.anonymous(
+        ample_arena_bytes(
+            ops,
+            count_argument(page_bytes, "page_size", 1),
+            count_argument(grow_pages, "grow_pages", 1),
+        ),
+        page_size=page_size,
+    )
+    pool = _Pool(
+        arena,
+        engine=engine,
+        hardened=hardened,
+        grow_pages=grow_pages,
+        max_pages=max_pages,
+    )
+    wanted = _wanted(len(ops), interval)
+    counts = np.zeros(len(ops), dtype=np.uint64)
+    if len(ops) == 0:
+        return _counts(ops, counts, counts, wanted, pool)
+    payloads = np.zeros(int(ops["id"].max()) + 1, dtype=np.uint64)
+    shared = mmap.mmap(-1, len(ops) * sizeof(answer_t))
+    raw = ops.view(np.uint8)
+    wanted_cells = wanted
+    payload_cells = payloads
+    count_cells = counts
+    answers = np.frombuffer(shared, dtype=np.uint8)
+    shared_cells = answers
+    program.arena = &arena.c
+    program.pool = pool.c
+    program.ops = <const op_t*>&raw[0]
+    program.wanted = &wanted_cells[0]
+    program.n_ops = len(ops)
+    program.payloads = &payload_cells[0]
+    program.answers = <answer_t*>&shared_cells[0]
+    total = int(wanted.sum())
+    arena.enter()
+    if tracee.start() == 0:
+        run_program(&program)
+    try:
+        for i in range(len(ops)):
+            if not wanted_cells[i]:
+                continue
+            tracee.to_marker()
+            count_cells[i] = tracee.count()
+            PyErr_CheckSignals()
+            done += 1
+            if progress is not None and (done & 63 == 0 or done == total):
+                progress(done, total)
+        # The last path is told behind the last call.
+        with nogil:
+            tracee_go(tracee.pid)
+    finally:
+        tracee.end()
+    return _counts(
+        ops,
+        counts,
+        np.array(answers.view(np.uint64).reshape(-1, 2)[:, 1]),
+        wanted,
+        pool,
+    )
+
+
+cdef object _counts(ops, counts, paths, wanted, Pool pool):
+    """What was counted, without what was not."""
+    seen = np.flatnonzero(wanted & (counts != 0))
+    return Counts(
+        index=seen,
+        verb=np.take(np.array([0, 1, 2, 0, 0], dtype=np.uint8), ops["op"][seen]),
+        size=ops["size"][seen],
+        instructions=counts[seen],
+        path=paths[seen].astype(np.uint8),
+        engine=pool.engine,
+        hardening=pool.hardening,
+    )
+
+
+# Single calls ----------------------------------------------------------------
+
+cdef int _prepare(
+    program_t* program, call_t* call, Pool pool, object verb, tuple args, bint checked
+) except -1:
+    """Fill a call from Python arguments, proved as the verb itself would."""
+    cdef offset_t payload = 0
+    wants = {
+        "xmalloc": "n[, align]",
+        "xfree": "offset",
+        "xrealloc": "offset, n[, align]",
+        "page_alloc": "n_pages",
+        "page_free": "offset",
+    }
+    if not isinstance(verb, str):
+        raise BadArgumentType(f"verb must be a str, not {type(verb).__name__}")
+    if verb not in wants:
+        raise BadArgument(
+            f"verb must be one of {', '.join(map(repr, wants))}, not {verb!r}"
+        )
+    n_least = wants[verb].split("[")[0].count(",") + 1
+    if not n_least <= len(args) <= n_least + wants[verb].count("["):
+        raise BadArgument(f"{verb} takes ({wants[verb]}), not {len(args)} arguments")
+    call.b = call.c = 0
+    call.kind = _VERB_NAMES.index(verb)
+    if verb == "xmalloc":
+        call.a = size_argument(args[0])
+        call.b = align_argument(args[1] if len(args) == 2 else 16)
+    elif verb == "page_alloc":
+        call.a = count_argument(args[0], "n_pages", 1)
+    else:
+        payload = call.a = offset_argument(args[0])
+    if verb == "xrealloc":
+        call.b = size_argument(args[1])
+        call.c = align_argument(args[2] if len(args) == 3 else 16)
+    pool.enter()
+    if verb == "page_free":
+        pool.arena.run_pages(payload)
+    elif verb in ("xfree", "xrealloc"):
+        pool.live(payload, verb)
+        pool.arena.refuse_exported(payload)
+    elif verb == "xmalloc":
+        pool.admit_alignment(call.b)
+    elif call.a > pool.arena.c.n_pages:
+        raise BadArgument(f"the arena has {pool.arena.n_pages} pages, not {args[0]}")
+    call.verb = VERBS[
+        call.kind + (VERB_CHECKED if checked and call.kind <= VERB_XREALLOC else 0)
+    ]
+    program.arena = &pool.arena.c
+    program.pool = pool.c
+    return 0
+
+
+cdef Pool _pool_argument(object pool):
+    if not isinstance(pool, Pool):
+        raise BadArgumentType(f"pool must be a Pool, not {type(pool).__name__}")
+    return pool
+
+
+def cost(pool, verb, *args, checked=False):
+    """Instructions that a call would retire now; it is not made.
+
+    A child makes it, on its copy of the arena.
+
+    Parameters
+    ----------
+    pool : Pool
+        Of an anonymous arena, without hooks.
+    verb : {"xmalloc", "xfree", "xrealloc", "page_alloc", "page_free"}
+        What to call, at C level; ``page_alloc`` takes a number of pages.
+    *args
+        Its arguments.
+    checked : bool
+        Count the proof of the offset as well.
+
+    Returns
+    -------
+    n_instructions : int
+        From the verb's first instruction to its return.
+    path : str
+        What it did, such as ``"split"`` or ``"left, region returned"``.
+
+    Raises
+    ------
+    BadArgument, BadArgumentType, InvalidFree
+        As the verb itself; nothing is changed.
+    SteppingUnavailable
+        The system does not let us.
+    """
+    cdef program_t program
+    cdef call_t call
+    cdef answer_t* answer
+    cdef uint8_t[::1] cells
+    cdef Tracee tracee = Tracee()
+    cdef Pool owner = _pool_argument(pool)
+    cdef uint64_t n
+    cdef bint is_checked = flag_argument(checked, "checked")
+    owner.enter()
+    if owner.arena.path is not None:
+        raise BadArgument(
+            "the arena is in a file, which a child would change: use an "
+            "anonymous arena"
+        )
+    shared = mmap.mmap(-1, mmap.PAGESIZE)
+    answers = np.frombuffer(shared, dtype=np.uint8)
+    cells = answers
+    answer = <answer_t*>&cells[0]
+    _prepare(&program, &call, owner, verb, args, is_checked)
+    if tracee.start() == 0:
+        run_call(&program, &call, answer)
+    tracee.to_marker()
+    n = tracee.count()
+    # The path is told behind the call.
+    tracee_go(tracee.pid)
+    tracee.end()
+    return n, path_name(call.kind, int(answer.path))
+
+
+cdef class Steps:
+    """A call that is made instruction by instruction; iterate over it.
+
+    The arena has to be in a file, for then the parent sees what the child
+    stores: between two steps the caller can look at the arena's bytes. The
+    call is made on the arena itself. Until it has ended, which it does at the
+    latest when the object is gone, the arena is to be looked at only.
+
+    Parameters
+    ----------
+    pool, verb, *args
+        As in `cost`, but for the arena.
+
+    Yields
+    ------
+    int
+        The number of the step, from 1 on.
+
+    Attributes
+    ----------
+    n_instructions : int
+        Steps made.
+    value : int or None
+        After the last step what the verb answered: an offset, or 0 when there
+        was no room; 1 for a free.
+    path : str or None
+        After the last step what was done, as in `cost`.
+    """
+
+    cdef Tracee tracee
+    cdef place_t entry
+    cdef object shared, answers
+    cdef answer_t* answer
+    cdef Pool pool
+    cdef unsigned kind
+    cdef readonly uint64_t n_instructions
+    cdef readonly object value, path
+
+    def __init__(self, pool, verb, *args):
+        cdef program_t program
+        cdef call_t call
+        cdef uint8_t[::1] cells
+        cdef Tracee tracee = Tracee()
+        cdef int error
+        if self.tracee is not None:
+            raise BadArgument("steps are initialised once")
+        self.pool = _pool_argument(pool)
+        self.pool.enter()
+        if self.pool.arena.path is None:
+            raise BadArgument(
+                "the arena must be in a file: of an anonymous one the child "
+                "would have its own copy"
+            )
+        self.shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self.answers = np.frombuffer(self.shared, dtype=np.uint8)
+        cells = self.answers
+        self.answer = <answer_t*>&cells[0]
+        _prepare(&program, &call, self.pool, verb, args, False)
+        self.kind = call.kind
+        if tracee.start() == 0:
+            run_call(&program, &call, self.answer)
+        tracee.to_marker()
+        error = approach(tracee.pid, &self.entry)
+        if error:
+            tracee.end()
+            raise unavailable(error)
+        self.tracee = tracee
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef uint64_t pc
+        cdef bint back = False
+        cdef int error
+        if self.tracee is None or self.tracee.pid == 0:
+            raise StopIteration
+        error = tracee_step(self.tracee.pid)
+        if error == 0:
+            error = tracee_pc(self.tracee.pid, &pc)
+        if error == 0:
+            error = has_returned(self.tracee.pid, &self.entry, pc, &back)
+        if error:
+            self.tracee.end()
+            raise unavailable(error)
+        self.n_instructions += 1
+        if back:
+            tracee_go(self.tracee.pid)
+            self.tracee.end()
+            self.value = self.answer.value
+            self.path = path_name(self.kind, int(self.answer.path))
+        return self.n_instructions

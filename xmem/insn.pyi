@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Retired instructions of single operations, counted by stepping a child."""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Literal, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from xmem.counts import Counts as Counts
+from xmem.counts import SteppingUnavailable as SteppingUnavailable
+from xmem.pool import Pool
+
+_Verb = Literal["xmalloc", "xfree", "xrealloc", "page_alloc", "page_free"]
+
+__all__ = [
+    "BUILD",
+    "Counts",
+    "SteppingUnavailable",
+    "Steps",
+    "cost",
+    "count",
+    "is_available",
+]
+
+BUILD: Literal["release", "checked", "sanitized", "unoptimised"]
+
+def is_available() -> bool: ...
+def count(
+    ops: npt.NDArray[np.void],
+    *,
+    engine: Literal["tlsf", "firstfit"] = "tlsf",
+    hardened: bool | Collection[str] = False,
+    checked: bool = False,
+    every: SupportsIndex = 1,
+    grow_pages: SupportsIndex = 16,
+    max_pages: SupportsIndex | None = None,
+    page_size: SupportsIndex | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Counts: ...
+def cost(
+    pool: Pool, verb: _Verb, *args: SupportsIndex, checked: bool = False
+) -> tuple[int, str]: ...
+
+class Steps:
+    def __init__(self, pool: Pool, verb: _Verb, *args: SupportsIndex) -> None: ...
+    def __iter__(self) -> Iterator[int]: ...
+    def __next__(self) -> int: ...
+    @property
+    def n_instructions(self) -> int: ...
+    @property
+    def value(self) -> int | None: ...
+    @property
+    def path(self) -> str | None: ...
