@@ -8,7 +8,16 @@ BUILD := pyproject.toml setup.cfg $(SOURCES)
 # What is measured is built as a user's would be.
 PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE
 
-.PHONY: demo test checked lint format bench bench-quick dist clean
+# Proofs by brute force, see docs/reliability.md.
+PROOFS := exhaustive integers faults bits turmoil stores
+
+# What ASan, UBSan and the fuzzer need; -O1, so that reports have their lines.
+ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
+FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test checked sanitize fuzz proofs lint format bench bench-quick dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -32,6 +41,36 @@ checked:
 	XMEM_CHECKED=1 $(VENV)-checked/bin/python -m pip install --quiet '.[test]'
 	$(VENV)-checked/bin/pytest -p no:cacheprovider
 
+# The tests under ASan and UBSan; then wrong programs that ASan and valgrind, told
+# by a build with checks whose memory is whose, have to find.
+sanitize:
+	$(PYTHON) -m venv $(VENV)-asan
+	CFLAGS="-O1 -g $(ASAN_FLAGS)" LDFLAGS="$(ASAN_FLAGS)" \
+		$(VENV)-asan/bin/python -m pip install --quiet '.[test]'
+	LD_PRELOAD="$(ASAN_LIBRARIES)" ASAN_OPTIONS=detect_leaks=0 \
+		$(VENV)-asan/bin/python -P -m pytest -q --capture=sys -p no:cacheprovider
+	$(PYTHON) -m venv $(VENV)-checked
+	XMEM_CHECKED=1 $(VENV)-checked/bin/python -m pip install --quiet '.[test]'
+	$(VENV)-checked/bin/python -P tests/sanitizers/overruns.py
+
+# Coverage-guided fuzzing, $(FUZZ_SECONDS) seconds for each target.
+fuzz:
+	$(PYTHON) -m venv $(VENV)-fuzz
+	XMEM_CHECKED=1 CFLAGS="-O1 -g $(FUZZ_FLAGS)" \
+		$(VENV)-fuzz/bin/python -m pip install --quiet '.[fuzz]'
+	$(CC) -shared -fPIC -O2 -o $(VENV)-fuzz/coverage.so tests/proofs/coverage.c
+	for target in replay open; do \
+		PYTHONPATH=tests LD_PRELOAD=$(CURDIR)/$(VENV)-fuzz/coverage.so \
+		$(VENV)-fuzz/bin/python -P -m proofs.fuzz $$target \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=1600 -print_final_stats=1 \
+		-verbosity=0 -artifact_prefix=$(VENV)-fuzz/ || exit 1; \
+	done
+
+proofs: $(PROOFS:%=proof-%)
+
+proof-%: $(VENV)/.test
+	cd tests && $(CURDIR)/$(BIN)/python -m proofs.$*
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,5 +93,5 @@ dist: $(VENV)/.test
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) $(VENV)-checked build dist demo-output *.egg-info
+	rm -rf $(VENV) $(VENV)-checked $(VENV)-asan $(VENV)-fuzz build dist demo-output *.egg-info
 	find pyx arena xmem -name '*.so' -delete -o -name '*.c' -delete
