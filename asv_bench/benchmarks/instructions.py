@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Retired instructions: exact, the same each time and on every machine.
+
+The history of a commit rests on these. Scenarios are heaps built so that the
+call takes its worst path, see xmem/scenarios.py, over two sizes of backdrop; of
+traces the first operations are counted, since counting one takes milliseconds.
+"""
+
+from .common import ENGINES, load_trace, need_replay
+
+try:
+    from xmem import insn
+    from xmem.scenarios import SCENARIOS
+except ImportError:
+    insn = None
+    SCENARIOS = []
+
+# Named here, not read from the package: a commit may have others.
+NAMES = [
+    "isolated",
+    "left",
+    "right",
+    "both",
+    "emptying a region",
+    "merging every order",
+]
+FREE_BLOCKS = [10, 1000]
+HARDENED = ["no", "all"]
+TRACES = ["redis", "sqlite", "tmem"]
+N_OPS = 400
+
+
+def need_insn():
+    """End a benchmark's setup where instructions cannot be counted."""
+    need_replay()
+    if insn is None:
+        raise NotImplementedError("this commit has no xmem.insn")
+    if not insn.is_available():
+        raise NotImplementedError("the system lets nobody trace a child")
+
+
+def worst_of(verb, engine, n_free, **settings):
+    """Most instructions of a verb over its scenarios."""
+    worst = 0
+    for found in SCENARIOS:
+        if found.verb == verb and engine in found.engines:
+            pool, arguments = found.make(n_free, engine, **settings)
+            with pool.arena:
+                worst = max(worst, insn.cost(pool, verb, *arguments)[0])
+    return worst
+
+
+class Worst:
+    """The worst over all scenarios of a verb."""
+
+    params = [ENGINES, FREE_BLOCKS]
+    param_names = ["engine", "free_blocks"]
+    unit = "instructions"
+    timeout = 120
+
+    def setup(self, engine, free_blocks):
+        need_insn()
+
+    def track_xfree_worst_instructions(self, engine, free_blocks):
+        return worst_of("xfree", engine, free_blocks)
+
+    def track_xmalloc_worst_instructions(self, engine, free_blocks):
+        return worst_of("xmalloc", engine, free_blocks)
+
+
+class Hardened:
+    """The worst xfree of a hardened pool."""
+
+    params = [FREE_BLOCKS]
+    param_names = ["free_blocks"]
+    unit = "instructions"
+
+    def setup(self, free_blocks):
+        need_insn()
+
+    def track_xfree_worst_instructions(self, free_blocks):
+        return worst_of("xfree", "tlsf", free_blocks, hardened=True)
+
+
+class Paths:
+    """One xfree for each path."""
+
+    params = [NAMES]
+    param_names = ["path"]
+    unit = "instructions"
+
+    def setup(self, path):
+        need_insn()
+        found = [s for s in SCENARIOS if (s.verb, s.name) == ("xfree", path)]
+        if not found:
+            raise NotImplementedError(f"no scenario {path!r} on this commit")
+        self.pool, self.arguments = found[0].make(1000)
+
+    def teardown(self, path):
+        self.pool.arena.close()
+
+    def track_xfree_instructions(self, path):
+        return insn.cost(self.pool, "xfree", *self.arguments)[0]
+
+
+class Traces:
+    """Worst and mean over the beginning of a trace."""
+
+    params = [ENGINES, TRACES]
+    param_names = ["engine", "trace"]
+    unit = "instructions"
+    timeout = 120
+
+    def setup(self, engine, trace):
+        need_insn()
+        self.counts = insn.count(load_trace(trace)[:N_OPS], engine=engine)
+
+    def track_xfree_worst_instructions(self, engine, trace):
+        return self.counts.summary("xfree").most
+
+    def track_xmalloc_worst_instructions(self, engine, trace):
+        return self.counts.summary("xmalloc").most
+
+    def track_xmalloc_mean_instructions(self, engine, trace):
+        return self.counts.summary("xmalloc").mean
