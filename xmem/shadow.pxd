@@ -20,11 +20,14 @@ In a release build ``SHADOWED`` is 0, and nothing of this is compiled.
 """
 
 from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
 
 cdef extern from *:
     """
     #ifndef XMEM_SHADOW
     #define XMEM_SHADOW
+    #include <stdint.h>
+    #include <stdlib.h>
     #include <string.h>
     #if defined(XMEM_CHECKED) && !defined(XMEM_UNSHADOWED) \\
         && !defined(__SANITIZE_ADDRESS__)
@@ -120,6 +123,11 @@ cdef extern from *:
             a[n] = (char)value;
     }
     #define xmem_copy xmem_move
+    static inline uint64_t xmem_audit_start(void)
+    {
+        const char *set = getenv("XMEM_AUDIT");
+        return set != NULL && strcmp(set, "0") == 0 ? UINT64_MAX : 0;
+    }
     #else
     #define XMEM_SHADOWED 0
     #define xmem_memory_open(start, n) ((void)(n))
@@ -133,10 +141,13 @@ cdef extern from *:
     #define xmem_copy memcpy
     #define xmem_move memmove
     #define xmem_fill memset
+    #define xmem_audit_start() UINT64_MAX
     #endif
     #endif
     """
     bint SHADOWED "XMEM_SHADOWED"
+    uint64_t AUDIT_OFF "UINT64_MAX"
+    uint64_t audit_start "xmem_audit_start"() noexcept nogil
     void memory_open "xmem_memory_open"(void* start, size_t n) noexcept nogil
     void memory_close "xmem_memory_close"(void* start, size_t n) noexcept nogil
     void memory_born "xmem_memory_born"(

@@ -8,13 +8,15 @@ through it. A pool with hardening takes the detour of hardening.pxd, whose
 verbs record in ``pool.hard.damage`` what they find and then leave all as it
 is; everything else goes straight to plain.pxd.
 
-In a build with checks the verbs tell memory checkers what becomes of payloads.
+In a build with checks the verbs tell memory checkers what becomes of payloads,
+and every numbered invariant is asserted behind them.
 """
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t
+from xmem.audit cimport audit
 from xmem.block cimport offset_t
 from xmem.checks cimport unlikely
 from xmem.control cimport POOL_HARDENED, pool_t
@@ -68,6 +70,7 @@ cdef inline offset_t pool_alloc(
         memory_born(
             pool, arena.base + payload, pool_capacity(arena, pool, payload)
         )
+        audit(arena, pool)
     return payload
 
 
@@ -98,6 +101,8 @@ cdef inline void pool_free(
     # A hardened pool keeps a damaged block.
     if SHADOWED and start_test(arena, payload):
         memory_born(pool, arena.base + payload, capacity)
+    if SHADOWED:
+        audit(arena, pool)
 
 
 cdef inline offset_t pool_resize(
@@ -130,4 +135,5 @@ cdef inline offset_t pool_resize(
             capacity = pool_capacity(arena, pool, moved)
         memory_born(pool, arena.base + payload, capacity)
         memory_defined(arena.base + payload, capacity)
+        audit(arena, pool)
     return moved

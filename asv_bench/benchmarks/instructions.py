@@ -25,7 +25,14 @@ NAMES = [
     "merging every order",
 ]
 FREE_BLOCKS = [10, 1000]
-HARDENED = ["no", "all"]
+HARDENED = [
+    "canaries",
+    "checksums",
+    "safe_links",
+    "poison",
+    "quarantine",
+    "all",
+]
 TRACES = ["redis", "sqlite", "tmem"]
 N_OPS = 400
 
@@ -69,17 +76,21 @@ class Worst:
 
 
 class Hardened:
-    """The worst xfree of a hardened pool."""
+    """The worst calls of a hardened pool, for each kind of hardening."""
 
-    params = [FREE_BLOCKS]
-    param_names = ["free_blocks"]
+    params = [HARDENED, FREE_BLOCKS]
+    param_names = ["hardened", "free_blocks"]
     unit = "instructions"
 
-    def setup(self, free_blocks):
+    def setup(self, hardened, free_blocks):
         need_insn()
+        self.flags = True if hardened == "all" else [hardened]
 
-    def track_xfree_worst_instructions(self, free_blocks):
-        return worst_of("xfree", "tlsf", free_blocks, hardened=True)
+    def track_xfree_worst_instructions(self, hardened, free_blocks):
+        return worst_of("xfree", "tlsf", free_blocks, hardened=self.flags)
+
+    def track_xmalloc_worst_instructions(self, hardened, free_blocks):
+        return worst_of("xmalloc", "tlsf", free_blocks, hardened=self.flags)
 
 
 class Paths:

@@ -24,6 +24,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from xmem.bits cimport align_up, find_last_set
 from xmem.block cimport offset_t
+from xmem.shadow cimport audit_start
 
 cdef enum:
     ARENA_VERSION = 2
@@ -112,6 +113,7 @@ cdef struct arena_t:
     uint32_t page_shift
     uint32_t n_pages
     uint32_t first_page
+    uint64_t audit_left             # verbs until the next audit; see audit.pxd
 
 
 cdef int superblock_plan(superblock_t* plan, object n_bytes, object page_size,
@@ -152,6 +154,7 @@ cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
     arena.page_shift = find_last_set(arena.page_bytes)
     arena.n_pages = super.n_pages
     arena.first_page = super.first_page
+    arena.audit_left = audit_start()
 
 
 cdef inline offset_t page_offset(arena_t* arena, uint64_t page) noexcept nogil:
