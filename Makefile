@@ -17,7 +17,7 @@ ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print
 FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test checked sanitize fuzz proofs lint format bench bench-quick dist clean
+.PHONY: demo test checked sanitize fuzz proofs lint format figures bench bench-quick regress dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -81,6 +81,10 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The measured tables of docs/worst-case.md.
+figures: $(VENV)/.test
+	$(BIN)/python docs/figures.py
+
 bench: $(VENV)/.bench
 	cd asv_bench && ../$(BIN)/asv machine --yes >/dev/null
 	cd asv_bench && $(PLAIN) ../$(BIN)/asv run --show-stderr HEAD^!
@@ -88,6 +92,12 @@ bench: $(VENV)/.bench
 bench-quick: $(VENV)/.bench
 	cd asv_bench && ../$(BIN)/asv machine --yes >/dev/null
 	cd asv_bench && $(PLAIN) ../$(BIN)/asv run --quick --show-stderr HEAD^!
+
+# Exact figures of two commits; fails when one became worse.
+BASE ?= HEAD~1
+HEAD ?= HEAD
+regress:
+	$(PYTHON) asv_bench/regress.py $(BASE) $(HEAD)
 
 dist: $(VENV)/.test
 	$(BIN)/python -m build

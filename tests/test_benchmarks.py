@@ -19,6 +19,7 @@ MODULES = (
     "hardening",
     "instructions",
     "latency",
+    "memory",
     "pages",
     "throughput",
 )
@@ -174,3 +175,12 @@ def test_instructions_are_left_out_where_they_cannot_be_counted(suite, monkeypat
     monkeypatch.setattr(module, "insn", None)
     with pytest.raises(NotImplementedError):
         module.Worst().setup("tlsf", 10)
+
+
+def test_memory_is_the_same_each_time(suite):
+    benchmark = suite["memory"].Memory()
+    for trace in benchmark.params[0]:
+        benchmark.setup(trace)
+        figures = {benchmark.track_pages_per_live_byte(trace) for _ in range(2)}
+        assert len(figures) == 1
+        assert 1 < figures.pop() < 10

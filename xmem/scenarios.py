@@ -107,12 +107,33 @@ def backdrop(pool: Pool, n_free: int) -> None:
         pool.xfree(offset)
 
 
+def adjacent(pool: Pool, n_bytes: int, n_blocks: int) -> list[int]:
+    """So many blocks side by side; what was allocated on the way stays."""
+    blocks = [pool.xmalloc(n_bytes) for _ in range(n_blocks)]
+    while any(
+        not n_bytes < after - block < n_bytes + 128
+        for block, after in zip(blocks, blocks[1:], strict=False)
+    ):
+        blocks = [*blocks[1:], pool.xmalloc(n_bytes)]
+    return blocks
+
+
+def keeping(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Make a region empty that is kept, for there is no other in hand."""
+    backdrop(pool, n_free)
+    blocks = adjacent(pool, pool.maxalloc // 3 - 32, 3)
+    pool.xfree(blocks[0])
+    pool.xfree(blocks[2])
+    drain(pool)
+    return (blocks[1],)
+
+
 def row(pool: Pool, n_free: int, free: tuple[int, ...]) -> list[int]:
     """Five blocks side by side over a backdrop, some of them free."""
     backdrop(pool, n_free)
     if pool.engine == "tlsf":
         pool.reserve(8)
-    blocks = [pool.xmalloc(BLOCK) for _ in range(5)]
+    blocks = adjacent(pool, BLOCK, 5)
     for i in free:
         pool.xfree(blocks[i])
     return blocks
@@ -273,6 +294,14 @@ SCENARIOS = [
         "both, out of quarantine",
         delayed,
         "as both, for a block freed before; the one given fills its slot",
+        engines=TLSF,
+    ),
+    Scenario(
+        "xfree",
+        "keeping a region",
+        keeping,
+        "as both; 3 regions looked at, 1 search in vain for another empty one",
+        {"grow_pages": 4},
         engines=TLSF,
     ),
     Scenario(

@@ -21,6 +21,7 @@ NAMES = [
     "left",
     "right",
     "both",
+    "keeping a region",
     "emptying a region",
     "merging every order",
 ]
