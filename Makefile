@@ -17,7 +17,7 @@ ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print
 FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test checked sanitize fuzz proofs lint format figures bench bench-quick regress dist clean
+.PHONY: demo test checked sanitize fuzz proofs lint format figures bench bench-quick history history-html regress dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -92,6 +92,22 @@ bench: $(VENV)/.bench
 bench-quick: $(VENV)/.bench
 	cd asv_bench && ../$(BIN)/asv machine --yes >/dev/null
 	cd asv_bench && $(PLAIN) ../$(BIN)/asv run --quick --show-stderr HEAD^!
+
+# The exact figures of every commit that touched the core, kept in the repository
+# under one machine's name, for they are the same on all.
+HISTORY := --config asv.history.json
+history: $(VENV)/.bench
+	git log --reverse --format=%H -- pyx arena 'xmem/*.pxd' > $(VENV)/commits
+	cd asv_bench && ../$(BIN)/asv machine $(HISTORY) --machine reference --os any \
+		--arch x86_64 --cpu any --num_cpu 1 --ram 1 >/dev/null
+	cd asv_bench && $(PLAIN) ../$(BIN)/asv run $(HISTORY) --machine reference \
+		--bench '^(instructions|memory)\.' --skip-existing \
+		HASHFILE:$(CURDIR)/$(VENV)/commits
+
+# Pages of that history, served on loopback until Ctrl-C.
+history-html: $(VENV)/.bench
+	cd asv_bench && ../$(BIN)/asv publish $(HISTORY)
+	cd asv_bench && ../$(BIN)/asv preview $(HISTORY)
 
 # Exact figures of two commits; fails when one became worse.
 BASE ?= HEAD~1

@@ -230,3 +230,30 @@ def test_an_unwritable_file_is_said_at_once_or_plainly(small, monkeypatch):
 def test_names_of_traces():
     paths = [Path("a/x.npz"), Path("b/x.npz"), Path("b/y.npz")]
     assert runs.trace_names(paths) == ["a/x.npz", "b/x.npz", "y"]
+
+
+# Histograms -----------------------------------------------------------------------
+
+
+def test_hgrm_has_a_file_for_each_replay_and_verb(small):
+    result = run("replay", small, "--hgrm", "made/here", "--repeats", 3)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in Path("made/here").iterdir())
+    assert names == [
+        f"small.{engine}.{verb}.hgrm"
+        for engine in ("firstfit", "tlsf")
+        for verb in ("xfree", "xmalloc")
+    ]
+    for name in names:
+        text = Path("made/here", name).read_text()
+        assert "Percentile TotalCount 1/(1-Percentile)" in text
+        n_calls = 2 if "xmalloc" in name else 1
+        last = [line for line in text.splitlines() if line[:1] == " "][-1].split()
+        assert int(last[2]) == n_calls
+        assert float(last[1]) == 1.0
+
+
+def test_hgrm_into_a_file_is_refused(small):
+    Path("taken").write_text("x")
+    assert run("replay", small, "--hgrm", "taken").exit_code == 2
+    assert Path("taken").read_text() == "x"

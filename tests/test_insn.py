@@ -2,6 +2,7 @@
 """Counting instructions: exact, repeatable, and nothing else is touched."""
 
 import errno
+import itertools
 import pickle
 
 import numpy as np
@@ -279,10 +280,10 @@ def test_scenarios_are_found_by_name():
 #: that of docs/reliability.md.
 XFREE_WORST = {
     (): (301, 550),
-    ("canaries",): (435, 580),
-    ("checksums",): (425, 580),
-    ("safe_links",): (600, 850),
-    ("poison",): (410, 620),
+    ("canaries",): (435, 690),
+    ("checksums",): (425, 685),
+    ("safe_links",): (600, 860),
+    ("poison",): (410, 640),
     ("quarantine",): (383, 620),
     tuple(HARDENING): (1480, 1600),
 }
@@ -298,7 +299,7 @@ def test_xfree_is_bounded_with_each_flag(flags):
     for what in SCENARIOS:
         if what.verb != "xfree":
             continue
-        for n_free in (0, 2000):
+        for n_free in (0, 10, 2000):
             n, path = counted(what, n_free, hardened=flags)
             assert n <= (worst_leaving if "returned" in path else worst), what.name
 
@@ -442,6 +443,6 @@ def test_the_page_frames_cost_one_step_for_each_order():
     """Splitting and merging are linear in the orders, the logarithm of the arena."""
     for verb in ("page_alloc", "page_free"):
         counts = [counted(scenario(verb, f"order {k}"), 0)[0] for k in range(12)]
-        steps = {few - many for few, many in zip(counts, counts[1:], strict=False)}
+        steps = {few - many for few, many in itertools.pairwise(counts)}
         assert max(steps) <= 90
         assert counts == sorted(counts, reverse=True)

@@ -7,6 +7,7 @@ measured. ``work`` lists what the path does at most: list operations (a block
 put on or taken off a free list), header words written, bit scans.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -112,7 +113,7 @@ def adjacent(pool: Pool, n_bytes: int, n_blocks: int) -> list[int]:
     blocks = [pool.xmalloc(n_bytes) for _ in range(n_blocks)]
     while any(
         not n_bytes < after - block < n_bytes + 128
-        for block, after in zip(blocks, blocks[1:], strict=False)
+        for block, after in itertools.pairwise(blocks)
     ):
         blocks = [*blocks[1:], pool.xmalloc(n_bytes)]
     return blocks

@@ -64,6 +64,7 @@ class Worst:
     params = [ENGINES, FREE_BLOCKS]
     param_names = ["engine", "free_blocks"]
     unit = "instructions"
+    version = "1"
     timeout = 120
 
     def setup(self, engine, free_blocks):
@@ -82,6 +83,7 @@ class Hardened:
     params = [HARDENED, FREE_BLOCKS]
     param_names = ["hardened", "free_blocks"]
     unit = "instructions"
+    version = "1"
 
     def setup(self, hardened, free_blocks):
         need_insn()
@@ -100,6 +102,7 @@ class Paths:
     params = [NAMES]
     param_names = ["path"]
     unit = "instructions"
+    version = "1"
 
     def setup(self, path):
         need_insn()
@@ -109,7 +112,8 @@ class Paths:
         self.pool, self.arguments = found[0].make(1000)
 
     def teardown(self, path):
-        self.pool.arena.close()
+        if hasattr(self, "pool"):
+            self.pool.arena.close()
 
     def track_xfree_instructions(self, path):
         return insn.cost(self.pool, "xfree", *self.arguments)[0]
@@ -121,6 +125,7 @@ class Traces:
     params = [ENGINES, TRACES]
     param_names = ["engine", "trace"]
     unit = "instructions"
+    version = "1"
     timeout = 120
 
     def setup(self, engine, trace):

@@ -14,6 +14,7 @@ class Memory:
     params = [TRACES]
     param_names = ["trace"]
     unit = "bytes/byte"
+    version = "1"
 
     def setup(self, trace):
         need_replay()

@@ -7,7 +7,7 @@ The only module here that may be imported without the extra ``tools``.
 import sys
 from importlib.util import find_spec
 
-TOOLS = ("click", "rich", "matplotlib")
+TOOLS = ("click", "rich", "matplotlib", "hdrh")
 
 
 def missing_tools() -> list[str]:

@@ -108,6 +108,13 @@ TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Pa
     callback=check_plot,
     help="Draw how the cycles are distributed, as .png, .svg or .pdf.",
 )
+@click.option(
+    "--hgrm",
+    "hgrm_folder",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the cycles of each verb in HdrHistogram's format, a file for each.",
+)
 def replay(
     traces: Sequence[Path],
     engines: Sequence[str],
@@ -121,6 +128,7 @@ def replay(
     checked: bool,
     json_file: Path | None,
     plot_file: Path | None,
+    hgrm_folder: Path | None,
 ) -> None:
     """Replay traces and print one table.
 
@@ -147,6 +155,11 @@ def replay(
 
         draw_distributions(runs, plot_file)
         click.echo(f"Plot: {plot_file}", err=aside)
+    if hgrm_folder is not None:
+        from xmem.cli.hgrm import write_hgrm
+
+        names = write_hgrm(runs, hgrm_folder)
+        click.echo(f"Histograms: {len(names)} files in {hgrm_folder}", err=aside)
     refuse_failures(runs)
 
 

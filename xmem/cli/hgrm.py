@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Percentile distributions in HdrHistogram's text format (.hgrm).
+
+For plotters that read it. The library is HdrHistogram's port to Python.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from hdrh.histogram import HdrHistogram
+
+from xmem.cli.runs import Run
+
+VERBS = ("xmalloc", "xfree", "xrealloc")
+SIGNIFICANT_DIGITS = 3
+
+
+def hgrm_names(runs: Sequence[Run]) -> dict[str, tuple[Run, str]]:
+    """Name the files: one for each replay and verb that occurs in it."""
+    return {
+        f"{run.trace.name}.{run.result.contender}.{verb}.hgrm": (run, verb)
+        for run in runs
+        for verb in VERBS
+        if (run.result.of_kind(verb) & run.result.was_run).any()
+    }
+
+
+def write_hgrm(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Write the cycles of each verb of each replay into a folder.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The replays.
+    folder : Path
+        Is made if it does not exist; files of the same names are replaced.
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+
+    Raises
+    ------
+    click.FileError
+        The folder or a file cannot be written.
+    """
+    names = hgrm_names(runs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (run, verb) in names.items():
+            with (folder / name).open("wb") as file:
+                histogram(run, verb).output_percentile_distribution(file, 1.0)
+    except OSError as error:
+        raise click.FileError(str(folder), error.strerror or str(error)) from error
+    return list(names)
+
+
+def histogram(run: Run, verb: str) -> HdrHistogram:
+    """Record the cycles of a verb; 0 counts as 1, the least it can hold."""
+    result = run.result
+    cycles = result.cycles[result.of_kind(verb) & result.was_run]
+    values, counts = np.unique(np.maximum(cycles, 1), return_counts=True)
+    made = HdrHistogram(1, max(int(values[-1]), 2), SIGNIFICANT_DIGITS)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        made.record_value(value, count)
+    return made
