@@ -526,6 +526,8 @@ def test_a_real_sigint_stops_a_slow_replay(trace: Path, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, as these tests may be, ignores the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stderr is not None
         assert "small on firstfit: done" in process.stderr.readline()
