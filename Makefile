@@ -101,12 +101,12 @@ history: $(VENV)/.bench
 	cd asv_bench && ../$(BIN)/asv machine $(HISTORY) --machine reference --os any \
 		--arch x86_64 --cpu any --num_cpu 1 --ram 1 >/dev/null
 	cd asv_bench && $(PLAIN) ../$(BIN)/asv run $(HISTORY) --machine reference \
-		--bench '^(instructions|memory)\.' --skip-existing \
+		--bench '^(calls|instructions|memory)\.' --skip-existing \
 		HASHFILE:$(CURDIR)/$(VENV)/commits
 
 # Pages of that history, served on loopback until Ctrl-C.
 history-html: $(VENV)/.bench
-	cd asv_bench && ../$(BIN)/asv publish $(HISTORY)
+	cd asv_bench && ../$(BIN)/python publish.py asv.history.json
 	cd asv_bench && ../$(BIN)/asv preview $(HISTORY)
 
 # Exact figures of two commits; fails when one became worse.

@@ -2,6 +2,7 @@
 """The asv suite: each benchmark runs, without asv, on shortened traces."""
 
 import importlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,13 +15,18 @@ from xmem.replay import load
 
 SUITE = Path(__file__).resolve().parent.parent / "asv_bench"
 MODULES = (
+    "calls",
     "common",
     "founding",
+    "frames",
     "hardening",
     "instructions",
     "latency",
     "memory",
     "pages",
+    "python",
+    "scenarios",
+    "stepping",
     "throughput",
 )
 N_OPS = 2000
@@ -113,6 +119,69 @@ def test_the_founding_load_leaves_a_hole_in_every_page(suite):
     benchmark = suite["founding"].Founding()
     benchmark.setup("tlsf", 1000)
     assert benchmark.track_xfree_worst_cycles("tlsf", 1000) >= 0
+
+
+def test_calls_are_counted_from_outside(suite):
+    calls = suite["calls"].Calls()
+    try:
+        calls.setup("tlsf", 10)
+    except NotImplementedError as error:
+        pytest.skip(str(error))
+    tlsf = [calls.track_xfree_worst_instructions("tlsf", n) for n in (10, 100)]
+    legacy = [calls.track_xfree_worst_instructions("firstfit", n) for n in (10, 100)]
+    assert abs(tlsf[0] - tlsf[1]) < 60
+    assert legacy[1] > legacy[0] + 90
+    assert calls.track_xmalloc_worst_instructions("tlsf", 10) > 100
+    # Exactly: the same call, counted twice.
+    assert tlsf[0] == calls.track_xfree_worst_instructions("tlsf", 10)
+
+
+def test_a_child_that_ends_early_is_no_count(suite):
+    stepping = suite["stepping"]
+    try:
+        stepping.count(len, ())
+    except stepping.CannotCount as error:
+        pytest.skip(str(error))
+    with pytest.raises(stepping.CannotCount, match="ended"):
+        stepping.count(os._exit, 0)
+    with pytest.raises(stepping.CannotCount, match="ended"):
+        stepping.count(len, 5)
+
+
+def test_scenarios_are_timed_warm_and_cold(suite, monkeypatch):
+    scenarios = suite["scenarios"]
+    monkeypatch.setattr(scenarios, "NAMES", ["xfree both", "xmalloc exact", "none"])
+    monkeypatch.setattr(scenarios, "REPEATS", {"warm": 5, "cold": 2})
+    benchmark = scenarios.Scenarios()
+    found = benchmark.setup_cache()
+    cell = ("tlsf", "xfree both", "cold")
+    benchmark.setup(found, *cell)
+    worst = benchmark.track_worst_cycles(found, *cell)
+    assert 0 < worst <= benchmark.track_p50_cycles(found, *cell)
+    assert benchmark.track_p99_cycles(found, *cell) <= (
+        benchmark.track_p999_cycles(found, *cell)
+    )
+    with pytest.raises(NotImplementedError):
+        benchmark.setup(found, "tlsf", "none", "warm")
+    whole = scenarios.XfreeWorst()
+    whole.setup("tlsf", "warm")
+    assert whole.track_xfree_worst_cycles("tlsf", "warm") > 0
+
+
+def test_frames_and_python_calls_run(suite):
+    frames = suite["frames"].Frames()
+    frames.setup("page_alloc", 2)
+    assert frames.track_cold_cycles("page_alloc", 2) > 0
+    if insn.is_available():
+        assert frames.track_instructions("page_alloc", 2) > 50
+    frames.teardown("page_alloc", 2)
+    pairs = suite["python"].Pairs()
+    for n_bytes in pairs.params[0]:
+        pairs.setup(n_bytes)
+        for name in dir(pairs):
+            if name.startswith("time_"):
+                getattr(pairs, name)(n_bytes)
+        assert pairs.pool.used_size == 0
 
 
 def test_the_suite_imports_where_replay_is_missing(monkeypatch):
