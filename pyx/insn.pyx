@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Retired instructions of single operations, counted by stepping a child.
+"""Retired instructions of single operations, counted in a forked child.
 
 A forked child runs the operations, at C level, and stops at a marker in front
 of each one that is to be counted. The parent steps it from the first
 instruction of the verb to the return from it: the count is exact, and the same
 on every machine that runs the same build. Nothing else runs in the child, and
 what it does to a private arena is lost with it.
+
+Where ptrace is forbidden and the processor's counters are not, the child reads
+them around each call instead.
 """
 
 import mmap
@@ -13,42 +16,51 @@ import mmap
 import numpy as np
 
 from xmem.arena import Arena as _Arena
-from xmem.counts import Counts, SteppingUnavailable, path_name
+from xmem.counts import (
+    CounterUnavailable,
+    Counts,
+    SteppingUnavailable,
+    path_name,
+)
 from xmem.errors import BadArgument, BadArgumentType
 from xmem.pool import Pool as _Pool
 from xmem.trace import ample_arena_bytes, check_trace
 
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINTR
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
-from xmem.arena.frames cimport (
-    FRAME_RUN,
-    FRAME_WHOLE,
-    frame_state,
-    frames_alloc,
-    frames_free,
-)
-from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.arguments cimport (
-    align_argument,
-    count_argument,
-    flag_argument,
-    offset_argument,
-    size_argument,
-)
+from xmem.arena.superblock cimport arena_t
+from xmem.arguments cimport count_argument, flag_argument
 from xmem.bits cimport bit
-from xmem.block cimport (
-    BLOCK_FREE,
-    BLOCK_PREV_FREE,
-    PAGE_RULE_BYTES,
-    block_of,
-    block_word,
-    offset_t,
-    word_size,
+from xmem.calls cimport (
+    N_VERBS,
+    VERB_CHECKED,
+    VERBS,
+    call_t,
+    pool_argument,
+    prepare_call,
 )
-from xmem.control cimport ENGINE_TLSF, pool_t
-from xmem.plain cimport pool_owns
+from xmem.control cimport pool_t
+from xmem.counter cimport (
+    COUNT_INSTRUCTIONS,
+    counted_exit,
+    counted_fork,
+    counted_kill,
+    counted_wait,
+    counter_close,
+    counter_open,
+    counter_read,
+)
+from xmem.paths cimport (
+    PATH_FAILED,
+    VERB_XFREE,
+    VERB_XMALLOC,
+    VERB_XREALLOC,
+    path_after,
+    path_before,
+)
 from xmem.pool cimport Pool
 from xmem.tracee cimport (
     TRACEE_SUPPORTED,
@@ -65,7 +77,6 @@ from xmem.tracee cimport (
     tracee_together,
     tracee_wait,
 )
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize
 
 cdef extern from *:
     """
@@ -81,106 +92,24 @@ cdef extern from *:
     """
     const char* _BUILD "XMEM_BUILD"
 
+# What is counted where counters are: (type, event) of perf_event_open.
+cdef uint32_t EVENT_TYPE = 0
+cdef uint64_t EVENT = COUNT_INSTRUCTIONS
+
 #: How this module was built; counts of different builds are not to be compared.
 BUILD = _BUILD.decode()
 
 __all__ = [
     "BUILD",
+    "CounterUnavailable",
     "Counts",
     "Steps",
     "SteppingUnavailable",
     "cost",
     "count",
     "is_available",
+    "method",
 ]
-
-
-# Verbs -----------------------------------------------------------------------
-
-# All of one shape, so that the compiler calls them by their address.
-ctypedef uint64_t (*verb_t)(
-    arena_t*, pool_t*, uint64_t, uint64_t, uint64_t
-) noexcept nogil
-
-cdef enum:
-    VERB_XMALLOC = 0
-    VERB_XFREE = 1
-    VERB_XREALLOC = 2
-    VERB_PAGE_ALLOC = 3
-    VERB_PAGE_FREE = 4
-    VERB_CHECKED = 5            # added: with the proof of the offset
-    N_VERBS = 8
-
-    PATH_LEFT = 1               # merged with the left neighbour
-    PATH_RIGHT = 2
-    PATH_RETURNED = 4           # pages were given back
-    PATH_RUN = 8                # the block was, or became, a run of pages
-    PATH_SPLIT = 16
-    PATH_GROWN = 32             # pages were obtained
-    PATH_MOVED = 64
-    PATH_FAILED = 128
-
-
-cdef uint64_t do_xmalloc(
-    arena_t* arena, pool_t* pool, uint64_t n, uint64_t alignment, uint64_t _c
-) noexcept nogil:
-    return pool_alloc(arena, pool, n, alignment)
-
-
-cdef uint64_t do_xfree(
-    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
-) noexcept nogil:
-    pool_free(arena, pool, payload)
-    return 1
-
-
-cdef uint64_t do_xrealloc(
-    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t n, uint64_t alignment
-) noexcept nogil:
-    return pool_resize(arena, pool, payload, n, alignment)
-
-
-cdef uint64_t do_page_alloc(
-    arena_t* arena, pool_t* _pool, uint64_t n_pages, uint64_t _b, uint64_t _c
-) noexcept nogil:
-    return page_offset(arena, frames_alloc(arena, n_pages, FRAME_RUN, 0))
-
-
-cdef uint64_t do_page_free(
-    arena_t* arena, pool_t* _pool, uint64_t offset, uint64_t _b, uint64_t _c
-) noexcept nogil:
-    frames_free(arena, <uint32_t>page_of(arena, offset))
-    return 1
-
-
-cdef uint64_t do_checked_xfree(
-    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
-) noexcept nogil:
-    if not pool_owns(arena, pool, payload):
-        return 0
-    pool_free(arena, pool, payload)
-    return 1
-
-
-cdef uint64_t do_checked_xrealloc(
-    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t n, uint64_t alignment
-) noexcept nogil:
-    if not pool_owns(arena, pool, payload):
-        return 0
-    return pool_resize(arena, pool, payload, n, alignment)
-
-
-cdef verb_t[N_VERBS] VERBS
-VERBS[VERB_XMALLOC] = do_xmalloc
-VERBS[VERB_XFREE] = do_xfree
-VERBS[VERB_XREALLOC] = do_xrealloc
-VERBS[VERB_PAGE_ALLOC] = do_page_alloc
-VERBS[VERB_PAGE_FREE] = do_page_free
-VERBS[VERB_CHECKED + VERB_XMALLOC] = do_xmalloc
-VERBS[VERB_CHECKED + VERB_XFREE] = do_checked_xfree
-VERBS[VERB_CHECKED + VERB_XREALLOC] = do_checked_xrealloc
-
-_VERB_NAMES = ("xmalloc", "xfree", "xrealloc", "page_alloc", "page_free")
 
 
 # The child -------------------------------------------------------------------
@@ -193,15 +122,14 @@ cdef packed struct op_t:
     uint64_t size
 
 
-cdef struct call_t:
-    verb_t verb
-    uint64_t a, b, c
-    unsigned kind               # VERB_XMALLOC ... VERB_PAGE_FREE
-
-
 cdef struct answer_t:
     uint64_t value
     uint64_t path
+    uint64_t n_instructions     # where a counter counts; else 0
+
+
+cdef enum:
+    ANSWER_WORDS = 3
 
 
 cdef struct program_t:
@@ -213,65 +141,67 @@ cdef struct program_t:
     uint64_t* payloads          # per object
     answer_t* answers           # per operation, seen by the parent
     unsigned checked
+    int counter                 # a hardware counter, or -1: the parent steps
+    uint64_t overhead           # instructions of reading it
 
 
-cdef inline uint64_t path_before(program_t* program, call_t* call) noexcept nogil:
-    """What can be told of a call's path before it is made."""
-    cdef uint64_t word
-    cdef offset_t block
-    if call.kind != VERB_XFREE and call.kind != VERB_XREALLOC:
-        return 0
-    if (call.a & (PAGE_RULE_BYTES - 1)) == 0 and frame_state(
-        program.arena.frames[page_of(program.arena, call.a)].word
-    ) == FRAME_WHOLE:
-        return PATH_RUN
-    if call.kind != VERB_XFREE or program.pool.engine != ENGINE_TLSF:
-        return 0
-    block = block_of(call.a)
-    word = block_word(program.arena.base, block)
-    return (PATH_LEFT if word & BLOCK_PREV_FREE else 0) | (
-        PATH_RIGHT
-        if block_word(program.arena.base, block + word_size(word)) & BLOCK_FREE
-        else 0
-    )
-
-
-cdef inline uint64_t path_after(
-    program_t* program, call_t* call, uint64_t value, uint64_t n_pages
+cdef uint64_t do_nothing(
+    arena_t* _arena, pool_t* _pool, uint64_t _a, uint64_t _b, uint64_t _c
 ) noexcept nogil:
-    """The rest of it."""
-    cdef uint64_t path = 0
-    cdef uint64_t word
-    if value == 0:
-        return PATH_FAILED
-    if program.pool.n_pages < n_pages:
-        path |= PATH_RETURNED
-    if program.pool.n_pages > n_pages:
-        path |= PATH_GROWN
-    if call.kind == VERB_XREALLOC and value != call.a:
-        path |= PATH_MOVED
-    if call.kind != VERB_XMALLOC or program.pool.engine != ENGINE_TLSF:
-        return path
-    if (value & (PAGE_RULE_BYTES - 1)) == 0:
-        return path | PATH_RUN
-    word = block_word(program.arena.base, block_of(value))
-    # A free block has no free neighbour: one behind a new block was cut off.
-    if block_word(program.arena.base, block_of(value) + word_size(word)) & (
-        BLOCK_FREE
-    ):
-        path |= PATH_SPLIT
-    return path
+    """A verb of one instruction, its return, more or less."""
+    return 0
+
+
+cdef uint64_t counted_call(program_t* program, call_t* call) noexcept nogil:
+    """Make one call between two readings of the counter; what lay between."""
+    cdef uint64_t before = counter_read(program.counter)
+    cdef uint64_t value = call.verb(
+        program.arena, program.pool, call.a, call.b, call.c
+    )
+    cdef uint64_t after = counter_read(program.counter)
+    call.a = value
+    return after - before
+
+
+cdef int open_counter(program_t* program) noexcept nogil:
+    """Open the counter in the child and measure what reading it takes."""
+    cdef call_t call
+    cdef uint64_t n
+    cdef int _i
+    program.counter = counter_open(EVENT_TYPE, EVENT)
+    if program.counter < 0:
+        return program.counter
+    program.overhead = ~<uint64_t>0
+    for _i in range(64):
+        call.verb = do_nothing
+        n = counted_call(program, &call)
+        if n < program.overhead:
+            program.overhead = n
+    if program.overhead != 0:
+        program.overhead -= 1       # the return counts, as it does in a verb
+    return 0
 
 
 cdef uint64_t make_call(
     program_t* program, call_t* call, answer_t* answer
 ) noexcept nogil:
     """Make one call behind a marker, and tell its path."""
-    cdef uint64_t path = path_before(program, call)
+    cdef uint64_t path = path_before(program.arena, program.pool, call.kind, call.a)
     cdef uint64_t n_pages = program.pool.n_pages
-    tracee_marker()
-    answer.value = call.verb(program.arena, program.pool, call.a, call.b, call.c)
-    answer.path = path | path_after(program, call, answer.value, n_pages)
+    cdef uint64_t payload = call.a
+    if program.counter >= 0:
+        answer.n_instructions = counted_call(program, call)
+        if answer.n_instructions > program.overhead:
+            answer.n_instructions -= program.overhead
+        answer.value = call.a
+    else:
+        tracee_marker()
+        answer.value = call.verb(
+            program.arena, program.pool, call.a, call.b, call.c
+        )
+    answer.path = path | path_after(
+        program.arena, program.pool, call.kind, payload, answer.value, n_pages
+    )
     return answer.value
 
 
@@ -308,7 +238,7 @@ cdef void run_program(program_t* program) noexcept nogil:
         answer = &program.answers[i]
         if not call_for(program, &program.ops[i], &call):
             answer.path = PATH_FAILED
-            if program.wanted[i]:
+            if program.wanted[i] and program.counter < 0:
                 tracee_marker()     # without a call: see follow()
             continue
         if program.wanted[i]:
@@ -321,7 +251,7 @@ cdef void run_program(program_t* program) noexcept nogil:
             program.payloads[program.ops[i].id] = 0
         elif value != 0 or call.kind == VERB_XMALLOC:
             program.payloads[program.ops[i].id] = value
-    tracee_exit()
+    counted_exit(0)
 
 
 cdef void run_call(
@@ -329,7 +259,7 @@ cdef void run_call(
 ) noexcept nogil:
     """Make one call, in the child."""
     make_call(program, call, answer)
-    tracee_exit()
+    counted_exit(0)
 
 
 # The parent ------------------------------------------------------------------
@@ -470,23 +400,114 @@ cdef class Tracee:
         self.end()
 
 
+cdef class Counted:
+    """A child that reads the processor's counter itself."""
+
+    cdef int pid
+
+    cdef int start(self) except -1:
+        """Fork; answers 0 in the child, in which no Python code may run."""
+        self.pid = counted_fork()
+        if self.pid < 0:
+            raise unavailable(self.pid)
+        return self.pid != 0
+
+    cdef int join(self) except -1:
+        """Wait until it has ended."""
+        cdef int error
+        while True:
+            with nogil:
+                error = counted_wait(self.pid)
+            if error == 0:
+                self.pid = 0
+                return 0
+            PyErr_CheckSignals()
+            if error != -EINTR:
+                self.pid = 0
+                raise unavailable(error)
+
+    def __dealloc__(self):
+        if self.pid > 0:
+            counted_kill(self.pid)
+
+
+cdef int STEPS = -1             # whether a child can be stepped, once it is known
+
+
+cdef bint _steps():
+    """Whether a child can be stepped."""
+    global STEPS
+    cdef Tracee tracee = Tracee()
+    if STEPS < 0:
+        try:
+            if tracee.start() == 0:
+                tracee_exit()
+        except SteppingUnavailable:
+            STEPS = 0
+        else:
+            tracee.end()
+            STEPS = 1
+    return STEPS
+
+
+def method():
+    """How instructions are counted here.
+
+    Returns
+    -------
+    {"stepping", "counter"} or None
+        By stepping a child, which is exact; by the processor's counter, where
+        the system forbids that, and an interrupt may add a few; None where
+        neither can be had: the system is not Linux, or forbids both.
+    """
+    cdef int counter
+    if _steps():
+        return "stepping"
+    counter = counter_open(EVENT_TYPE, EVENT)
+    if counter < 0:
+        return None
+    counter_close(counter)
+    return "counter"
+
+
 def is_available():
     """Whether instructions can be counted here.
 
     Returns
     -------
     bool
-        False where the system is not Linux on x86-64 or aarch64, or does not
-        let a process trace its child.
+        False where `method` is None.
     """
-    cdef Tracee tracee = Tracee()
-    try:
-        if tracee.start() == 0:
-            tracee_exit()
-    except SteppingUnavailable:
-        return False
-    tracee.end()
-    return True
+    return method() is not None
+
+
+cdef bint _by_counter(object chosen) except -1:
+    """Whether to count by the counter; refuses what cannot be done."""
+    if chosen is None:
+        # Stepping says best why it is not to be had.
+        return method() == "counter"
+    if not isinstance(chosen, str):
+        raise BadArgumentType(f"method must be a str, not {type(chosen).__name__}")
+    if chosen not in ("stepping", "counter"):
+        raise BadArgument(
+            f"method must be 'stepping' or 'counter', not {chosen!r}"
+        )
+    return chosen == "counter"
+
+
+cdef int _need_counter() except -1:
+    cdef int counter = counter_open(EVENT_TYPE, EVENT)
+    if counter < 0:
+        raise CounterUnavailable(-counter)
+    counter_close(counter)
+    return 0
+
+
+def _count_event(event_type, event):
+    """Count another event than instructions; for tests on virtual machines."""
+    global EVENT_TYPE, EVENT
+    EVENT_TYPE = event_type
+    EVENT = event
 
 
 # Whole traces ----------------------------------------------------------------
@@ -509,6 +530,7 @@ def count(
     max_pages=None,
     page_size=None,
     progress=None,
+    method=None,
 ):
     """Count the retired instructions of each operation of a trace.
 
@@ -527,6 +549,8 @@ def count(
         As in `xmem.Arena.anonymous`.
     progress : callable, optional
         Called with (operations counted, to be counted), now and then.
+    method : {"stepping", "counter"}, optional
+        As `method` names them; by default what it answers.
 
     Returns
     -------
@@ -536,7 +560,7 @@ def count(
     ------
     BadArgument, BadArgumentType
         An argument that cannot be meant, or a trace that breaks the format.
-    SteppingUnavailable
+    SteppingUnavailable, CounterUnavailable
         The system does not let us.
 
     Notes
@@ -553,7 +577,11 @@ def count(
     cdef Arena arena
     cdef Pool pool
     cdef Py_ssize_t i, done = 0
+    cdef Counted counted = Counted()
     cdef uint64_t interval = count_argument(every, "every", 1)
+    cdef bint by_counter = _by_counter(method)
+    if by_counter:
+        _need_counter()
     ops = check_trace(ops)
     program.checked = VERB_CHECKED if flag_argument(checked, "checked") else 0
     if progress is not None and not callable(progress):
@@ -595,8 +623,19 @@ def count(
     program.n_ops = len(ops)
     program.payloads = &payload_cells[0]
     program.answers = <answer_t*>&shared_cells[0]
+    program.counter = -1
     total = int(wanted.sum())
     arena.enter()
+    if by_counter:
+        if counted.start() == 0:
+            if open_counter(&program):
+                counted_exit(1)
+            run_program(&program)
+        counted.join()
+        told = np.array(answers.view(np.uint64).reshape(-1, ANSWER_WORDS))
+        if progress is not None:
+            progress(total, total)
+        return _counts(ops, told[:, 2], told[:, 1], wanted, pool)
     if tracee.start() == 0:
         run_program(&program)
     try:
@@ -617,7 +656,7 @@ def count(
     return _counts(
         ops,
         counts,
-        np.array(answers.view(np.uint64).reshape(-1, 2)[:, 1]),
+        np.array(answers.view(np.uint64).reshape(-1, ANSWER_WORDS)[:, 1]),
         wanted,
         pool,
     )
@@ -639,64 +678,7 @@ cdef object _counts(ops, counts, paths, wanted, Pool pool):
 
 # Single calls ----------------------------------------------------------------
 
-cdef int _prepare(
-    program_t* program, call_t* call, Pool pool, object verb, tuple args, bint checked
-) except -1:
-    """Fill a call from Python arguments, proved as the verb itself would."""
-    cdef offset_t payload = 0
-    wants = {
-        "xmalloc": "n[, align]",
-        "xfree": "offset",
-        "xrealloc": "offset, n[, align]",
-        "page_alloc": "n_pages",
-        "page_free": "offset",
-    }
-    if not isinstance(verb, str):
-        raise BadArgumentType(f"verb must be a str, not {type(verb).__name__}")
-    if verb not in wants:
-        raise BadArgument(
-            f"verb must be one of {', '.join(map(repr, wants))}, not {verb!r}"
-        )
-    n_least = wants[verb].split("[")[0].count(",") + 1
-    if not n_least <= len(args) <= n_least + wants[verb].count("["):
-        raise BadArgument(f"{verb} takes ({wants[verb]}), not {len(args)} arguments")
-    call.b = call.c = 0
-    call.kind = _VERB_NAMES.index(verb)
-    if verb == "xmalloc":
-        call.a = size_argument(args[0])
-        call.b = align_argument(args[1] if len(args) == 2 else 16)
-    elif verb == "page_alloc":
-        call.a = count_argument(args[0], "n_pages", 1)
-    else:
-        payload = call.a = offset_argument(args[0])
-    if verb == "xrealloc":
-        call.b = size_argument(args[1])
-        call.c = align_argument(args[2] if len(args) == 3 else 16)
-    pool.enter()
-    if verb == "page_free":
-        pool.arena.run_pages(payload)
-    elif verb in ("xfree", "xrealloc"):
-        pool.live(payload, verb)
-        pool.arena.refuse_exported(payload)
-    elif verb == "xmalloc":
-        pool.admit_alignment(call.b)
-    elif call.a > pool.arena.c.n_pages:
-        raise BadArgument(f"the arena has {pool.arena.n_pages} pages, not {args[0]}")
-    call.verb = VERBS[
-        call.kind + (VERB_CHECKED if checked and call.kind <= VERB_XREALLOC else 0)
-    ]
-    program.arena = &pool.arena.c
-    program.pool = pool.c
-    return 0
-
-
-cdef Pool _pool_argument(object pool):
-    if not isinstance(pool, Pool):
-        raise BadArgumentType(f"pool must be a Pool, not {type(pool).__name__}")
-    return pool
-
-
-def cost(pool, verb, *args, checked=False):
+def cost(pool, verb, *args, checked=False, method=None):
     """Instructions that a call would retire now; it is not made.
 
     A child makes it, on its copy of the arena.
@@ -711,6 +693,8 @@ def cost(pool, verb, *args, checked=False):
         Its arguments.
     checked : bool
         Count the proof of the offset as well.
+    method : {"stepping", "counter"}, optional
+        As `method` names them; by default what it answers.
 
     Returns
     -------
@@ -723,7 +707,7 @@ def cost(pool, verb, *args, checked=False):
     ------
     BadArgument, BadArgumentType, InvalidFree
         As the verb itself; nothing is changed.
-    SteppingUnavailable
+    SteppingUnavailable, CounterUnavailable
         The system does not let us.
     """
     cdef program_t program
@@ -731,7 +715,9 @@ def cost(pool, verb, *args, checked=False):
     cdef answer_t* answer
     cdef uint8_t[::1] cells
     cdef Tracee tracee = Tracee()
-    cdef Pool owner = _pool_argument(pool)
+    cdef Counted counted = Counted()
+    cdef bint by_counter = _by_counter(method)
+    cdef Pool owner = pool_argument(pool)
     cdef uint64_t n
     cdef bint is_checked = flag_argument(checked, "checked")
     owner.enter()
@@ -744,7 +730,18 @@ def cost(pool, verb, *args, checked=False):
     answers = np.frombuffer(shared, dtype=np.uint8)
     cells = answers
     answer = <answer_t*>&cells[0]
-    _prepare(&program, &call, owner, verb, args, is_checked)
+    prepare_call(&call, owner, verb, args, is_checked)
+    program.arena = &owner.arena.c
+    program.pool = owner.c
+    program.counter = -1
+    if by_counter:
+        _need_counter()
+        if counted.start() == 0:
+            if open_counter(&program):
+                counted_exit(1)
+            run_call(&program, &call, answer)
+        counted.join()
+        return int(answer.n_instructions), path_name(call.kind, int(answer.path))
     if tracee.start() == 0:
         run_call(&program, &call, answer)
     tracee.to_marker()
@@ -801,7 +798,7 @@ cdef class Steps:
         cdef int error
         if self.tracee is not None:
             raise BadArgument("steps are initialised once")
-        self.pool = _pool_argument(pool)
+        self.pool = pool_argument(pool)
         self.pool.enter()
         if self.pool.arena.path is None:
             raise BadArgument(
@@ -812,7 +809,10 @@ cdef class Steps:
         self.answers = np.frombuffer(self.shared, dtype=np.uint8)
         cells = self.answers
         self.answer = <answer_t*>&cells[0]
-        _prepare(&program, &call, self.pool, verb, args, False)
+        prepare_call(&call, self.pool, verb, args, False)
+        program.arena = &self.pool.arena.c
+        program.pool = self.pool.c
+        program.counter = -1
         self.kind = call.kind
         if tracee.start() == 0:
             run_call(&program, &call, self.answer)

@@ -70,6 +70,13 @@ from xmem.heap cimport (
     heap_xmalloc_subpage,
     heap_zeroed,
 )
+from xmem.paths cimport (
+    VERB_XFREE,
+    VERB_XMALLOC,
+    VERB_XREALLOC,
+    path_after,
+    path_before,
+)
 from xmem.plain cimport pool_owns
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_resize, pool_xzalloc
@@ -124,6 +131,7 @@ cdef struct run_t:
     object_t* objects
     uint8_t* aligns             # per object, log2 of what was asked for
     uint64_t* ticks             # per operation, NULL in a pass without clock
+    uint8_t* paths              # per operation, NULL in all passes but one
     const uint8_t* cold         # per operation: empty the caches first, or NULL
     char* evictor               # EVICT_BYTES to empty them with
     uint64_t overhead
@@ -449,6 +457,38 @@ cdef inline uint64_t run_op(
     return ticks
 
 
+cdef inline void run_op_with_path(run_t* run, uint64_t i) noexcept nogil:
+    """Do operation ``i`` against a pool and note its path."""
+    cdef const op_t* op = &run.ops[i]
+    cdef offset_t payload = run.objects[op.id].payload
+    cdef uint64_t n_pages = run.pool.n_pages
+    cdef uint64_t failed = run.failed
+    cdef uint64_t path
+    cdef unsigned verb = VERB_XMALLOC
+    if op.op == OP_FREE:
+        verb = VERB_XFREE
+    elif op.op == OP_REALLOC:
+        verb = VERB_XREALLOC
+    if verb != VERB_XMALLOC and payload == 0:
+        run_op(run, op, False, False)
+        return
+    path = path_before(run.arena, run.pool, verb, payload)
+    run_op(run, op, False, False)
+    run.paths[i] = <uint8_t>(
+        path
+        | path_after(
+            run.arena,
+            run.pool,
+            verb,
+            payload,
+            0 if run.failed != failed else (
+                1 if verb == VERB_XFREE else run.objects[op.id].payload
+            ),
+            n_pages,
+        )
+    )
+
+
 cdef void evict(char* buffer) noexcept nogil:
     """Fill the core's caches, and its translations, with other memory."""
     cdef uint64_t i
@@ -481,7 +521,11 @@ cdef uint64_t run_slice(run_t* run) noexcept nogil:
         end = run.next_op + SLICE_OPS
         if end > run.n_ops:
             end = run.n_ops
-        if run.heap != NULL:
+        if run.paths != NULL:
+            while run.next_op < end:
+                run_op_with_path(run, run.next_op)
+                run.next_op += 1
+        elif run.heap != NULL:
             run_slice_of(run, end, run.ticks != NULL, True)
         elif run.ticks != NULL:
             run_slice_of(run, end, True, False)
@@ -562,11 +606,14 @@ cdef class Replayer:
         self.run.arena = &self.arena.c
         self.run.overhead = clock_overhead()
 
-    def run_pass(self, ticks, verify):
+    def run_pass(self, ticks, verify, paths=None):
         """Run the trace once; answers the nanoseconds it took.
 
-        ``ticks`` (uint64 array or None) receives the clock per operation.
+        ``ticks`` (uint64 array or None) receives the clock per operation;
+        ``paths`` (uint8 array or None), in a pass without ticks and against a
+        pool, the path that each took.
         """
+        cdef uint8_t[::1] path_cells
         cdef uint64_t elapsed = 0
         cdef uint64_t[::1] cells
         if self.arena is None:
@@ -574,6 +621,15 @@ cdef class Replayer:
         if ticks is not None and len(ticks) != self.run.n_ops:
             raise BadArgument(
                 f"ticks must have {self.run.n_ops} words, not {len(ticks)}"
+            )
+        if paths is not None and (
+            len(paths) != self.run.n_ops
+            or ticks is not None
+            or self.run.routines != NULL
+        ):
+            raise BadArgument(
+                f"paths must have {self.run.n_ops} bytes, in a pass of its own, "
+                "against a pool"
             )
         self.objects[:] = 0
         self.arena.enter()
@@ -589,6 +645,10 @@ cdef class Replayer:
         if ticks is not None and len(ticks):
             cells = ticks
             self.run.ticks = &cells[0]
+        self.run.paths = NULL
+        if paths is not None and len(paths):
+            path_cells = paths
+            self.run.paths = &path_cells[0]
         self.run.verify = verify
         self.run.next_op = 0
         self.run.failed = 0
@@ -694,6 +754,7 @@ def replay(
     cold=None,
     hardened=False,
     checked=False,
+    paths=False,
 ):
     """Run a trace against a pool or a heap and measure every operation.
 
@@ -736,6 +797,9 @@ def replay(
     checked : bool
         Prove each offset before it is freed or resized, as Python's calls do,
         in the time of the operation. C callers may leave it out.
+    paths : bool
+        Run one more pass, against a pool, that notes the path of each
+        operation.
 
     Returns
     -------
@@ -754,6 +818,7 @@ def replay(
     cdef uint64_t n_plain = min(n_timed, 3)
     cdef bint verifies = flag_argument(verify, "verify")
     cdef bint checks = flag_argument(checked, "checked")
+    cdef bint notes_paths = flag_argument(paths, "paths")
     cdef uint64_t n_done
     if page_size is not None:
         page_size = count_argument(page_size, "page_size", 1)
@@ -770,6 +835,8 @@ def replay(
         raise BadArgument(
             "an interface has its own engines: give engine or interface, not both"
         )
+    if notes_paths and interface is not None:
+        raise BadArgument("paths are those of an engine: give no interface")
     settings = {"max_pages": max_pages, "hardened": hardened}
     if interface is None:
         settings["engine"] = "tlsf" if engine is None else engine
@@ -792,7 +859,7 @@ def replay(
         ops,
         arena,
         settings,
-        n_plain + n_timed + verifies,
+        n_plain + n_timed + verifies + notes_paths,
         progress,
         cold,
         checks,
@@ -802,6 +869,10 @@ def replay(
         replayer.run_pass(None, True)
         replayer.verify_end()
         content_errors = replayer.seen()["content_errors"]
+    noted = None
+    if notes_paths:
+        noted = np.zeros(len(ops), dtype=np.uint8)
+        replayer.run_pass(None, False, noted)
     # The first pass also touches the pages, so that no later one faults.
     ns = min([replayer.run_pass(None, False) for _ in range(n_plain)])
     cycles = np.full(len(ops), SKIPPED, dtype=np.uint64)
@@ -827,5 +898,6 @@ def replay(
         arena_bytes=arena.n_bytes,
         tsc_hz=clock_hz(),
         repeats=n_timed,
+        paths=noted,
         **seen,
     )

@@ -116,7 +116,7 @@ def test_records_on_standard_output_stand_alone(small, here, command):
     assert result.exit_code == 0
     records = json.loads(result.stdout)
     assert len(records) >= 2
-    assert "Plot: out.png" in result.stderr
+    assert "out.png" in result.stderr
     assert "tlsf" in result.stderr or "strict" in result.stderr
     assert not (here / "-").exists()
 

@@ -24,7 +24,7 @@ PAGE = 4096
 REDIS = DATA.replace("__init__.py", "redis.npz")
 
 pytestmark = pytest.mark.skipif(
-    not insn.is_available(), reason="the system lets nobody trace a child"
+    insn.method() != "stepping", reason="the system lets nobody trace a child"
 )
 release = pytest.mark.skipif(
     insn.BUILD != "release", reason="the figures are those of a release build"
@@ -446,3 +446,71 @@ def test_the_page_frames_cost_one_step_for_each_order():
         steps = {few - many for few, many in itertools.pairwise(counts)}
         assert max(steps) <= 90
         assert counts == sorted(counts, reverse=True)
+
+
+# Counting by the processor's counter ------------------------------------------------
+
+PAGE_FAULTS = (1, 2)  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS
+INSTRUCTIONS = (0, 1)
+
+
+@pytest.fixture
+def faults_counted():
+    """Count page faults in place of instructions: virtual machines have those."""
+    insn._count_event(*PAGE_FAULTS)
+    try:
+        with Arena.anonymous(1 << 20) as arena:
+            insn.cost(Pool(arena), "xmalloc", 5, method="counter")
+    except insn.CounterUnavailable as error:
+        pytest.skip(str(error))
+    else:
+        yield
+    finally:
+        insn._count_event(*INSTRUCTIONS)
+
+
+def test_the_counter_counts_calls_in_a_child(pool, faults_counted):
+    offset = pool.xmalloc(100)
+    before = pool.stats()
+    n, path = insn.cost(pool, "xfree", offset, method="counter")
+    assert 0 < n < 100  # pages that the child had to copy
+    assert path == insn.cost(pool, "xfree", offset, method="stepping")[1]
+    assert pool.stats() == before
+    with pytest.raises(xmem.NotABlock):
+        insn.cost(pool, "xfree", offset + 16, method="counter")
+
+
+def test_the_counter_counts_traces(faults_counted):
+    ops = load(REDIS)[:3000]
+    seen = []
+    by_counter = insn.count(
+        ops, method="counter", progress=lambda *both: seen.append(both)
+    )
+    assert 0 < by_counter.instructions.sum() < 3000
+    assert seen == [(3000, 3000)]
+    by_steps = insn.count(ops[:200], method="stepping")
+    paths = dict(zip(by_steps.index.tolist(), by_steps.path.tolist(), strict=True))
+    for index, path in zip(by_counter.index, by_counter.path, strict=True):
+        assert paths.get(int(index), path) == path
+
+
+def test_methods_are_named(pool):
+    assert insn.method() == "stepping"
+    with pytest.raises(xmem.BadArgument, match="stepping"):
+        insn.cost(pool, "xmalloc", 5, method="guessing")
+    with pytest.raises(xmem.BadArgumentType, match="method"):
+        insn.count(load(REDIS)[:5], method=5)
+
+
+def test_a_counter_that_is_not_there_is_refused(pool):
+    insn._count_event(77, 77)
+    try:
+        with pytest.raises(insn.CounterUnavailable) as caught:
+            insn.cost(pool, "xmalloc", 5, method="counter")
+        with pytest.raises(OSError, match="counter"):
+            insn.count(load(REDIS)[:5], method="counter")
+    finally:
+        insn._count_event(*INSTRUCTIONS)
+    assert caught.value.errno == caught.value.number != 0
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.number) == (str(caught.value), caught.value.number)

@@ -41,6 +41,29 @@ class SteppingUnavailable(XmemError, OSError):
         return type(self), (self.number,)
 
 
+class CounterUnavailable(XmemError, OSError):
+    """The processor's counter cannot be read here.
+
+    Parameters
+    ----------
+    number : int
+        The system's error number.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(
+            number,
+            "the system has no counter of instructions for us "
+            f"({os.strerror(number)}): virtual machines often hide it, and "
+            "kernel.perf_event_paranoid above 2 forbids it",
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        """Pickle by the number."""
+        return type(self), (self.number,)
+
+
 def path_name(verb: int, path: int) -> str:
     """Name the path of a call.
 

@@ -20,6 +20,7 @@ __all__ = [
     "NotABlock",
     "NotInInterface",
     "OutOfMemory",
+    "PeerError",
     "PoolDestroyed",
     "PoolInUse",
     "SizeLimitError",
@@ -66,6 +67,10 @@ class NotABlock(InvalidFree):
 
 class NotInInterface(XmemError, AttributeError):
     """The heap's interface has no such routine."""
+
+
+class PeerError(XmemError, OSError):
+    """Another allocator cannot be loaded, or cannot make a heap."""
 
 
 class PoolDestroyed(XmemError, ValueError):

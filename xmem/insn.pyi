@@ -7,25 +7,30 @@ from typing import Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from xmem.counts import CounterUnavailable as CounterUnavailable
 from xmem.counts import Counts as Counts
 from xmem.counts import SteppingUnavailable as SteppingUnavailable
 from xmem.pool import Pool
 
 _Verb = Literal["xmalloc", "xfree", "xrealloc", "page_alloc", "page_free"]
+_Method = Literal["stepping", "counter"]
 
 __all__ = [
     "BUILD",
+    "CounterUnavailable",
     "Counts",
     "SteppingUnavailable",
     "Steps",
     "cost",
     "count",
     "is_available",
+    "method",
 ]
 
 BUILD: Literal["release", "checked", "sanitized", "unoptimised"]
 
 def is_available() -> bool: ...
+def method() -> _Method | None: ...
 def count(
     ops: npt.NDArray[np.void],
     *,
@@ -37,9 +42,14 @@ def count(
     max_pages: SupportsIndex | None = None,
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,
+    method: _Method | None = None,
 ) -> Counts: ...
 def cost(
-    pool: Pool, verb: _Verb, *args: SupportsIndex, checked: bool = False
+    pool: Pool,
+    verb: _Verb,
+    *args: SupportsIndex,
+    checked: bool = False,
+    method: _Method | None = None,
 ) -> tuple[int, str]: ...
 
 class Steps:

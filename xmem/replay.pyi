@@ -28,4 +28,5 @@ def replay(
     cold: npt.NDArray[np.bool_] | None = None,
     hardened: bool | Collection[str] = False,
     checked: bool = False,
+    paths: bool = False,
 ) -> ReplayResult: ...

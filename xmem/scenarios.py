@@ -21,6 +21,8 @@ PAGE = 4096
 SMALL = 400
 #: Bytes of a block of the scenario: larger than any hole of the backdrop.
 BLOCK = 600
+#: Bytes of a legacy block that takes a page whole and is no run of pages.
+FILLING = PAGE - 128
 
 Build = Callable[[Pool, int], tuple[int, ...]]
 
@@ -46,6 +48,8 @@ class Scenario:
         Engines for which it makes sense.
     n_pages : int
         Pages that the arena needs beside those of the backdrop.
+    n_times : int
+        How many times as large the arena has to be.
     """
 
     verb: str
@@ -55,6 +59,7 @@ class Scenario:
     settings: dict[str, Any] = field(default_factory=dict)
     engines: tuple[Literal["tlsf", "firstfit"], ...] = ("tlsf", "firstfit")
     n_pages: int = 1 << 10
+    n_times: int = 1
 
     def make(
         self,
@@ -82,7 +87,7 @@ class Scenario:
         """
         # A free block of the legacy engine costs a page, one of TLSF 1 KiB.
         n_pages = n_free * (PAGE if engine == "firstfit" else 1024) // PAGE
-        order = max((n_pages + self.n_pages).bit_length(), 8)
+        order = max((self.n_times * (n_pages + self.n_pages)).bit_length(), 8)
         arena = Arena.anonymous((1 << order) * PAGE, page_size=PAGE, max_pools=2)
         pool = Pool(arena, engine=engine, **{**self.settings, **settings})
         return pool, self.build(pool, n_free)
@@ -94,9 +99,8 @@ class Scenario:
 def backdrop(pool: Pool, n_free: int) -> None:
     """So many free blocks of at most `SMALL` bytes, between live ones."""
     if pool.engine == "firstfit":
-        # A block that fills its page is cut down: that walks no list.
-        for _ in range(n_free):
-            offset = pool.xmalloc(PAGE - 64 - 1)
+        # Blocks that fill their pages are cut down: that walks no list.
+        for offset in [pool.xmalloc(FILLING) for _ in range(n_free)]:
             pool.xrealloc(offset, PAGE - SMALL)
         return
     sizes = [24 + i * 13 % (SMALL - 24) for i in range(256)]
@@ -179,7 +183,7 @@ def delayed(pool: Pool, n_free: int) -> tuple[int, ...]:
 def emptying(pool: Pool, n_free: int) -> tuple[int, ...]:
     """Free the last block of a region, where another is in hand already."""
     backdrop(pool, n_free)
-    whole = pool.maxalloc if pool.engine == "tlsf" else PAGE - 64 - 1
+    whole = pool.maxalloc if pool.engine == "tlsf" else FILLING
     blocks = [pool.xmalloc(whole) for _ in range(8)]
     for i in (7, 0, 2):
         pool.xfree(blocks[i])
@@ -201,7 +205,7 @@ def merging(pool: Pool, n_free: int) -> tuple[int, ...]:
         except OutOfMemory:
             break
     arena.page_free(run)
-    offset = pool.xmalloc(pool.maxalloc if pool.engine == "tlsf" else PAGE - 65)
+    offset = pool.xmalloc(pool.maxalloc if pool.engine == "tlsf" else FILLING)
     if pool.engine == "tlsf":
         # Another empty region stays in hand, so that this one is returned.
         spare = kept.pop()
@@ -222,6 +226,21 @@ def splitting(pool: Pool, n_free: int) -> tuple[int, ...]:
     if pool.engine == "tlsf":
         pool.reserve(64)
     return BLOCK + 100, 16
+
+
+def next_level(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for a size whose own power of two has no block, the next one has."""
+    backdrop(pool, n_free)
+    blocks = adjacent(pool, 2 * BLOCK - 100, 3)
+    if pool.engine == "tlsf":
+        # What else is free and as large is taken.
+        found = pool.walk()
+        free = (found["used"] == 0) & (found["capacity"] >= 512)
+        for capacity in found["capacity"][free].tolist():
+            pool.xmalloc(capacity)
+    pool.xfree(blocks[1])
+    drain(pool)
+    return BLOCK, 16
 
 
 def aligning(pool: Pool, n_free: int) -> tuple[int, ...]:
@@ -320,6 +339,7 @@ SCENARIOS = [
         "as emptying a region; the pages merge once for each order of the frames",
         {"grow_pages": 1, "join_regions": False},
         n_pages=1 << 12,
+        n_times=2,
     ),
     Scenario(
         "xmalloc",
@@ -332,6 +352,12 @@ SCENARIOS = [
         "splitting the largest",
         splitting,
         "3 bit scans; 1 removal, 1 insertion; 2 headers and a boundary tag",
+    ),
+    Scenario(
+        "xmalloc",
+        "next first level",
+        next_level,
+        "as splitting; the first level of the size is empty, the next is searched",
     ),
     Scenario(
         "xmalloc",

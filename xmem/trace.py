@@ -217,14 +217,15 @@ def _percentile(ordered: npt.NDArray[np.uint64], thousandths: int) -> int:
     return int(ordered[-(-len(ordered) * thousandths // 1000) - 1])
 
 
-@dataclass(frozen=True)
-class ReplayResult:
-    """What a replay measured.
+@dataclass(frozen=True, kw_only=True)
+class PeerResult:
+    """What a trace measured on any allocator.
 
     Attributes
     ----------
     engine : str
-        With an interface, the one behind xmalloc.
+        Name of the allocator; of xmem's the engine, with an interface the one
+        behind xmalloc.
     n_ops : int
         Operations in the trace.
     failed : int
@@ -244,21 +245,11 @@ class ReplayResult:
         clock costs is subtracted; 0 for what was skipped.
     raw_cycles : numpy.ndarray
         Greatest over the repeats.
-    peak_live_bytes, peak_live_blocks : int
-        Greatest sum of live requested bytes; greatest number of live objects.
-    peak_page_bytes : int
-        Greatest number of bytes in pages that the pool, or both pools of a
-        heap together, held.
-    arena_bytes : int
+    peak_live_bytes : int
+        Greatest sum of live requested bytes.
     tsc_hz : float
         Cycles per second of the clock.
     repeats : int
-    content_errors : int
-        Blocks that did not hold their pattern, in a verified replay.
-    stats : PoolStats or HeapStats
-        At the end of the trace.
-    interface : str or None
-        Of the heap that the trace ran against; None where it was a pool.
     """
 
     engine: str
@@ -271,19 +262,18 @@ class ReplayResult:
     cycles: npt.NDArray[np.uint64]
     raw_cycles: npt.NDArray[np.uint64]
     peak_live_bytes: int
-    peak_live_blocks: int
-    peak_page_bytes: int
-    arena_bytes: int
     tsc_hz: float
     repeats: int
-    content_errors: int
-    stats: PoolStats | HeapStats
-    interface: str | None = None
 
     @property
     def contender(self) -> str:
-        """Name of what the trace ran against: the interface, or the engine."""
-        return self.interface or self.engine
+        """Name of what the trace ran against."""
+        return self.engine
+
+    @property
+    def pages_per_live_byte(self) -> float | None:
+        """Most bytes held in pages over most bytes live; None if not known."""
+        return None
 
     def of_kind(self, kind: str) -> npt.NDArray[np.bool_]:
         """Mask of the operations of ``"xmalloc"``, ``"xfree"`` or ``"xrealloc"``."""
@@ -316,17 +306,66 @@ class ReplayResult:
 
     def record(self, trace: str) -> dict[str, Any]:
         """Return the result as a record of ``xmem replay --json``."""
-        interface = {} if self.interface is None else {"interface": self.interface}
         return {
             "trace": trace,
             "engine": self.engine,
-            **interface,
             "ops": self.n_ops,
             "failed": self.failed,
             "ns_per_op": self.ns_per_op,
             "xmalloc_cycles": self.summary("xmalloc"),
             "xfree_cycles": self.summary("xfree"),
             "peak_live_bytes": self.peak_live_bytes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult(PeerResult):
+    """What a replay on an engine or an interface of xmem measured.
+
+    Attributes
+    ----------
+    peak_live_blocks : int
+        Greatest number of live objects.
+    peak_page_bytes : int
+        Greatest number of bytes in pages that the pool, or both pools of a
+        heap together, held.
+    arena_bytes : int
+    content_errors : int
+        Blocks that did not hold their pattern, in a verified replay.
+    stats : PoolStats or HeapStats
+        At the end of the trace.
+    interface : str or None
+        Of the heap that the trace ran against; None where it was a pool.
+    paths : numpy.ndarray of uint8 or None
+        Per operation the bits of its path, for `xmem.counts.path_name`; None
+        where they were not asked for.
+    """
+
+    peak_live_blocks: int
+    peak_page_bytes: int
+    arena_bytes: int
+    content_errors: int
+    stats: PoolStats | HeapStats
+    interface: str | None = None
+    paths: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def contender(self) -> str:
+        """Name of what the trace ran against: the interface, or the engine."""
+        return self.interface or self.engine
+
+    @property
+    def pages_per_live_byte(self) -> float | None:
+        """Most bytes held in pages over most bytes live; None of nothing live."""
+        live = self.peak_live_bytes
+        return self.peak_page_bytes / live if live else None
+
+    def record(self, trace: str) -> dict[str, Any]:
+        """Return the result as a record of ``xmem replay --json``."""
+        interface = {} if self.interface is None else {"interface": self.interface}
+        return {
+            **super().record(trace),
+            **interface,
             "peak_page_bytes": self.peak_page_bytes,
             "arena_bytes": self.arena_bytes,
         }

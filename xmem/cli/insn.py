@@ -24,7 +24,7 @@ from xmem.cli.replay import TRACE_FILE
 from xmem.cli.runs import ENGINES, load_traces
 from xmem.cli.table import print_whole
 from xmem.counts import VERBS, Counts, Summary
-from xmem.insn import BUILD, SteppingUnavailable, cost, count
+from xmem.insn import BUILD, SteppingUnavailable, cost, count, method
 from xmem.pool import HARDENING
 from xmem.scenarios import SCENARIOS, Scenario
 
@@ -150,7 +150,9 @@ def count_traces(
                     progress=partial(show, bars, task),
                 )
             print_counts(counts, f"{trace.name} on {counts.engine}", aside)
-            records.append({**counts.record(trace.name), "build": BUILD})
+            records.append(
+                {**counts.record(trace.name), "build": BUILD, "method": method()}
+            )
     return records
 
 
@@ -174,7 +176,13 @@ def print_counts(counts: Counts, title: str, aside: bool) -> None:
         for some in counts.by_path(verb):
             table.add_row(f"  {some.path}", *cells(some), "")
         table.add_section()
-    print_whole(table, [f"Retired instructions, {BUILD} build."], aside)
+    print_whole(table, [how_counted()], aside)
+
+
+def how_counted() -> str:
+    """Say what the figures are."""
+    how = "the processor's counter" if method() == "counter" else "stepping"
+    return f"Retired instructions, {BUILD} build, counted by {how}."
 
 
 def cells(summary: Summary) -> Iterable[str]:
@@ -231,10 +239,11 @@ def count_scenarios(
                     "path": path,
                     "work": scenario.work,
                     "build": BUILD,
+                    "method": method(),
                 }
                 for n_free, n, path in found
             ]
-    print_whole(table, [f"Retired instructions, {BUILD} build."], aside)
+    print_whole(table, [how_counted()], aside)
     return records
 
 

@@ -7,8 +7,10 @@ see few colours can tell apart; line styles and markers differ as well.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -19,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from xmem.cli.founding import BLOCK_BYTES, HOW_MEASURED, Point, worst_ratio
-from xmem.cli.runs import ENGINES, INTERFACES, Run
+from xmem.cli.runs import ENGINES, INTERFACES, SYSTEM, Run
 from xmem.cli.table import passes
 
 COLOURS = {
@@ -30,11 +32,13 @@ COLOURS = {
     "subpage": "#CC79A7",
     "legacy": "#E69F00",
     "merged": "#000000",
+    SYSTEM: "#7F7F7F",
 }
 MARKERS = {"tlsf": "o", "firstfit": "s"}
 TITLES = {
     "tlsf": "TLSF",
     "firstfit": "legacy first fit",
+    SYSTEM: os.confstr("CS_GNU_LIBC_VERSION") or "the system's malloc",
     **{name: f"interface {name}" for name in INTERFACES},
 }
 STYLES = {"xfree": "-", "xmalloc": ":"}
@@ -54,33 +58,48 @@ def draw_distributions(runs: Sequence[Run], path: Path) -> None:
         Where the picture goes; an existing file is replaced.
     """
     names = list(dict.fromkeys(run.trace.name for run in runs))
-    n_columns = math.ceil(math.sqrt(len(names)))
-    n_rows = math.ceil(len(names) / n_columns)
-    figure = Figure(
-        figsize=(max(7.0, 4.2 * n_columns), 1.4 + 3.4 * n_rows), layout="constrained"
-    )
-    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    figure, panels = make_panels(len(names))
     for name, axes in zip(names, panels.flat, strict=False):
         axes.set_title(name)
         for run in runs:
             if run.trace.name == name:
                 draw_run(axes, run)
-    label_panels(panels, len(names), passes(runs[0].result.repeats))
+    label_panels(
+        panels,
+        len(names),
+        "share of calls that take\nat least so many cycles",
+        "cycles of one call (time-stamp counter),\n" + passes(runs[0].result.repeats),
+    )
     figure.suptitle("How long one xfree and one xmalloc take", fontweight="bold")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
 
-def label_panels(panels: npt.NDArray[np.object_], n_traces: int, how: str) -> None:
+def make_panels(n_panels: int) -> tuple[Figure, npt.NDArray[Any]]:
+    """Return a figure with a panel for each trace, nearly as wide as high."""
+    n_columns = math.ceil(math.sqrt(n_panels))
+    n_rows = math.ceil(n_panels / n_columns)
+    figure = Figure(
+        figsize=(max(7.0, 4.2 * n_columns), 1.4 + 3.4 * n_rows), layout="constrained"
+    )
+    panels: npt.NDArray[Any] = figure.subplots(
+        n_rows, n_columns, sharex=True, sharey=True, squeeze=False
+    )
+    return figure, panels
+
+
+def label_panels(
+    panels: npt.NDArray[Any], n_traces: int, upwards: str, along: str
+) -> None:
     """Label the outer axes of the panels in use and hide the others."""
     for axes in panels[:, 0]:
-        axes.set_ylabel("share of calls that take\nat least so many cycles")
+        axes.set_ylabel(upwards)
     for axes in panels.flat[n_traces:]:
         axes.set_visible(False)
     lowest = panels.flat[max(0, n_traces - panels.shape[1]) : n_traces]
     for axes in lowest:
-        axes.set_xlabel(f"cycles of one call (time-stamp counter),\n{how}")
+        axes.set_xlabel(along)
         axes.tick_params(labelbottom=True)
 
 

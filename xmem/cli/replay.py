@@ -20,6 +20,7 @@ from xmem.cli.runs import (
     DEFAULT_REPEATS,
     ENGINES,
     INTERFACES,
+    SYSTEM,
     Run,
     Settings,
     Trace,
@@ -31,6 +32,8 @@ from xmem.cli.table import notes, print_table
 from xmem.pool import HARDENING
 
 ALL = "all"
+#: What --plot draws beside its file.
+PICTURES = ("live", "paths")
 TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
@@ -40,9 +43,10 @@ TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Pa
     "--engine",
     "engines",
     multiple=True,
-    type=click.Choice(ENGINES),
-    show_default="both",
-    help="Engine to replay on; may be given twice.",
+    type=click.Choice([*ENGINES, SYSTEM]),
+    show_default="tlsf and firstfit; with --plot, system as well",
+    help="Engine to replay on, or system, the malloc of this process; may be given "
+    "again.",
 )
 @click.option(
     "--interface",
@@ -106,7 +110,9 @@ TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Pa
     metavar="FILE",
     type=OUTPUT_FILE,
     callback=check_plot,
-    help="Draw how the cycles are distributed, as .png, .svg or .pdf.",
+    help="Draw how the cycles are distributed, as .png, .svg or .pdf; beside it "
+    "FILE-live, the worst xfree against live blocks, and FILE-paths, a heat map of "
+    "the paths.",
 )
 @click.option(
     "--hgrm",
@@ -132,35 +138,63 @@ def replay(
 ) -> None:
     """Replay traces and print one table.
 
-    On both engines, unless engines or interfaces are named.
+    On both engines, unless engines or interfaces are named; a picture without names
+    has the system's malloc as well.
 
     Exit status: 0 all well; 1 a request failed, a replay could not run or
     verification failed; 2 usage; 130 interrupted.
     """
     hardened = True if ALL in hardening else tuple(hardening)
-    settings = Settings(repeats, arena_bytes, verify, grow_pages, hardened, checked)
-    contenders = list(dict.fromkeys([*engines, *interfaces])) or ENGINES
+    settings = Settings(
+        repeats,
+        arena_bytes,
+        verify,
+        grow_pages,
+        hardened,
+        checked,
+        paths=plot_file is not None,
+    )
+    contenders = list(dict.fromkeys([*engines, *interfaces]))
+    if not contenders:
+        contenders = [*ENGINES, *([SYSTEM] if plot_file is not None else [])]
     if hardened and {"firstfit", "legacy"} & set(contenders):
         raise click.UsageError(
             "--hardened is for TLSF alone: name the engine tlsf, or interfaces."
         )
-    refuse_clashes(traces, {"--json": json_file, "--plot": plot_file})
+    outputs = {"--json": json_file, "--plot": plot_file}
+    if plot_file is not None:
+        outputs |= {f"--plot's {w}": beside(plot_file, w) for w in PICTURES}
+    refuse_clashes(traces, outputs)
     aside = json_file == STDOUT
     loaded = load_traces(traces, max_ops)
     runs = replay_and_print(loaded, contenders, settings, aside)
     if json_file is not None:
         write_records([run.result.record(run.trace.name) for run in runs], json_file)
     if plot_file is not None:
-        from xmem.cli.plot import draw_distributions  # matplotlib is slow to import
-
-        draw_distributions(runs, plot_file)
-        click.echo(f"Plot: {plot_file}", err=aside)
+        pictures = draw_all(runs, plot_file)
+        click.echo(f"Plots: {', '.join(map(str, pictures))}", err=aside)
     if hgrm_folder is not None:
         from xmem.cli.hgrm import write_hgrm
 
         names = write_hgrm(runs, hgrm_folder)
         click.echo(f"Histograms: {len(names)} files in {hgrm_folder}", err=aside)
     refuse_failures(runs)
+
+
+def draw_all(runs: Sequence[Run], plot_file: Path) -> list[Path]:
+    """Draw the pictures; answers their names."""
+    from xmem.cli.plot import draw_distributions  # matplotlib is slow to import
+    from xmem.cli.plot_paths import draw_live, draw_paths
+
+    live, paths = (beside(plot_file, what) for what in PICTURES)
+    draw_distributions(runs, plot_file)
+    draw_live(runs, live)
+    return [plot_file, live, *([paths] if draw_paths(runs, paths) else [])]
+
+
+def beside(plot_file: Path, what: str) -> Path:
+    """Name a picture that belongs to another: latency.png, latency-live.png."""
+    return plot_file.with_name(f"{plot_file.stem}-{what}{plot_file.suffix}")
 
 
 def replay_and_print(

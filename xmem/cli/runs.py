@@ -17,10 +17,14 @@ from xmem.cli.exits import ReplayFailed
 from xmem.cli.progress import ReplayProgress, Report
 from xmem.errors import BadArgument, XmemError
 from xmem.heap import INTERFACES as INTERFACE_NUMBERS
+from xmem.peers import Peer, measure
 from xmem.replay import ReplayResult, load
 from xmem.replay import replay as replay_ops
+from xmem.trace import PeerResult
 
 ENGINES = ("tlsf", "firstfit")
+#: The malloc of this process, to compare with.
+SYSTEM = "system"
 INTERFACES = tuple(INTERFACE_NUMBERS)
 DEFAULT_REPEATS = 5
 
@@ -43,6 +47,7 @@ class Settings:
     grow_pages: int | None = None
     hardened: bool | tuple[str, ...] = False
     checked: bool = False
+    paths: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Run:
     """One replay: a trace on an engine or interface, and what came of it."""
 
     trace: Trace
-    result: ReplayResult
+    result: PeerResult
 
     def failures(self) -> list[str]:
         """Say what went wrong, one sentence each; empty when nothing did."""
@@ -58,7 +63,7 @@ class Run:
         said = []
         if self.result.failed:
             said.append(f"{where}: {self.result.failed:,} requests failed.")
-        if self.result.content_errors:
+        if isinstance(self.result, ReplayResult) and self.result.content_errors:
             said.append(
                 f"{where}: {self.result.content_errors:,} blocks lost their contents."
             )
@@ -135,7 +140,7 @@ def run_all(
     traces : sequence of Trace
         What to replay.
     contenders : sequence of str
-        On which of `ENGINES` and `INTERFACES`.
+        On which of `ENGINES`, `INTERFACES` and `SYSTEM`.
     settings : Settings
         How.
     progress : ReplayProgress
@@ -149,8 +154,17 @@ def run_all(
     for trace in traces:
         for contender in contenders:
             with progress.replay(f"{trace.name} on {contender}") as report:
-                result = run_one(trace, contender, settings, report)
-            yield Run(trace, result)
+                if contender == SYSTEM:
+                    yield Run(trace, run_system(trace, settings, report))
+                else:
+                    yield Run(trace, run_one(trace, contender, settings, report))
+
+
+def run_system(trace: Trace, settings: Settings, report: Report) -> PeerResult:
+    """Replay one trace on the malloc of this process."""
+    return measure(
+        Peer.system(SYSTEM), trace.ops, repeats=settings.repeats, progress=report
+    )
 
 
 def run_one(
@@ -184,6 +198,7 @@ def run_one(
             cold=cold,
             hardened=settings.hardened,
             checked=settings.checked,
+            paths=settings.paths and contender in ENGINES,
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from xmem.cli.runs import Run
 from xmem.replay import ReplayResult
+from xmem.trace import PeerResult
 
 #: Columns of one verb: heading, key in `ReplayResult.summary`.
 QUANTILES = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("worst", "worst"))
@@ -47,7 +48,10 @@ def make_table(runs: Sequence[Run]) -> Table:
 
 def contender_heading(runs: Sequence[Run]) -> str:
     """Return the heading of the column that names engine or interface."""
-    has_interface = {run.result.interface is not None for run in runs}
+    has_interface = {
+        isinstance(run.result, ReplayResult) and run.result.interface is not None
+        for run in runs
+    }
     if has_interface == {True, False}:
         return "engine or\ninterface"
     return "\ninterface" if True in has_interface else "\nengine"
@@ -71,12 +75,12 @@ def row(run: Run) -> list[str]:
         result.contender,
         f"{result.ns_per_op:,.1f}",
         *(cell for verb in VERBS for cell in cycles(result, verb)),
-        ratio(result.peak_page_bytes, result.peak_live_bytes),
+        ratio(result.pages_per_live_byte),
         f"{result.failed:,}",
     ]
 
 
-def cycles(result: ReplayResult, verb: str) -> list[str]:
+def cycles(result: PeerResult, verb: str) -> list[str]:
     """Return the cells of one verb; a trace may hold no call of it at all."""
     if not (result.of_kind(verb) & result.was_run).any():
         return [NOTHING] * len(QUANTILES)
@@ -84,9 +88,9 @@ def cycles(result: ReplayResult, verb: str) -> list[str]:
     return [f"{summary[key]:,}" for _, key in QUANTILES]
 
 
-def ratio(pages: int, live: int) -> str:
+def ratio(pages_per_live_byte: float | None) -> str:
     """Write peak page bytes over peak live bytes."""
-    return f"{pages / live:.2f}" if live else NOTHING
+    return NOTHING if pages_per_live_byte is None else f"{pages_per_live_byte:.2f}"
 
 
 def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Single calls of a verb, to be measured; nothing for Python callers."""
