@@ -61,6 +61,7 @@ from xmem.firstfit cimport (
     firstfit_unlink,
 )
 from xmem.freelists cimport (
+    FREELISTS_HEADS,
     LINK_NEXT,
     freelists_find,
     freelists_first,
@@ -279,29 +280,32 @@ cdef class Memory:
 
 
 cdef class Lists(Memory):
-    """Bins whose words start at offset 64; blocks are anywhere behind them."""
+    """Lists at offset 64, their bins behind, blocks anywhere behind those."""
 
-    cdef freelists_t lists
+    cdef freelists_t* lists
 
     def __init__(self, uint64_t n_bytes, uint64_t max_size):
-        freelists_init(self.base, &self.lists, 64, mapping_n_bins(max_size))
+        self.lists = <freelists_t*>(self.base + 64)
+        freelists_init(
+            self.base, self.lists, 64 + FREELISTS_HEADS, mapping_n_bins(max_size)
+        )
 
     def insert(self, uint64_t block, uint64_t size):
         block_write(self.base, block, size, BLOCK_FREE)
-        freelists_insert(self.base, &self.lists, block, size)
+        freelists_insert(self.base, self.lists, block, size)
 
     def remove(self, uint64_t block):
-        freelists_remove(self.base, &self.lists, block)
+        freelists_remove(self.base, self.lists, block)
 
     def first(self, uint64_t index):
-        return freelists_first(self.base, &self.lists, index)
+        return freelists_first(self.base, self.lists, index)
 
     def find(self, uint64_t index):
-        return freelists_find(self.base, &self.lists, index)
+        return freelists_find(self.base, self.lists, index)
 
     def bin(self, uint64_t index):
         """Blocks of a bin in order."""
-        cdef uint64_t block = freelists_first(self.base, &self.lists, index)
+        cdef uint64_t block = freelists_first(self.base, self.lists, index)
         found = []
         while block != 0:
             found.append(block)
@@ -320,40 +324,43 @@ cdef class Lists(Memory):
 cdef class Engine(Memory):
     """TLSF over plain memory; bins in its first bytes."""
 
-    cdef tlsf_t tlsf
+    cdef tlsf_t* tlsf
     cdef readonly uint64_t first        # where regions may start
     cdef readonly uint64_t tag
 
     def __init__(self, uint64_t n_bytes, unsigned number=5):
+        cdef uint64_t heads
         self.tag = <uint64_t>number << 5
+        self.tlsf = <tlsf_t*>(self.base + 64)
+        heads = <char*>&self.tlsf.bins - self.base + FREELISTS_HEADS
         tlsf_init(
-            self.base, &self.tlsf, 64, mapping_n_bins(n_bytes), self.tag
+            self.base, self.tlsf, heads, mapping_n_bins(n_bytes), self.tag
         )
-        self.first = align_up(64 + 8 * mapping_n_bins(n_bytes), 4096)
+        self.first = align_up(heads + 8 * mapping_n_bins(n_bytes), 4096)
 
     @property
     def used(self):
         return self.tlsf.n_used, self.tlsf.used_bytes
 
     def add_region(self, uint64_t start, uint64_t end):
-        tlsf_add_region(self.base, &self.tlsf, start, end)
+        tlsf_add_region(self.base, self.tlsf, start, end)
 
     def add_region_before(self, uint64_t start, uint64_t seam):
-        tlsf_add_region_before(self.base, &self.tlsf, start, seam)
+        tlsf_add_region_before(self.base, self.tlsf, start, seam)
 
     def alloc(self, uint64_t need, uint64_t alignment=16):
         if alignment <= 16:
-            return tlsf_alloc(self.base, &self.tlsf, need)
-        return tlsf_alloc_aligned(self.base, &self.tlsf, need, alignment)
+            return tlsf_alloc(self.base, self.tlsf, need)
+        return tlsf_alloc_aligned(self.base, self.tlsf, need, alignment)
 
     def free(self, uint64_t block):
-        tlsf_free(self.base, &self.tlsf, block)
+        tlsf_free(self.base, self.tlsf, block)
 
     def resize(self, uint64_t block, uint64_t need):
-        return bool(tlsf_resize(self.base, &self.tlsf, block, need))
+        return bool(tlsf_resize(self.base, self.tlsf, block, need))
 
     def resize_left(self, uint64_t block, uint64_t need):
-        return tlsf_resize_left(self.base, &self.tlsf, block, need)
+        return tlsf_resize_left(self.base, self.tlsf, block, need)
 
     def listed(self):
         """Every block on a free list, with the bin it is on."""

@@ -7,8 +7,52 @@ Nothing here knows a block, a page or an arena.
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
+    """
+    #ifndef XMEM_BITS
+    #define XMEM_BITS
+    #include <stdint.h>
+    /* Bits of a word by one instruction each, where compilers make masks and
+       widen results; the portable lines say what they do. */
+    #if defined(__x86_64__) && defined(__GNUC__)
+    static inline uint64_t xmem_with_bit(uint64_t word, uint64_t index)
+    {
+        __asm__("btsq %1, %0" : "+r"(word) : "r"(index) : "cc");
+        return word;
+    }
+    static inline uint64_t xmem_without_bit(uint64_t word, uint64_t index)
+    {
+        __asm__("btrq %1, %0" : "+r"(word) : "r"(index) : "cc");
+        return word;
+    }
+    static inline uint64_t xmem_first_set(uint64_t word)
+    {
+        uint64_t index;
+        __asm__("rep bsfq %1, %0" : "=r"(index) : "r"(word) : "cc");
+        return index;
+    }
+    #else
+    static inline uint64_t xmem_with_bit(uint64_t word, uint64_t index)
+    {
+        return word | (uint64_t)1 << (index & 63);
+    }
+    static inline uint64_t xmem_without_bit(uint64_t word, uint64_t index)
+    {
+        return word & ~((uint64_t)1 << (index & 63));
+    }
+    static inline uint64_t xmem_first_set(uint64_t word)
+    {
+        return (uint64_t)__builtin_ctzll(word);
+    }
+    #endif
+    #endif
+    """
+    # The word with bit ``index`` modulo 64 set, or clear.
+    uint64_t with_bit "xmem_with_bit"(uint64_t word, uint64_t index) noexcept nogil
+    uint64_t without_bit "xmem_without_bit"(
+        uint64_t word, uint64_t index
+    ) noexcept nogil
+    uint64_t _first_set "xmem_first_set"(uint64_t word) noexcept nogil
     int _clz64 "__builtin_clzll"(unsigned long long word) noexcept nogil
-    int _ctz64 "__builtin_ctzll"(unsigned long long word) noexcept nogil
 
 
 cdef inline uint64_t bit(uint64_t index) noexcept nogil:
@@ -22,9 +66,9 @@ cdef inline unsigned find_last_set(uint64_t word) noexcept nogil:
     return 63 ^ <unsigned>_clz64(word)
 
 
-cdef inline unsigned find_first_set(uint64_t word) noexcept nogil:
+cdef inline uint64_t find_first_set(uint64_t word) noexcept nogil:
     """Index of the lowest set bit; ``word`` is not 0."""
-    return <unsigned>_ctz64(word)
+    return _first_set(word)
 
 
 cdef inline uint64_t align_up(uint64_t value, uint64_t alignment) noexcept nogil:

@@ -21,13 +21,17 @@ Physical neighbours are not known here.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.bits cimport bit, find_first_set
+from xmem.bits cimport find_first_set, with_bit, without_bit
 from xmem.block cimport offset_t, word_at
-from xmem.checks cimport require
+from xmem.checks cimport assume, require
 from xmem.mapping cimport MAPPING_MAX_BINS, mapping_insert
 
 cdef enum:
     FREELISTS_MAX_WORDS = (MAPPING_MAX_BINS + 63) >> 6
+
+    # From the lists to the first bin's word, wherever they lie together: so a bin
+    # is found without looking up where.
+    FREELISTS_HEADS = 440
 
     LINK_NEXT = 8       # position of the two links in a free block
     LINK_BACK = 16
@@ -40,32 +44,48 @@ cdef struct freelists_t:
     uint64_t lower[FREELISTS_MAX_WORDS]
 
 
+cdef inline offset_t* freelists_head(
+    freelists_t* lists, uint64_t index
+) noexcept nogil:
+    """The word of bin ``index``."""
+    return <offset_t*>(<char*>lists + FREELISTS_HEADS) + index
+
+
+cdef inline void freelists_mark(
+    freelists_t* lists, uint64_t index
+) noexcept nogil:
+    """Record that bin ``index`` is not empty any more."""
+    cdef uint64_t row = index >> 6
+    lists.lower[row] = with_bit(lists.lower[row], index)
+    lists.upper = with_bit(lists.upper, row)
+
+
 cdef inline void freelists_insert(
     char* base, freelists_t* lists, offset_t block, uint64_t size
 ) noexcept nogil:
     """Put ``block`` first on the list of its size."""
     cdef uint64_t index = mapping_insert(size)
-    cdef offset_t head = lists.heads + index * 8
-    cdef offset_t next_block = word_at(base, head)[0]
+    cdef offset_t* head = freelists_head(lists, index)
+    cdef offset_t next_block = head[0]
     require(index < lists.n_bins)
     word_at(base, block + LINK_NEXT)[0] = next_block
-    word_at(base, block + LINK_BACK)[0] = head
-    word_at(base, head)[0] = block
+    word_at(base, block + LINK_BACK)[0] = <offset_t>(<char*>head - base)
+    head[0] = block
     if next_block != 0:
         word_at(base, next_block + LINK_BACK)[0] = block + LINK_NEXT
     else:
-        lists.lower[index >> 6] |= bit(index & 63)
-        lists.upper |= bit(index >> 6)
+        freelists_mark(lists, index)
 
 
 cdef inline void freelists_clear(
     freelists_t* lists, uint64_t index
 ) noexcept nogil:
     """Record that bin ``index`` has run empty."""
-    cdef uint64_t word = lists.lower[index >> 6] & ~bit(index & 63)
-    lists.lower[index >> 6] = word
+    cdef uint64_t row = index >> 6
+    cdef uint64_t word = without_bit(lists.lower[row], index)
+    lists.lower[row] = word
     if word == 0:
-        lists.upper &= ~bit(index >> 6)
+        lists.upper = without_bit(lists.upper, row)
 
 
 cdef inline void freelists_remove(
@@ -92,25 +112,55 @@ cdef inline offset_t freelists_first(
     char* base, freelists_t* lists, uint64_t index
 ) noexcept nogil:
     """First block of bin ``index``, 0 if the bin is empty."""
-    return word_at(base, lists.heads + index * 8)[0]
+    return freelists_head(lists, index)[0]
+
+
+cdef inline uint64_t freelists_search(
+    freelists_t* lists, uint64_t index
+) noexcept nogil:
+    """First bin >= ``index`` that is not empty, or 0, which no block has.
+
+    ``index`` is that of a size up to 2**44 bytes, rounded up: it has a word,
+    though perhaps no bin.
+    """
+    cdef uint64_t row = index >> 6
+    cdef uint64_t word = lists.lower[row] >> (index & 63)
+    require(index < 64 * FREELISTS_MAX_WORDS)
+    if word != 0:
+        index += find_first_set(word)
+        assume(index != 0)
+        return index
+    word = lists.upper & (~<uint64_t>1 << row)
+    if word == 0:
+        return 0
+    row = find_first_set(word)
+    index = (row << 6) + find_first_set(lists.lower[row])
+    assume(index != 0)
+    return index
 
 
 cdef inline offset_t freelists_find(
     char* base, freelists_t* lists, uint64_t index
 ) noexcept nogil:
     """First block of the first bin >= ``index`` that is not empty, or 0."""
-    cdef uint64_t row = index >> 6
-    cdef uint64_t word
     if index >= lists.n_bins:
         return 0
-    word = lists.lower[row] & (~<uint64_t>0 << (index & 63))
-    if word == 0:
-        word = lists.upper & (~<uint64_t>1 << row)
-        if word == 0:
-            return 0
-        row = find_first_set(word)
-        word = lists.lower[row]
-    return freelists_first(base, lists, (row << 6) + find_first_set(word))
+    index = freelists_search(lists, index)
+    return freelists_first(base, lists, index) if index != 0 else 0
+
+
+cdef inline void freelists_take(
+    char* base, freelists_t* lists, uint64_t index, offset_t block
+) noexcept nogil:
+    """Take ``block``, the first of bin ``index``, off its list."""
+    cdef offset_t next_block = word_at(base, block + LINK_NEXT)[0]
+    cdef offset_t* head = freelists_head(lists, index)
+    require(head[0] == block)
+    head[0] = next_block
+    if next_block != 0:
+        word_at(base, next_block + LINK_BACK)[0] = <offset_t>(<char*>head - base)
+    else:
+        freelists_clear(lists, index)
 
 
 cdef inline void freelists_init(
@@ -118,6 +168,7 @@ cdef inline void freelists_init(
 ) noexcept nogil:
     """Empty bins whose words start at ``heads``."""
     cdef uint64_t i
+    require(base + heads == <char*>lists + FREELISTS_HEADS)
     lists.upper = 0
     lists.n_bins = n_bins
     lists.heads = heads

@@ -37,7 +37,7 @@ cdef inline uint64_t level_bin(
 ) noexcept nogil:
     """Bin of ``size`` on a level that is its own or (rounded up) one below."""
     return (
-        ((<uint64_t>level - MAPPING_LINEAR_LOG2) << MAPPING_SL_LOG2)
+        <uint64_t>(<unsigned>(level - MAPPING_LINEAR_LOG2) << MAPPING_SL_LOG2)
         + (size >> (level - MAPPING_SL_LOG2))
     )
 
@@ -50,7 +50,7 @@ cdef inline uint64_t mapping_insert(uint64_t size) noexcept nogil:
 cdef inline uint64_t mapping_search(uint64_t size) noexcept nogil:
     """First bin in which every block has at least ``size`` bytes."""
     cdef unsigned level = mapping_level(size)
-    return level_bin(level, size + bit(level - MAPPING_SL_LOG2) - 1)
+    return level_bin(level, size - 1) + 1
 
 
 cdef inline uint64_t mapping_n_bins(uint64_t max_size) noexcept nogil:

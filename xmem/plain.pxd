@@ -74,6 +74,21 @@ from xmem.tlsf cimport (
 )
 
 
+# What is rare is called through these, see checks.pxd.
+ctypedef offset_t (*alloc_t)(
+    arena_t*, pool_t*, uint64_t, uint64_t
+) noexcept nogil
+ctypedef void (*free_t)(arena_t*, pool_t*, offset_t) noexcept nogil
+ctypedef void (*release_t)(
+    arena_t*, pool_t*, offset_t, uint64_t, uint64_t
+) noexcept nogil
+
+cdef extern from *:
+    alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
+    free_t outlined_free "XMEM_OUTLINED"(free_t function) noexcept nogil
+    release_t outlined_release "XMEM_OUTLINED"(release_t function) noexcept nogil
+
+
 # TLSF ------------------------------------------------------------------------
 
 cdef inline offset_t tlsf_pool_run(
@@ -91,47 +106,75 @@ cdef inline offset_t tlsf_pool_run(
     )
 
 
+cdef inline offset_t tlsf_pool_born(
+    arena_t* arena, offset_t block
+) noexcept nogil:
+    """Payload of a new block, recorded as live."""
+    start_set(arena, payload_of(block))
+    return payload_of(block)
+
+
+cdef inline offset_t tlsf_pool_grown(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``n_bytes`` aligned to 16 to 2048 in a new region, or 0."""
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    cdef offset_t block = region_grow(arena, pool, need, alignment)
+    if block == 0:
+        return 0
+    return tlsf_pool_born(
+        arena, tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
+    )
+
+
 cdef inline offset_t tlsf_pool_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes
 ) noexcept nogil:
-    """``n_bytes`` (at most max_request) aligned to 16, or 0."""
-    cdef uint64_t need = block_bytes_for(n_bytes)
-    cdef offset_t block = tlsf_alloc(arena.base, &pool.tlsf, need)
+    """``n_bytes`` (at most max_request) aligned to 16, or 0: the short path."""
+    cdef offset_t block = tlsf_alloc(
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes)
+    )
     if unlikely(block == 0):
-        block = region_grow(arena, pool, need, BLOCK_GRAIN)
-        if block == 0:
-            return 0
-        tlsf_carve(arena.base, &pool.tlsf, block, need, BLOCK_GRAIN)
-    return payload_of(block)
+        return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN)
+    return tlsf_pool_born(arena, block)
 
 
 cdef inline offset_t tlsf_pool_alloc_aligned(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """``n_bytes`` aligned to 32 to 2048, or 0."""
-    cdef uint64_t need = block_bytes_for(n_bytes)
-    cdef offset_t block
-    block = tlsf_alloc_aligned(arena.base, &pool.tlsf, need, alignment)
+    cdef offset_t block = tlsf_alloc_aligned(
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes), alignment
+    )
     if block == 0:
-        block = region_grow(arena, pool, need, alignment)
-        if block == 0:
-            return 0
-        block = tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
-    return payload_of(block)
+        return tlsf_pool_grown(arena, pool, n_bytes, alignment)
+    return tlsf_pool_born(arena, block)
+
+
+cdef inline void tlsf_pool_release(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size, uint64_t freed
+) noexcept nogil:
+    """List a free block that may hold a whole region, or give the region back.
+
+    ``freed`` bytes of it were a block in use until now.
+    """
+    if not region_release(arena, pool, block, size, freed):
+        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
 
 cdef inline void tlsf_pool_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Give back a block (not a page run)."""
-    cdef uint64_t size
+    """Give back a block (not a page run): the short path."""
+    cdef uint64_t size, freed
     cdef offset_t block = block_of(payload)
-    cdef uint64_t freed = block_size(arena.base, block)
+    start_clear(arena, payload)
+    freed = block_size(arena.base, block)
     block = tlsf_coalesce(arena.base, &pool.tlsf, block, &size)
     if unlikely(size >= pool.release_bytes):
-        if region_release(arena, pool, block, size, freed):
-            return
-    freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+        outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
+    else:
+        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
 
 # Legacy engine ---------------------------------------------------------------
@@ -211,14 +254,13 @@ cdef inline offset_t plain_alloc(
     cdef offset_t payload
     if n_bytes > pool.max_request or alignment > pool.max_request:
         return 0
-    if pool.engine != ENGINE_TLSF:
-        payload = firstfit_pool_alloc(arena, pool, n_bytes, alignment)
-    elif alignment <= BLOCK_GRAIN:
-        payload = tlsf_pool_alloc(arena, pool, n_bytes)
-    elif alignment <= BLOCK_ALIGN_MAX:
-        payload = tlsf_pool_alloc_aligned(arena, pool, n_bytes, alignment)
-    else:
+    if pool.engine == ENGINE_TLSF:
+        if alignment <= BLOCK_GRAIN:
+            return tlsf_pool_alloc(arena, pool, n_bytes)
+        if alignment <= BLOCK_ALIGN_MAX:
+            return tlsf_pool_alloc_aligned(arena, pool, n_bytes, alignment)
         return tlsf_pool_run(arena, pool, n_bytes, alignment)
+    payload = firstfit_pool_alloc(arena, pool, n_bytes, alignment)
     if payload != 0:
         start_set(arena, payload)
     return payload
@@ -234,7 +276,6 @@ cdef inline void plain_free(
     elif unlikely((payload & (PAGE_RULE_BYTES - 1)) == 0):
         run_free(arena, pool, <uint32_t>page_of(arena, payload))
     else:
-        start_clear(arena, payload)
         tlsf_pool_free(arena, pool, payload)
 
 

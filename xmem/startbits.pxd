@@ -12,18 +12,20 @@ the headers rebuilds it.
 from libc.stdint cimport uint64_t
 
 from xmem.arena.superblock cimport arena_t
-from xmem.bits cimport bit
+from xmem.bits cimport with_bit, without_bit
 from xmem.block cimport offset_t
 
 
 cdef inline void start_set(arena_t* arena, offset_t payload) noexcept nogil:
     """Record that a live block's payload starts at ``payload``."""
-    arena.start_bits[payload >> 10] |= bit((payload >> 4) & 63)
+    cdef uint64_t* word = &arena.start_bits[payload >> 10]
+    word[0] = with_bit(word[0], payload >> 4)
 
 
 cdef inline void start_clear(arena_t* arena, offset_t payload) noexcept nogil:
     """Record that it does no longer."""
-    arena.start_bits[payload >> 10] &= ~bit((payload >> 4) & 63)
+    cdef uint64_t* word = &arena.start_bits[payload >> 10]
+    word[0] = without_bit(word[0], payload >> 4)
 
 
 cdef inline bint start_test(arena_t* arena, offset_t payload) noexcept nogil:

@@ -17,15 +17,19 @@ from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t
 from xmem.audit cimport audit
-from xmem.block cimport offset_t
-from xmem.checks cimport unlikely
-from xmem.control cimport POOL_HARDENED, pool_t
+from xmem.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES, offset_t
+from xmem.checks cimport likely, unlikely
+from xmem.control cimport ENGINE_TLSF, POOL_HARDENED, pool_t
 from xmem.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
 from xmem.plain cimport (
+    outlined_alloc,
+    outlined_free,
     plain_alloc,
     plain_capacity,
     plain_free,
     plain_resize,
+    tlsf_pool_alloc,
+    tlsf_pool_free,
 )
 from xmem.shadow cimport (
     SHADOWED,
@@ -52,6 +56,30 @@ cdef inline uint64_t pool_capacity(
     return capacity
 
 
+cdef inline bint is_short(pool_t* pool) noexcept nogil:
+    """Whether blocks of the pool may go the short path: TLSF, not hardened."""
+    return pool.engine == ENGINE_TLSF and not pool.flags & POOL_HARDENED
+
+
+cdef inline offset_t any_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """As ``pool_alloc``, whatever the pool and the request."""
+    if pool.flags & POOL_HARDENED:
+        return hard_alloc(arena, pool, n_bytes, alignment)
+    return plain_alloc(arena, pool, n_bytes, alignment)
+
+
+cdef inline void any_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """As ``pool_free``, whatever the pool and the payload."""
+    if pool.flags & POOL_HARDENED:
+        hard_free(arena, pool, payload)
+    else:
+        plain_free(arena, pool, payload)
+
+
 cdef inline offset_t pool_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
@@ -61,10 +89,12 @@ cdef inline offset_t pool_alloc(
     """
     cdef offset_t payload
     checker_pause()
-    if unlikely(pool.flags & POOL_HARDENED):
-        payload = hard_alloc(arena, pool, n_bytes, alignment)
+    if likely(
+        is_short(pool) and n_bytes <= pool.max_request and alignment <= BLOCK_GRAIN
+    ):
+        payload = tlsf_pool_alloc(arena, pool, n_bytes)
     else:
-        payload = plain_alloc(arena, pool, n_bytes, alignment)
+        payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
     checker_resume()
     if SHADOWED and payload != 0:
         memory_born(
@@ -93,10 +123,10 @@ cdef inline void pool_free(
         capacity = pool_capacity(arena, pool, payload)
         memory_died(pool, arena.base + payload, capacity)
     checker_pause()
-    if unlikely(pool.flags & POOL_HARDENED):
-        hard_free(arena, pool, payload)
+    if likely(is_short(pool) and (payload & (PAGE_RULE_BYTES - 1)) != 0):
+        tlsf_pool_free(arena, pool, payload)
     else:
-        plain_free(arena, pool, payload)
+        outlined_free(any_free)(arena, pool, payload)
     checker_resume()
     # A hardened pool keeps a damaged block.
     if SHADOWED and start_test(arena, payload):
