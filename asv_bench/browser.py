@@ -11,6 +11,7 @@ import functools
 import html
 import http.server
 import json
+import os
 import re
 import shutil
 import string
@@ -108,6 +109,8 @@ def chromium(*arguments: str, timeout_seconds: float = 120) -> str:
         raise FileNotFoundError(
             "there is no chromium; install the package of that name"
         )
+    # What is preloaded here, such as a sanitizer's library, is not for a browser.
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     with tempfile.TemporaryDirectory() as profile:
         done = subprocess.run(
             [
@@ -126,6 +129,7 @@ def chromium(*arguments: str, timeout_seconds: float = 120) -> str:
             text=True,
             check=True,
             timeout=timeout_seconds,
+            env=environment,
         )
     return done.stdout
 

@@ -105,6 +105,7 @@ __all__ = [
     "Counts",
     "Steps",
     "SteppingUnavailable",
+    "addresses",
     "cost",
     "count",
     "is_available",
@@ -750,6 +751,62 @@ def cost(pool, verb, *args, checked=False, method=None):
     tracee_go(tracee.pid)
     tracee.end()
     return n, path_name(call.kind, int(answer.path))
+
+
+def addresses(pool, verb, *args):
+    """Addresses of the instructions that a call would retire now; it is not made.
+
+    For a disassembler: ``/proc/self/maps`` says which module they lie in.
+
+    Parameters
+    ----------
+    pool, verb, *args
+        As in `cost`.
+
+    Returns
+    -------
+    numpy.ndarray of uint64
+        Program counters, in the order of execution; a repeated instruction as
+        often as it was stepped.
+
+    Raises
+    ------
+    BadArgument, BadArgumentType, InvalidFree, SteppingUnavailable
+        As in `cost`.
+    """
+    cdef program_t program
+    cdef call_t call
+    cdef answer_t answer
+    cdef place_t entry
+    cdef uint64_t pc
+    cdef bint back = False
+    cdef int error
+    cdef Tracee tracee = Tracee()
+    cdef Pool owner = pool_argument(pool)
+    owner.enter()
+    if owner.arena.path is not None:
+        raise BadArgument("the arena is in a file: use an anonymous arena")
+    prepare_call(&call, owner, verb, args, False)
+    program.arena = &owner.arena.c
+    program.pool = owner.c
+    program.counter = -1
+    if tracee.start() == 0:
+        run_call(&program, &call, &answer)
+    tracee.to_marker()
+    error = approach(tracee.pid, &entry)
+    pc = entry.pc
+    found = []
+    while error == 0 and not back:
+        found.append(pc)
+        error = tracee_step(tracee.pid)
+        if error == 0:
+            error = tracee_pc(tracee.pid, &pc)
+        if error == 0:
+            error = has_returned(tracee.pid, &entry, pc, &back)
+    tracee.end()
+    if error:
+        raise unavailable(error)
+    return np.array(found, dtype=np.uint64)
 
 
 cdef class Steps:

@@ -18,7 +18,13 @@ import numpy as np
 from xmem.arena import Arena as _Arena
 from xmem.errors import BadArgument, BadArgumentType, PeerError
 from xmem.pool import Pool as _Pool
-from xmem.trace import PeerResult, ample_arena_bytes, check_trace, peak_live
+from xmem.trace import (
+    TRACE_DTYPE,
+    PeerResult,
+    ample_arena_bytes,
+    check_trace,
+    peak_live,
+)
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -65,6 +71,7 @@ cdef enum:
 
     MAX_REPEATS = 1000000
     PLAIN_PASSES = 3
+    LEAST_ARENA_BYTES = 1 << 20  # for a peer that does not look at it
     SLICE_OPS = 1 << 14         # operations between two looks at signals
 
 cdef uint64_t SKIPPED = ~<uint64_t>0
@@ -717,7 +724,20 @@ def serves(peer, ops, n_bytes):
     return rig.run(NULL, False) is not None and rig.rig.failed == 0
 
 
-def run_touched(peer, ops):
+cdef bint are_sound(const op_t* ops, uint64_t n_ops) noexcept nogil:
+    """Whether operations can be run: of known kinds and of sizes that add up."""
+    cdef uint64_t i
+    for i in range(n_ops):
+        if (
+            ops[i].op > OP_MEMALIGN
+            or ops[i].align_log2 > 44
+            or ops[i].size > bit(44)
+        ):
+            return False
+    return True
+
+
+def run_touched(peer, ops, started=None):
     """Run a trace once, and touch every byte that it asks for.
 
     Parameters
@@ -726,12 +746,35 @@ def run_touched(peer, ops):
         Whom.
     ops : numpy.ndarray
         A trace.
+    started : callable, optional
+        Called when all that the rig itself needs has been touched.
 
     Returns
     -------
     int
         Requests that failed.
     """
-    cdef Rig rig = Rig(checked_peer(peer), check_trace(ops), arena_for(ops, None))
+    cdef Rig rig
+    cdef const uint8_t[::1] raw
+    cdef uint64_t n_ids
+    if not isinstance(ops, np.ndarray) or ops.dtype != TRACE_DTYPE or ops.ndim != 1:
+        raise BadArgumentType("ops must be a trace, as load() answers it")
+    # One copy, and none of the temporaries that a full check leaves in the heap.
+    ops = np.array(ops, copy=True)
+    n_ids = int(ops["id"].max()) + 1 if len(ops) else 0
+    if len(ops):
+        raw = ops.view(np.uint8)
+        if n_ids > 16 * <uint64_t>len(ops) + 1024 or not are_sound(
+            <const op_t*>&raw[0], len(ops)
+        ):
+            raise BadArgument("ops breaks the format of traces: see check_trace()")
+    rig = Rig(
+        checked_peer(peer),
+        ops,
+        arena_for(ops, None if peer.needs_arena else LEAST_ARENA_BYTES),
+    )
+    rig.cells[:] = 0
+    if started is not None:
+        started()
     rig.run(NULL, True)
     return rig.rig.failed

@@ -67,6 +67,20 @@ def test_the_proof_of_an_offset_has_its_price(pool):
     assert plain < checked < plain + 60
 
 
+def test_addresses_are_those_of_the_instructions(pool):
+    offset = pool.xmalloc(100)
+    n, _ = insn.cost(pool, "xfree", offset)
+    found = insn.addresses(pool, "xfree", offset)
+    assert len(found) == n
+    with open("/proc/self/maps") as maps:
+        places = [line.split() for line in maps if "r-xp" in line]
+    spans = [[int(end, 16) for end in place[0].split("-")] for place in places]
+    assert all(any(a <= pc < b for a, b in spans) for pc in found.tolist())
+    pool.xfree(offset)
+    with pytest.raises(xmem.DoubleFree):
+        insn.addresses(pool, "xfree", offset)
+
+
 def test_paths_are_told(pool):
     pool.reserve(40)
     a, b, c, d, e = (pool.xmalloc(100) for _ in range(5))

@@ -21,6 +21,7 @@ __all__ = [
     "Counts",
     "SteppingUnavailable",
     "Steps",
+    "addresses",
     "cost",
     "count",
     "is_available",
@@ -51,6 +52,9 @@ def cost(
     checked: bool = False,
     method: _Method | None = None,
 ) -> tuple[int, str]: ...
+def addresses(
+    pool: Pool, verb: _Verb, *args: SupportsIndex
+) -> npt.NDArray[np.uint64]: ...
 
 class Steps:
     def __init__(self, pool: Pool, verb: _Verb, *args: SupportsIndex) -> None: ...

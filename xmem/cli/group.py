@@ -7,6 +7,7 @@ from xmem.cli.demo import demo
 from xmem.cli.exits import Interrupted
 from xmem.cli.insn import insn
 from xmem.cli.replay import replay
+from xmem.cli.versus import versus
 from xmem.cli.waste import waste
 
 
@@ -32,4 +33,5 @@ def xmem() -> None:
 xmem.add_command(demo)
 xmem.add_command(insn)
 xmem.add_command(replay)
+xmem.add_command(versus)
 xmem.add_command(waste)
