@@ -54,6 +54,42 @@ cdef uint64_t refused_offset(object value) except? 0:
     return word
 
 
+cdef object words_argument(object values, str what, bint are_offsets):
+    """Sizes or offsets given by the caller, in an array of our own.
+
+    Integers in a list count as they would alone.
+    """
+    cdef uint64_t[::1] cells
+    cdef Py_ssize_t i
+    if not isinstance(values, np.ndarray):
+        try:
+            values = list(values)
+        except TypeError:
+            raise BadArgumentType(
+                f"{what} must be an array or a list of integers, not "
+                f"{type(values).__name__}"
+            ) from None
+        words = np.zeros(len(values), dtype=np.uint64)
+        cells = words
+        for i in range(cells.shape[0]):
+            cells[i] = (
+                offset_argument(values[i]) if are_offsets else size_argument(values[i])
+            )
+        return words
+    if values.ndim != 1:
+        raise BadArgument(f"{what} must have one dimension, not {values.ndim}")
+    if values.dtype.kind == "u" or not len(values):
+        return np.array(values, dtype=np.uint64, order="C", copy=True)
+    if values.dtype.kind != "i":
+        raise BadArgumentType(f"{what} must be integers, not {values.dtype.name}")
+    words = np.array(values, dtype=np.int64, order="C", copy=True)
+    if (words < 0).any():
+        if are_offsets:
+            raise NotABlock(f"{words.min()} is not an offset in any arena")
+        raise BadArgument(f"{what} must not be negative, as {words.min()} is")
+    return words.view(np.uint64)
+
+
 cdef uint64_t refused_align(object value) except? 0:
     """An alignment that is no plain power of two: what it is, or the error."""
     cdef uint64_t word = count_argument(value, "align", 1)

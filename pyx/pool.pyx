@@ -63,12 +63,14 @@ from xmem.arguments cimport (
     flag_argument,
     offset_argument,
     size_argument,
+    words_argument,
 )
 from xmem.bits cimport bit, ceil_log2, find_last_set
 from xmem.block cimport (
     BLOCK_ALIGN_MAX,
     BLOCK_GRAIN,
     BLOCK_HEADER_BYTES,
+    PAGE_RULE_BYTES,
     REGION_OVERHEAD_BYTES,
     block_bytes_for,
     block_of,
@@ -112,6 +114,7 @@ from xmem.shadow cimport (
     pool_died,
 )
 from xmem.sites cimport site_born, site_died
+from xmem.startbits cimport start_clear, start_set, start_test
 from xmem.stepper cimport STEP_DAMAGE, STEP_END, check_step, step_t
 from xmem.verbs cimport (
     pool_alloc,
@@ -313,6 +316,56 @@ cdef int _check_hooks(object engine, object get_mem, object put_mem) except -1:
         raise BadArgumentType("get_mem and put_mem must be callable")
     if engine != "tlsf":
         raise BadArgument("only the tlsf engine takes regions from get_mem")
+    return 0
+
+
+cdef object _allocate_hooked(
+    Pool pool, uint64_t[::1] wanted, uint64_t alignment, object offsets
+):
+    """As `Pool.xmalloc_many`, while the caller's functions may run."""
+    cdef uint64_t[::1] given = offsets
+    cdef Py_ssize_t i, j
+    for i in range(wanted.shape[0]):
+        try:
+            given[i] = pool.allocate(wanted[i], alignment, "xmalloc_many")
+        except BaseException:
+            for j in range(i):
+                pool.xfree(given[j])
+            raise
+    return offsets
+
+
+cdef int _refuse_twice(object blocks) except -1:
+    """DoubleFree if whole pages stand twice, which have no start bits."""
+    found, counts = np.unique(
+        blocks[blocks & (PAGE_RULE_BYTES - 1) == 0], return_counts=True
+    )
+    if (counts > 1).any():
+        twice = int(found[counts > 1][0])
+        raise DoubleFree(f"xfree_many: {twice:#x} stands twice")
+    return 0
+
+
+cdef int _refuse_repeated(Pool pool, uint64_t[::1] blocks) except -1:
+    """DoubleFree if one of these live blocks stands twice.
+
+    Start bits are cleared one after the other, and then set again: one that is
+    clear already was met before.
+    """
+    cdef arena_t* arena = &pool.arena.c
+    cdef Py_ssize_t i
+    cdef Py_ssize_t repeated = -1
+    for i in range(blocks.shape[0]):
+        if blocks[i] & (PAGE_RULE_BYTES - 1):
+            if not start_test(arena, blocks[i]):
+                repeated = i
+                break
+            start_clear(arena, blocks[i])
+    for i in range(blocks.shape[0] if repeated < 0 else repeated):
+        if blocks[i] & (PAGE_RULE_BYTES - 1):
+            start_set(arena, blocks[i])
+    if repeated >= 0:
+        raise DoubleFree(f"xfree_many: {blocks[repeated]:#x} stands twice")
     return 0
 
 
@@ -923,6 +976,93 @@ cdef class Pool:
             self.settle()
             if self.closed:     # by put_mem
                 return
+        if self.c.flags & POOL_HARDENED:
+            self.raise_damage()
+
+    # Many blocks in one call
+
+    def xmalloc_many(self, sizes, /, align=16):
+        """Allocate a block of each of some sizes, or none.
+
+        Parameters
+        ----------
+        sizes : array_like of int, shape (n,)
+            Bytes of each.
+        align : int
+            Of all, as in `xmalloc`.
+
+        Returns
+        -------
+        numpy.ndarray of uint64, shape (n,)
+            Offsets of the payloads, in the order of the sizes.
+
+        Raises
+        ------
+        OutOfMemory
+            No room for one of them; those before it have been given back.
+        BadArgument, BadArgumentType
+            As in `xmalloc`, or ``sizes`` is no array of one dimension.
+        """
+        cdef uint64_t alignment = align_argument(align)
+        cdef uint64_t[::1] wanted = words_argument(sizes, "sizes", False)
+        cdef uint64_t[::1] given
+        cdef Py_ssize_t i, j
+        offsets = np.zeros(wanted.shape[0], dtype=np.uint64)
+        given = offsets
+        self.enter()
+        self.admit_alignment(alignment)
+        for i in range(wanted.shape[0]):
+            if wanted[i] > self.c.max_request:
+                raise self.no_room(wanted[i], "xmalloc_many")
+        if self.get_mem is not None:
+            return _allocate_hooked(self, wanted, alignment, offsets)
+        for i in range(wanted.shape[0]):
+            given[i] = pool_alloc(&self.arena.c, self.c, wanted[i], alignment)
+            if given[i] == 0:
+                break
+            site_born(&self.arena.c, given[i], wanted[i])
+        else:
+            return offsets
+        for j in range(i):
+            site_died(&self.arena.c, given[j])
+            pool_free(&self.arena.c, self.c, given[j])
+        self.raise_damage()
+        raise self.no_room(wanted[i], "xmalloc_many")
+
+    def xfree_many(self, offsets, /):
+        """Give blocks back: all, or, if one of them is none, nothing.
+
+        Parameters
+        ----------
+        offsets : array_like of int, shape (n,)
+            As allocations of this pool answered them, each once.
+
+        Raises
+        ------
+        InvalidFree
+            As in `xfree`, of the first that is no live block, or stands twice.
+            No block has been freed.
+        BufferError
+            A view of one of the blocks is alive; no block has been freed.
+        HeapCorruption
+            As in `xfree`. Damage of a block itself is found before any is freed.
+        """
+        cdef uint64_t[::1] blocks = words_argument(offsets, "offsets", True)
+        cdef Py_ssize_t i
+        cdef Py_ssize_t n = blocks.shape[0]
+        _refuse_twice(np.asarray(blocks))
+        self.enter()
+        for i in range(n):
+            self.live(blocks[i], "xfree_many")
+            self.arena.refuse_exported(blocks[i])
+        _refuse_repeated(self, blocks)
+        if self.get_mem is not None:
+            for i in range(n):
+                self.xfree(blocks[i])
+            return
+        for i in range(n):
+            site_died(&self.arena.c, blocks[i])
+            pool_free(&self.arena.c, self.c, blocks[i])
         if self.c.flags & POOL_HARDENED:
             self.raise_damage()
 

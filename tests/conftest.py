@@ -74,6 +74,7 @@ DAMAGING = {
     "test_hardening",
     "test_heap_family",
     "test_invariants",
+    "test_many",
     "test_proofs",
 }
 

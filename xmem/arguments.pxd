@@ -25,6 +25,7 @@ cdef int flag_argument(object value, str what) except -1
 cdef uint64_t refused_size(object value) except? 0
 cdef uint64_t refused_offset(object value) except? 0
 cdef uint64_t refused_align(object value) except? 0
+cdef object words_argument(object values, str what, bint are_offsets)
 
 
 cdef enum fit_t:
