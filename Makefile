@@ -17,7 +17,7 @@ ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print
 FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test checked sanitize fuzz proofs lint format figures bench bench-quick history history-html regress dist clean
+.PHONY: demo test checked sanitize fuzz proofs lint format figures performance bench bench-quick history history-html regress dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -114,6 +114,10 @@ BASE ?= HEAD~1
 HEAD ?= HEAD
 regress:
 	$(PYTHON) asv_bench/regress.py $(BASE) $(HEAD)
+
+# The measured tables and pictures of docs/performance.md.
+performance: $(VENV)/.tools
+	$(BIN)/python docs/performance.py
 
 dist: $(VENV)/.test
 	$(BIN)/python -m build

@@ -28,7 +28,12 @@ from xmem.paths cimport (
 )
 from xmem.plain cimport pool_owns
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize
+from xmem.verbs cimport (
+    pool_alloc,
+    pool_free,
+    pool_free_if_owned,
+    pool_resize,
+)
 
 _VERB_NAMES = ("xmalloc", "xfree", "xrealloc", "page_alloc", "page_free")
 
@@ -70,10 +75,7 @@ cdef uint64_t do_page_free(
 cdef uint64_t do_checked_xfree(
     arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
 ) noexcept nogil:
-    if not pool_owns(arena, pool, payload):
-        return 0
-    pool_free(arena, pool, payload)
-    return 1
+    return pool_free_if_owned(arena, pool, payload)
 
 
 cdef uint64_t do_checked_xrealloc(

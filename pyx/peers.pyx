@@ -43,7 +43,12 @@ from xmem.clock cimport (
 from xmem.control cimport pool_t
 from xmem.plain cimport pool_owns
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize
+from xmem.verbs cimport (
+    pool_alloc,
+    pool_free,
+    pool_free_if_owned,
+    pool_resize,
+)
 
 __all__ = ["Peer", "PeerResult", "measure"]
 
@@ -158,9 +163,9 @@ cdef void* engine_memalign(void* h, size_t alignment, size_t n) noexcept nogil:
 
 cdef void checked_free(void* h, void* start) noexcept nogil:
     cdef engine_t* engine = <engine_t*>h
-    cdef uint64_t offset = <char*>start - engine.arena.base
-    if pool_owns(engine.arena, engine.pool, offset):
-        pool_free(engine.arena, engine.pool, offset)
+    pool_free_if_owned(
+        engine.arena, engine.pool, <char*>start - engine.arena.base
+    )
 
 
 cdef void* checked_realloc(void* h, void* start, size_t n) noexcept nogil:

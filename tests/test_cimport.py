@@ -86,6 +86,26 @@ def test_a_pool_proves_its_blocks(caller, arena, engine):
     pool.check()
 
 
+@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
+def test_only_blocks_of_the_pool_are_freed(caller, arena, engine):
+    pool, other = xmem.Pool(arena, engine=engine), xmem.Pool(arena, engine=engine)
+    block, run = pool.xmalloc(100), pool.xmalloc(100, align=4096)
+    foreign, page = other.xmalloc(100), arena.page_alloc(0)
+    before = pool.walk().tolist(), other.walk().tolist(), arena.frames().tolist()
+    for wrong in (0, 16, block + 16, block + 8, foreign, page, 2**40, 2**64 - 1):
+        assert not caller.free_if_owned(pool, wrong)
+    assert before == (
+        pool.walk().tolist(),
+        other.walk().tolist(),
+        arena.frames().tolist(),
+    )
+    for mine in (block, run):
+        assert caller.free_if_owned(pool, mine)
+        assert not caller.free_if_owned(pool, mine)
+    assert pool.stats().live_blocks == 0
+    pool.check()
+
+
 def test_headers_do_not_divide():
     """Inline code must mean the same whatever directives the caller builds with.
 

@@ -16,6 +16,9 @@ from xmem.errors import BadArgument, PeerError
 from xmem.trace import OP_FREE, OP_MALLOC
 from xmem.versus import Contender, compare, engines, libraries, overall, run_child
 
+# Its children preload allocators, not ASan's runtime.
+pytestmark = pytest.mark.no_asan
+
 RECORD_KEYS = {
     *("name", "trace", "ops", "failed", "ns", "ratio"),
     *("xmalloc_cycles", "xfree_cycles", "memory"),

@@ -38,6 +38,7 @@ from xmem.verbs cimport (
     pool_alloc,
     pool_capacity,
     pool_free,
+    pool_free_if_owned,
     pool_resize,
     pool_xzalloc,
 )

@@ -79,6 +79,7 @@ ctypedef offset_t (*alloc_t)(
     arena_t*, pool_t*, uint64_t, uint64_t
 ) noexcept nogil
 ctypedef void (*free_t)(arena_t*, pool_t*, offset_t) noexcept nogil
+ctypedef bint (*owned_t)(arena_t*, pool_t*, offset_t) noexcept nogil
 ctypedef void (*release_t)(
     arena_t*, pool_t*, offset_t, uint64_t, uint64_t
 ) noexcept nogil
@@ -86,6 +87,7 @@ ctypedef void (*release_t)(
 cdef extern from *:
     alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
     free_t outlined_free "XMEM_OUTLINED"(free_t function) noexcept nogil
+    owned_t outlined_owned "XMEM_OUTLINED"(owned_t function) noexcept nogil
     release_t outlined_release "XMEM_OUTLINED"(release_t function) noexcept nogil
 
 
@@ -279,6 +281,17 @@ cdef inline void plain_free(
         tlsf_pool_free(arena, pool, payload)
 
 
+cdef inline bint has_tag(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Whether a live block, which starts at ``payload``, is one of this pool."""
+    cdef uint64_t word
+    checker_pause()
+    word = block_word(arena.base, payload - BLOCK_HEADER_BYTES)
+    checker_resume()
+    return ((word ^ pool.tlsf.tag) & BLOCK_TAG_MASK) == 0
+
+
 cdef inline bint pool_owns(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
@@ -287,15 +300,11 @@ cdef inline bint pool_owns(
     Exact for every integer. The tag is in the word in front of the payload in
     both engines' formats.
     """
-    cdef uint64_t word
     if unlikely(not start_test(arena, payload)):
         return pool.engine == ENGINE_TLSF and is_run(
             arena, pool, payload, FRAME_WHOLE
         )
-    checker_pause()
-    word = block_word(arena.base, payload - BLOCK_HEADER_BYTES)
-    checker_resume()
-    return ((word ^ pool.tlsf.tag) & BLOCK_TAG_MASK) == 0
+    return has_tag(arena, pool, payload)
 
 
 cdef inline uint64_t plain_capacity(

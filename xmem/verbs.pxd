@@ -22,12 +22,15 @@ from xmem.checks cimport likely, unlikely
 from xmem.control cimport ENGINE_TLSF, POOL_HARDENED, pool_t
 from xmem.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
 from xmem.plain cimport (
+    has_tag,
     outlined_alloc,
     outlined_free,
+    outlined_owned,
     plain_alloc,
     plain_capacity,
     plain_free,
     plain_resize,
+    pool_owns,
     tlsf_pool_alloc,
     tlsf_pool_free,
 )
@@ -133,6 +136,32 @@ cdef inline void pool_free(
         memory_born(pool, arena.base + payload, capacity)
     if SHADOWED:
         audit(arena, pool)
+
+
+cdef inline bint free_run_if_owned(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """As ``pool_free_if_owned``, where no start bit is set."""
+    if not pool_owns(arena, pool, payload):
+        return False
+    pool_free(arena, pool, payload)
+    return True
+
+
+cdef inline bint pool_free_if_owned(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Give a block back if ``payload``, any integer, is one of this pool.
+
+    ``pool_owns`` and ``pool_free`` together: for callers who do not trust their
+    pointers.
+    """
+    if unlikely(not start_test(arena, payload)):
+        return outlined_owned(free_run_if_owned)(arena, pool, payload)
+    if unlikely(not has_tag(arena, pool, payload)):
+        return False
+    pool_free(arena, pool, payload)
+    return True
 
 
 cdef inline offset_t pool_resize(

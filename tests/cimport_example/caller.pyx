@@ -19,6 +19,7 @@ from xmem cimport (
     offset_t,
     pool_alloc,
     pool_free,
+    pool_free_if_owned,
     pool_owns,
 )
 
@@ -78,3 +79,8 @@ def pool_pair(Pool pool, uint64_t n_bytes):
     cdef bint before = pool_owns(&pool.arena.c, pool.c, payload)
     pool_free(&pool.arena.c, pool.c, payload)
     return before, pool_owns(&pool.arena.c, pool.c, payload)
+
+
+def free_if_owned(Pool pool, uint64_t payload):
+    """Free what may be a block; whether it was."""
+    return pool_free_if_owned(&pool.arena.c, pool.c, payload)

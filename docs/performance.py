@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Write the tables and pictures of docs/performance.md: ``make performance``.
+
+Everything between a line ``<!-- NAME -->`` and the next ``<!-- end -->`` is
+replaced by what is measured now, on this machine and the build that is installed.
+Takes about ten minutes; nothing else should run meanwhile.
+"""
+
+import ctypes
+import importlib
+import os
+import platform
+import re
+import statistics
+import sys
+import timeit
+from collections.abc import Callable
+from multiprocessing import heap, shared_memory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from xmem import Arena, Pool, insn
+from xmem.cli.plot import save, style_grid
+from xmem.cli.versus import enter
+from xmem.cli.versus_plot import draw_versus
+from xmem.peers import Peer, measure
+from xmem.trace import TRACE_DTYPE
+from xmem.versus import compare, overall
+
+DOCS = Path(__file__).resolve().parent
+PAGE = DOCS / "performance.md"
+TRACES = sorted((DOCS.parent / "asv_bench" / "traces").glob("*.npz"))
+ROUNDS = 5
+N_BYTES = 256
+N_PAIRS = 2000
+LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
+ARENA_LOG2 = (20, 24, 28, 32, 34)
+N_TIMED = 20_000
+SEED = 2004
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Lines of a table; the first column is text."""
+    return "\n".join(
+        [
+            f"| {' | '.join(heads)} |",
+            "|---|" + "---:|" * (len(heads) - 1),
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
+    )
+
+
+def machine() -> str:
+    """Say what was measured on."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return (
+        f"{platform.system()} {platform.machine()}, "
+        f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} processors; "
+        f"Python {platform.python_version()}, NumPy {np.__version__}, "
+        f"{' '.join(platform.libc_ver())}. Medians of {ROUNDS} rounds."
+    )
+
+
+# Beside other allocators ---------------------------------------------------------
+
+
+def field() -> str:
+    """Run xmem beside the others and draw the picture."""
+    found = compare(enter([], [], False), TRACES, rounds=ROUNDS)
+    draw_versus(found, DOCS / "versus.png")
+    rows = []
+    for one in overall(found):
+        median, least, greatest = one["ratio"]
+        rows.append(
+            [
+                one["name"],
+                f"{one['ns']:.1f}",
+                f"{median:.2f} ({least:.2f} to {greatest:.2f})",
+                *(
+                    " / ".join(f"{one[verb][key]:,.0f}" for key in ("p50", "p999"))
+                    + f" / {one[verb]['worst']:,.0f} ({one[verb]['worst_of_all']:,.0f})"
+                    for verb in ("xmalloc_cycles", "xfree_cycles")
+                ),
+                f"{one['memory']:.3f}",
+            ]
+        )
+    return table(
+        [
+            "allocator",
+            "ns/op",
+            "ratio (spread)",
+            "malloc p50 / p99.9 / worst (of all)",
+            "free p50 / p99.9 / worst (of all)",
+            "memory / live",
+        ],
+        rows,
+    )
+
+
+# From Python -----------------------------------------------------------------------
+
+
+def pairs() -> dict[str, Callable[[], object]]:
+    """Memory taken and given back, in the ways that a user has."""
+    pool = Pool(Arena.anonymous(64 << 20))
+    pool.reserve(2000)
+    xmalloc, xfree = pool.xmalloc, pool.xfree
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    sizes = np.full(1000, N_BYTES)
+    shared = heap.Heap()
+
+    def named() -> None:
+        block = shared_memory.SharedMemory(create=True, size=N_BYTES)
+        block.close()
+        block.unlink()
+
+    found: dict[str, Callable[[], object]] = {
+        "xmem: xmalloc, xfree": lambda: xfree(xmalloc(N_BYTES)),
+        "xmem: xmalloc_many, xfree_many (each of 1000)": (
+            lambda: pool.xfree_many(pool.xmalloc_many(sizes))
+        ),
+        "bytearray(n)": lambda: bytearray(N_BYTES),
+        "numpy.empty(n)": lambda: np.empty(N_BYTES, np.uint8),
+        "ctypes: malloc, free": lambda: libc.free(libc.malloc(N_BYTES)),
+        "multiprocessing.heap: malloc, free": (
+            lambda: shared.free(shared.malloc(N_BYTES))
+        ),
+        "SharedMemory: create, unlink": named,
+    }
+    try:
+        cymem = importlib.import_module("cymem.cymem")
+    except ImportError:
+        return found
+    mine = cymem.Pool()
+    return {**found, "cymem: alloc, free": lambda: mine.free(mine.alloc(1, N_BYTES))}
+
+
+def nothing() -> None:
+    """Do what every timed call does besides: be called."""
+
+
+def python() -> str:
+    """Time pairs from Python, in rounds."""
+    ways = pairs()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        empty = min(timeit.repeat(nothing, number=N_PAIRS, repeat=5)) / N_PAIRS
+        for name, way in ways.items():
+            number = 20 if "many" in name or "Shared" in name else N_PAIRS
+            least = min(timeit.repeat(way, number=number, repeat=5)) / number
+            seconds[name].append((least - empty) / (1000 if "many" in name else 1))
+    base = seconds["xmem: xmalloc, xfree"]
+    rows = []
+    for name, found in seconds.items():
+        ratios = [mine / its for mine, its in zip(found, base, strict=True)]
+        rows.append(
+            [
+                name,
+                f"{statistics.median(found) * 1e9:,.0f}",
+                f"{statistics.median(ratios):,.2f} ({min(ratios):,.2f} to "
+                f"{max(ratios):,.2f})",
+            ]
+        )
+    return table(
+        [f"{N_BYTES} bytes taken and given back", "ns", "ratio (spread)"], rows
+    )
+
+
+# Growth ----------------------------------------------------------------------------
+
+
+def churn(n_live: int) -> npt.NDArray[np.void]:
+    """Trace: so many blocks of 16 to 200 bytes; then one is freed, one allocated."""
+    rng = np.random.default_rng(SEED)
+    ops = np.zeros(n_live + 2 * N_TIMED, dtype=TRACE_DTYPE)
+    born, swapped = ops[:n_live], ops[n_live:]
+    born["id"] = np.arange(n_live)
+    born["size"] = rng.integers(16, 200, n_live)
+    live = np.arange(n_live)
+    places = rng.integers(0, n_live, N_TIMED)
+    for i, place in enumerate(places.tolist()):
+        swapped["id"][2 * i] = live[place]
+        live[place] = swapped["id"][2 * i + 1] = n_live + i
+    swapped["op"][::2] = 1
+    swapped["size"][1::2] = rng.integers(16, 200, N_TIMED)
+    return ops
+
+
+def tail(result: Any, kind: int) -> list[float]:
+    """p50, p99.9 and worst of the last calls of a kind."""
+    cycles = result.cycles[-2 * N_TIMED :][result.kinds[-2 * N_TIMED :] == kind]
+    return [float(np.quantile(cycles, q)) for q in (0.5, 0.999, 1.0)]
+
+
+def instructions(n_live: int, arena_bytes: int | None = None) -> tuple[int, int]:
+    """Instructions of an xfree between live blocks, and of an xmalloc that splits."""
+    n_bytes = arena_bytes or max(256 * n_live, 1 << 24)
+    with Arena.anonymous(n_bytes, max_pools=2) as arena:
+        pool = Pool(arena)
+        offsets = pool.xmalloc_many(np.full(n_live, 100))
+        free = insn.cost(pool, "xfree", int(offsets[n_live // 2]))[0]
+        return free, insn.cost(pool, "xmalloc", 100)[0]
+
+
+def live() -> str:
+    """Cost against live blocks, with the picture."""
+    rows, drawn = [], []
+    for n_live in LIVE_BLOCKS:
+        result = measure(Peer.engine(), churn(n_live), repeats=7)
+        free, alloc = tail(result, 1), tail(result, 0)
+        n_free, n_alloc = instructions(n_live)
+        rows.append(
+            [
+                f"{n_live:,}",
+                *(f"{cycles:,.0f}" for cycles in (*free, *alloc)),
+                f"{n_free}",
+                f"{n_alloc}",
+            ]
+        )
+        drawn.append((n_live, *free, n_free))
+    draw(drawn)
+    return table(
+        [
+            "live blocks",
+            "xfree p50",
+            "p99.9",
+            "worst",
+            "xmalloc p50",
+            "p99.9",
+            "worst",
+            "xfree instructions",
+            "xmalloc instructions",
+        ],
+        rows,
+    )
+
+
+def draw(points: list[tuple[float, ...]]) -> None:
+    """Draw xfree against live blocks: cycles rise with the caches, steps do not."""
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    axes = figure.subplots()
+    columns = list(zip(*points, strict=True))
+    for values, label, style in (
+        (columns[3], "worst, cycles", "-"),
+        (columns[2], "p99.9, cycles", "--"),
+        (columns[1], "p50, cycles", ":"),
+        (columns[4], "instructions", "-."),
+    ):
+        axes.plot(columns[0], values, style, marker="o", linewidth=2, label=label)
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlabel("live blocks of 16 to 200 bytes, freed in random order")
+    axes.set_ylabel("one xfree")
+    axes.set_title("xfree of TLSF against live blocks", fontweight="bold")
+    axes.legend(frameon=False)
+    style_grid(axes)
+    save(figure, DOCS / "growth.png")
+
+
+def arenas() -> str:
+    """Cost against the size of the arena."""
+    rows = []
+    for log2 in ARENA_LOG2:
+        result = measure(Peer.engine(), churn(1000), repeats=7, arena_bytes=1 << log2)
+        free, alloc = tail(result, 1), tail(result, 0)
+        n_free, n_alloc = instructions(1000, 1 << log2)
+        rows.append(
+            [
+                f"2^{log2}",
+                *(f"{cycles:,.0f}" for cycles in (*free, *alloc)),
+                f"{n_free}",
+                f"{n_alloc}",
+            ]
+        )
+    return table(
+        [
+            "arena bytes",
+            "xfree p50",
+            "p99.9",
+            "worst",
+            "xmalloc p50",
+            "p99.9",
+            "worst",
+            "xfree instructions",
+            "xmalloc instructions",
+        ],
+        rows,
+    )
+
+
+def main() -> None:
+    """Replace what was measured."""
+    if insn.BUILD != "release":
+        sys.exit(f"figures are those of a release build, not of a {insn.BUILD} one")
+    text = PAGE.read_text()
+    for name, measured in (
+        ("machine", machine),
+        ("field", field),
+        ("python", python),
+        ("live", live),
+        ("arenas", arenas),
+    ):
+        print(f"{name} ...", flush=True)
+        shown = measured()
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda found, shown=shown: f"{found[1]}\n{shown}\n\n{found[2]}",
+            text,
+            count=1,
+            flags=re.DOTALL,
+        )
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
