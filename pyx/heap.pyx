@@ -313,7 +313,7 @@ cdef class Heap:
             raise BadArgument("the heap was never initialised")
         self.main.enter()
         if self.subpage is not None:
-            self.subpage.refuse_destroyed()
+            self.subpage.enter()
         return 0
 
     cdef object limit_error(self, uint64_t n_bytes, uint64_t alignment, str verb):

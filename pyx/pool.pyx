@@ -29,7 +29,7 @@ from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from xmem.arena.arena cimport Arena, View
+from xmem.arena.arena cimport Arena, View, arena_enter
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
@@ -76,7 +76,7 @@ from xmem.block cimport (
     block_of,
     offset_t,
 )
-from xmem.checks cimport store_barrier
+from xmem.checks cimport store_barrier, unlikely
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
@@ -316,6 +316,19 @@ cdef int _check_hooks(object engine, object get_mem, object put_mem) except -1:
         raise BadArgumentType("get_mem and put_mem must be callable")
     if engine != "tlsf":
         raise BadArgument("only the tlsf engine takes regions from get_mem")
+    return 0
+
+
+cdef inline bint is_gone(Pool pool) noexcept:
+    """Whether the directory no longer has this pool."""
+    cdef entry_t* entry = &pool.arena.c.directory[pool.number - 1]
+    return entry.serial != pool.serial or entry.state != ENTRY_READY
+
+
+cdef int _refuse_gone(Pool pool) except -1:
+    """PoolDestroyed if the directory no longer has this pool."""
+    if is_gone(pool):
+        raise PoolDestroyed(f"pool {pool.name!r} has been destroyed")
     return 0
 
 
@@ -626,15 +639,8 @@ cdef class Pool:
         """Begin a method: see `Arena.enter`."""
         if self.arena is None:
             raise BadArgument("the pool was never initialised")
-        self.arena.enter()
-        self.refuse_destroyed()
-        return 0
-
-    cdef int refuse_destroyed(self) except -1:
-        """PoolDestroyed if the directory no longer has this pool."""
-        cdef entry_t* entry = &self.arena.c.directory[self.number - 1]
-        if entry.serial != self.serial or entry.state != ENTRY_READY:
-            raise PoolDestroyed(f"pool {self.name!r} has been destroyed")
+        arena_enter(self.arena)
+        _refuse_gone(self)
         return 0
 
     cdef offset_t live(self, offset_t payload, str verb) except 0:
@@ -643,8 +649,12 @@ cdef class Pool:
         The caller has converted all its arguments: from here to the C level
         no Python code may run, for it could free the block again.
         """
-        self.enter()
-        if not pool_owns(&self.arena.c, self.c, payload):
+        if unlikely(self.arena is None):
+            self.enter()
+        arena_enter(self.arena)
+        if unlikely(is_gone(self)):
+            self.enter()
+        if unlikely(not pool_owns(&self.arena.c, self.c, payload)):
             self.refuse(payload, verb)
         if self.c.flags & POOL_HARDENED:
             self.prove(payload)
@@ -777,8 +787,13 @@ cdef class Pool:
     ) except 0:
         """Serve a request whose arguments have been converted."""
         cdef offset_t payload
-        self.enter()
-        self.admit_alignment(alignment)
+        if unlikely(self.arena is None):
+            self.enter()
+        arena_enter(self.arena)
+        if unlikely(is_gone(self)):
+            self.enter()
+        if unlikely(alignment > BLOCK_GRAIN):
+            self.admit_alignment(alignment)
         payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if payload == 0 and self.get_mem is not None:
             self.grow_hooked(n_bytes, alignment)
@@ -1331,7 +1346,7 @@ cdef class Pool:
         arena = &self.arena.c
         self.arena.begin_long()
         try:
-            self.refuse_destroyed()     # while we waited
+            _refuse_gone(self)      # while we waited
             with nogil:
                 checker_pause()
                 sound = (

@@ -504,6 +504,12 @@ CALLS: dict[str, Call] = {
         lambda s, o, n: s.pool.xrealloc(o, n), (live, 10), (BLOCK, SIZE)
     ),
     "Pool.xfree": Call(lambda s, o: s.pool.xfree(o), (live,), (BLOCK,)),
+    "Pool.xmalloc_many": Call(
+        lambda s, n, align: s.pool.xmalloc_many([n, 24], align=align),
+        (100, 32),
+        (SIZE, ALIGN),
+    ),
+    "Pool.xfree_many": Call(lambda s, o: s.pool.xfree_many([o]), (live,), (BLOCK,)),
     "Pool.usable_size": Call(lambda s, o: s.pool.usable_size(o), (live,), (BLOCK,)),
     "Pool.view": Call(
         lambda s, o, n: s.pool.view(o, n), (live, 100), (BLOCK, POOL_ROOM)

@@ -30,7 +30,6 @@ cdef class Pool:
     cdef int settle(self) except -1
     cdef void put_away(self, offset_t start, uint64_t n_pages) noexcept
     cdef int enter(self) except -1
-    cdef int refuse_destroyed(self) except -1
     cdef offset_t live(self, offset_t payload, str verb) except 0
     cdef int refuse(self, offset_t payload, str verb) except -1
     cdef offset_t block_left_of(self, offset_t payload) noexcept

@@ -4,7 +4,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.superblock cimport arena_t, entry_t
+from xmem.arena.vm cimport vm_forks
 from xmem.block cimport offset_t
+from xmem.checks cimport unlikely
 
 
 cdef class Arena:
@@ -29,6 +31,15 @@ cdef class Arena:
     cdef uint64_t _count_runs(self) except 0
     cdef object _take(self, uint64_t n_pages, str asked)
     cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0
+
+
+cdef inline int arena_enter(Arena arena) except -1:
+    """`Arena.enter`; the call is made only where there is something to do."""
+    if unlikely(
+        arena.forks != vm_forks or arena.busy or arena.c.base == NULL
+    ):
+        arena.enter()
+    return 0
 
 
 cdef class View:
