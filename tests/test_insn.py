@@ -293,14 +293,25 @@ def test_scenarios_are_found_by_name():
 #: gcc 12 makes them on x86-64; others may need a quarter more. The table is also
 #: that of docs/reliability.md.
 XFREE_WORST = {
-    (): (301, 550),
-    ("canaries",): (435, 690),
-    ("checksums",): (425, 685),
-    ("safe_links",): (600, 860),
-    ("poison",): (410, 640),
-    ("quarantine",): (383, 620),
-    tuple(HARDENING): (1480, 1600),
+    (): (266, 503),
+    ("canaries",): (461, 674),
+    ("checksums",): (441, 670),
+    ("safe_links",): (600, 832),
+    ("poison",): (415, 620),
+    ("quarantine",): (394, 589),
+    tuple(HARDENING): (1443, 1443),
 }
+#: The same of each verb without hardening, over all scenarios; pages come or go in
+#: the second figure.
+WORST = {
+    "xmalloc": (327, 544),
+    "xfree": (266, 503),
+    "xrealloc": (412, 412),
+    "page_alloc": (474, 474),
+    "page_free": (854, 854),
+}
+#: What a call has to do that needs no pages, whatever the neighbours.
+SHORT_WORST = {"xmalloc": 146, "xfree": 112}
 TOLERANCE = 1.25
 LEAVING = ("emptying a region", "merging every order")
 
@@ -316,6 +327,32 @@ def test_xfree_is_bounded_with_each_flag(flags):
         for n_free in (0, 10, 2000):
             n, path = counted(what, n_free, hardened=flags)
             assert n <= (worst_leaving if "returned" in path else worst), what.name
+
+
+@release
+@pytest.mark.parametrize("verb", WORST)
+def test_the_worst_of_each_verb_is_a_constant(verb):
+    worst, with_pages = (limit * TOLERANCE for limit in WORST[verb])
+    for what in SCENARIOS:
+        if what.verb != verb or "tlsf" not in what.engines:
+            continue
+        for n_free in (0, 10, 2000):
+            n, path = counted(what, n_free)
+            moved = "returned" in path or "grown" in path
+            assert n <= (with_pages if moved else worst), what.name
+
+
+@release
+def test_the_short_paths_are_short():
+    names = {
+        "xmalloc": ("exact", "splitting the largest", "next first level"),
+        "xfree": ("isolated", "left", "right", "both"),
+    }
+    for verb, limit in SHORT_WORST.items():
+        for name in names[verb]:
+            for n_free in (0, 10, 2000):
+                n, _ = counted(scenario(verb, name), n_free)
+                assert n <= limit * TOLERANCE, name
 
 
 @release
