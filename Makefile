@@ -17,7 +17,7 @@ ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print
 FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test checked sanitize fuzz proofs lint format figures performance bench bench-quick history history-html regress dist clean
+.PHONY: demo test checked sanitize fuzz proofs lint format figures performance bench bench-quick history history-whole history-html regress dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -103,6 +103,13 @@ history: $(VENV)/.bench
 	cd asv_bench && $(PLAIN) ../$(BIN)/asv run $(HISTORY) --machine reference \
 		--bench '^(calls|instructions|memory)\.' --skip-existing \
 		HASHFILE:$(CURDIR)/$(VENV)/commits
+
+# Every benchmark of one chosen commit, into the same history: cycles, too, which
+# are those of the machine that runs this.
+COMMIT ?= HEAD
+history-whole: $(VENV)/.bench
+	cd asv_bench && $(PLAIN) ../$(BIN)/asv run $(HISTORY) --machine reference \
+		--show-stderr $(COMMIT)^!
 
 # Pages of that history, served on loopback until Ctrl-C.
 history-html: $(VENV)/.bench
