@@ -27,9 +27,11 @@ from xmem import Arena, Pool, insn
 from xmem.cli.plot import save, style_grid
 from xmem.cli.versus import enter
 from xmem.cli.versus_plot import draw_versus
+from xmem.counts import Summary
+from xmem.insn import count
 from xmem.peers import Peer, measure
-from xmem.trace import TRACE_DTYPE
-from xmem.versus import compare, overall
+from xmem.trace import TRACE_DTYPE, load, peak_live
+from xmem.versus import compare, least_arena, overall
 
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "performance.md"
@@ -37,6 +39,8 @@ TRACES = sorted((DOCS.parent / "asv_bench" / "traces").glob("*.npz"))
 ROUNDS = 5
 N_BYTES = 256
 N_PAIRS = 2000
+FRONTS = (0, 4, 16, 64)
+EVERY = 29
 LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
 ARENA_LOG2 = (20, 24, 28, 32, 34)
 N_TIMED = 20_000
@@ -99,6 +103,47 @@ def field() -> str:
         ],
         rows,
     )
+
+
+# The front -------------------------------------------------------------------------
+
+
+def front() -> str:
+    """Measure what fronts save, and what they cost in memory."""
+    rows = []
+    for n_blocks in FRONTS:
+        rows.append([f"{n_blocks}" if n_blocks else "none", *front_row(n_blocks)])
+    return table(
+        [
+            "blocks of each size",
+            "mean instructions xmalloc",
+            "worst",
+            "mean instructions xfree",
+            "worst",
+            "memory / live",
+        ],
+        rows,
+    )
+
+
+def front_row(n_blocks: int) -> list[str]:
+    """Instructions over the traces (means geometric) and memory with one front."""
+    found: dict[str, list[Summary]] = {"xmalloc": [], "xfree": []}
+    memory = []
+    for file in TRACES:
+        ops = load(file)
+        counts = count(ops, every=EVERY, front=n_blocks)
+        for verb, summaries in found.items():
+            summary = counts.summary(verb)
+            if summary is not None:
+                summaries.append(summary)
+        peer = Peer.engine(front=n_blocks)
+        memory.append(least_arena(peer, ops) / peak_live(ops))
+    row = []
+    for summaries in found.values():
+        row.append(f"{statistics.geometric_mean(s['mean'] for s in summaries):.0f}")
+        row.append(f"{max(s['max'] for s in summaries)}")
+    return [*row, f"{statistics.geometric_mean(memory):.3f}"]
 
 
 # From Python -----------------------------------------------------------------------
@@ -302,6 +347,7 @@ def main() -> None:
     for name, measured in (
         ("machine", machine),
         ("field", field),
+        ("front", front),
         ("python", python),
         ("live", live),
         ("arenas", arenas),

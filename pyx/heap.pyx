@@ -145,7 +145,7 @@ cdef class Heap:
                 f"not {interface!r}"
             )
         settings = {
-            "grow_pages": grow_pages,
+            "grow_pages": count_argument(grow_pages, "grow_pages", 1),
             "max_pages": max_pages,
             "join_regions": join_regions,
         }

@@ -527,11 +527,12 @@ def count(
     hardened=False,
     checked=False,
     every=1,
-    grow_pages=16,
+    grow_pages=None,
     max_pages=None,
     page_size=None,
     progress=None,
     method=None,
+    front=0,
 ):
     """Count the retired instructions of each operation of a trace.
 
@@ -539,7 +540,7 @@ def count(
     ----------
     ops : numpy.ndarray
         A trace, as `xmem.replay.load` answers it.
-    engine, hardened, grow_pages, max_pages : optional
+    engine, hardened, grow_pages, max_pages, front : optional
         As in `xmem.Pool`.
     checked : bool
         Count the proof that an offset is a live block as well, as Python's
@@ -594,7 +595,9 @@ def count(
         ample_arena_bytes(
             ops,
             count_argument(page_bytes, "page_size", 1),
-            count_argument(grow_pages, "grow_pages", 1),
+            count_argument(
+                16 if grow_pages is None else grow_pages, "grow_pages", 1
+            ),
         ),
         page_size=page_size,
     )
@@ -604,6 +607,7 @@ def count(
         hardened=hardened,
         grow_pages=grow_pages,
         max_pages=max_pages,
+        front=front,
     )
     wanted = _wanted(len(ops), interval)
     counts = np.zeros(len(ops), dtype=np.uint64)

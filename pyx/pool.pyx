@@ -80,6 +80,8 @@ from xmem.checks cimport store_barrier, unlikely
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
+    FRONT_MAX_BLOCKS,
+    POOL_ADAPTS,
     POOL_CANARY,
     POOL_CHECKSUM,
     POOL_HARDENED,
@@ -88,6 +90,7 @@ from xmem.control cimport (
     POOL_POISON,
     POOL_QUARANTINE,
     POOL_SAFE_LINKS,
+    control_add_front,
     control_bytes,
     control_init,
     control_of,
@@ -104,6 +107,7 @@ from xmem.growth cimport (
     region_inside,
     region_pages_for,
 )
+from xmem.front cimport front_count, front_drain
 from xmem.hardening cimport check_live, end_quarantine, hard_overhead
 from xmem.plain cimport is_run, pool_owns
 from xmem.shadow cimport (
@@ -160,6 +164,7 @@ BLOCK_DTYPE = np.dtype(
 )
 
 cdef enum:
+    DEFAULT_FRONT_BYTES = 1 << 16
     DEFAULT_GROW_PAGES = 16     # fits every arena: there may be no more pages
 
 
@@ -213,9 +218,11 @@ cdef uint32_t pool_create(
     object max_pages,
     bint join_regions,
     unsigned hardening,
+    object front,
+    object front_bytes,
 ) except 0:
     """Number of a new pool; when anything is refused nothing has changed."""
-    cdef uint64_t grow, limit
+    cdef uint64_t grow, limit, held_blocks, held_bytes
     cdef unsigned kind
     cdef uint32_t number, page
     cdef uint64_t n_pages
@@ -226,11 +233,25 @@ cdef uint32_t pool_create(
     if engine not in ENGINES:
         raise BadArgument(f"engine must be 'tlsf' or 'firstfit', not {engine!r}")
     kind = ENGINES[engine]
-    grow = count_argument(grow_pages, "grow_pages", 1)
+    grow = DEFAULT_GROW_PAGES
+    if grow_pages is not None:
+        grow = count_argument(grow_pages, "grow_pages", 1)
+    held_blocks = count_argument(front, "front", 0)
+    held_bytes = count_argument(front_bytes, "front_bytes", 0)
     limit = 0 if max_pages is None else count_argument(max_pages, "max_pages", 1)
     encoded = None if name is None else _encode_name(name)
     if hardening and kind != ENGINE_TLSF:
         raise BadArgument("only the tlsf engine can be hardened")
+    if held_blocks > FRONT_MAX_BLOCKS:
+        raise BadArgument(
+            f"front must be at most {FRONT_MAX_BLOCKS} blocks, not {held_blocks}"
+        )
+    if held_blocks and kind != ENGINE_TLSF:
+        raise BadArgument("only the tlsf engine can have a front")
+    if held_blocks and hardening:
+        raise BadArgument(
+            "a hardened pool has no front: use the quarantine, or do without one"
+        )
     arena.enter()
     if grow > arena.c.n_pages:
         if grow > DEFAULT_GROW_PAGES:
@@ -243,7 +264,9 @@ cdef uint32_t pool_create(
         encoded = b"pool-%d" % number
     if arena.find_entry(encoded) != NULL:
         raise BadArgument(f"the arena has a pool named {encoded.decode()!r}")
-    n_pages = pages_for(&arena.c, control_bytes(&arena.c, kind))
+    n_pages = pages_for(
+        &arena.c, control_bytes(&arena.c, kind, held_blocks != 0)
+    )
     page = frames_alloc(&arena.c, n_pages, FRAME_PENDING, number)
     if page == 0:
         raise OutOfMemory(
@@ -262,10 +285,22 @@ cdef uint32_t pool_create(
         number,
         kind,
         hardening
-        | (POOL_JOINS if join_regions and kind == ENGINE_TLSF else 0),
+        | (POOL_JOINS if join_regions and kind == ENGINE_TLSF else 0)
+        | (
+            POOL_ADAPTS
+            if grow_pages is None and join_regions and kind == ENGINE_TLSF
+            else 0
+        ),
         grow if kind == ENGINE_TLSF else 1,
         limit,
     )
+    if held_blocks:
+        control_add_front(
+            &arena.c,
+            page_offset(&arena.c, page),
+            held_blocks,
+            min(held_bytes, arena.c.n_bytes),
+        )
     store_barrier()
     arena.c.frames[page].word = frame_pack(FRAME_CONTROL, 0, number, n_pages)
     memset(entry.name, 0, ENTRY_NAME_BYTES)
@@ -395,10 +430,12 @@ cdef class Pool:
     engine : {"tlsf", "firstfit"}
         Two-level segregated fit, whose every operation is bounded, or Xen's
         legacy first fit, to measure against.
-    grow_pages : int
-        Pages obtained at a time; larger requests take as many as they need,
-        and where limit or arena have fewer pages left, fewer are obtained.
-        The legacy engine takes single pages whatever is said here.
+    grow_pages : int, optional
+        Pages obtained at a time; by default 16, and when the pool has become
+        larger the power of two in a quarter of its regions' pages (with
+        ``join_regions=False`` always 16). Larger requests take as many as they
+        need, and where limit or arena have fewer pages left, fewer are
+        obtained. The legacy engine takes single pages whatever is said here.
     max_pages : int, optional
         Exact limit on the pages held for blocks and runs.
     join_regions : bool
@@ -413,6 +450,15 @@ cdef class Pool:
         overwritten, and verified when they are used again; ``"quarantine"``:
         a freed block waits until 16 others have been freed. For the tlsf
         engine; `usable_size` is then what was asked for.
+    front : int
+        Blocks of each size that wait, when they are freed, to be used again as
+        they are: at most 255 for each size up to 1024 bytes with the header; 0
+        for none. It makes most calls for small blocks shorter, the longest
+        somewhat longer; what waits does not merge with its neighbours. A
+        request that finds no room gives the largest 16 of them to the engine
+        first, and `shrink` all. For the tlsf engine, not hardened.
+    front_bytes : int
+        Bytes, headers included, that may wait in all.
     get_mem, put_mem : callable, optional
         Where regions come from and go to, in place of the arena's own frames;
         both or neither. ``get_mem(n_pages)`` answers the offset of a run of at
@@ -444,10 +490,12 @@ cdef class Pool:
         *,
         name=None,
         engine="tlsf",
-        grow_pages=16,
+        grow_pages=None,
         max_pages=None,
         join_regions=True,
         hardened=False,
+        front=0,
+        front_bytes=DEFAULT_FRONT_BYTES,
         get_mem=None,
         put_mem=None,
     ):
@@ -467,6 +515,8 @@ cdef class Pool:
             max_pages,
             flag_argument(join_regions, "join_regions"),
             _hardening_flags(hardened),
+            front,
+            front_bytes,
         )
         self.attach(arena, (<Arena>arena)._pool_name(number), number)
         self.hook(get_mem, put_mem)
@@ -581,9 +631,21 @@ cdef class Pool:
 
     @property
     def grow_pages(self):
-        """Pages obtained at a time."""
+        """Pages obtained at a time, at least."""
         self.enter()
         return self.c.grow_pages
+
+    @property
+    def front(self):
+        """Blocks of each size that may wait to be used again; 0 for none."""
+        self.enter()
+        return self.c.front_blocks
+
+    @property
+    def front_bytes(self):
+        """Bytes that may wait to be used again, headers included."""
+        self.enter()
+        return self.c.front_limit
 
     @property
     def max_pages(self):
@@ -776,6 +838,12 @@ cdef class Pool:
     cdef object no_room(self, object n, str verb):
         """The error for a request that the pool cannot serve."""
         limit = f" of at most {self.c.max_pages}" if self.c.max_pages else ""
+        if self.c.front_bytes:
+            n_front = front_count(&self.arena.c, self.c)
+            limit += (
+                f" ({n_front} freed blocks wait in the front: shrink() gives them "
+                "back)"
+            )
         return OutOfMemory(
             f"{verb}({n}): no room: the pool holds {self.c.n_pages} pages"
             f"{limit}; the arena has {self.arena.c.super.frames.n_free_pages} "
@@ -1183,6 +1251,7 @@ cdef class Pool:
             return 0
         checker_pause()
         end_quarantine(arena, self.c)
+        front_drain(arena, self.c, ~<uint64_t>0)
         checker_resume()
         self.raise_damage()
         self.c.spare = 0
@@ -1335,7 +1404,11 @@ cdef class Pool:
 
     cdef uint64_t waiting(self) noexcept:
         """Freed blocks that the engine still holds in use."""
-        return self.c.hard.n_waiting + self.c.hard.n_lost
+        return (
+            self.c.hard.n_waiting
+            + self.c.hard.n_lost
+            + front_count(&self.arena.c, self.c)
+        )
 
     cdef int audit(self, census_t* census) except -1:
         """Check frames and pool, without the GIL, and fill ``census``."""
@@ -1465,7 +1538,7 @@ cdef class Pool:
                 if census.free_bytes
                 else 0.0
             ),
-            waiting_blocks=self.c.hard.n_waiting,
+            waiting_blocks=self.waiting() - self.c.hard.n_lost,
             lost_blocks=self.c.hard.n_lost,
         )
 
@@ -1479,7 +1552,7 @@ cdef class Pool:
             bytes with its header, ``capacity`` of the payload in bytes,
             ``used``, ``region`` (page where the region or run starts),
             ``kind`` (0 a block, 1 a block of whole pages, 2 pages of a heap's
-            page_alloc, 3 a freed block in quarantine).
+            page_alloc, 3 a freed block in quarantine or in the front).
 
         Raises
         ------

@@ -755,6 +755,7 @@ def replay(
     hardened=False,
     checked=False,
     paths=False,
+    front=0,
 ):
     """Run a trace against a pool or a heap and measure every operation.
 
@@ -780,8 +781,8 @@ def replay(
         end, verify alignments and the zeros of ``calloc``, and check all
         invariants.
     grow_pages : int, optional
-        Pages that TLSF's pool obtains at a time: by default 16, and 1 with an
-        ``interface``.
+        Pages that TLSF's pool obtains at a time: by default as in `Pool`, and
+        1 with an ``interface``.
     max_pages : int, optional
         As in `Pool` and `Heap`.
     page_size : int, optional
@@ -800,6 +801,8 @@ def replay(
     paths : bool
         Run one more pass, against a pool, that notes the path of each
         operation.
+    front : int
+        As in `Pool`; for an engine, not an interface.
 
     Returns
     -------
@@ -837,10 +840,13 @@ def replay(
         )
     if notes_paths and interface is not None:
         raise BadArgument("paths are those of an engine: give no interface")
+    if interface is not None and count_argument(front, "front", 0):
+        raise BadArgument("a front is that of a pool: give no interface")
     settings = {"max_pages": max_pages, "hardened": hardened}
     if interface is None:
         settings["engine"] = "tlsf" if engine is None else engine
-        settings["grow_pages"] = 16 if grow_pages is None else grow_pages
+        settings["grow_pages"] = grow_pages
+        settings["front"] = front
     else:
         settings["interface"] = interface
         settings["grow_pages"] = 1 if grow_pages is None else grow_pages
@@ -848,7 +854,11 @@ def replay(
         arena_bytes = ample_arena_bytes(
             ops,
             _SYSTEM_PAGE if page_size is None else page_size,
-            count_argument(settings["grow_pages"], "grow_pages", 1),
+            count_argument(
+                16 if settings["grow_pages"] is None else settings["grow_pages"],
+                "grow_pages",
+                1,
+            ),
         )
         if hardened:
             # Trailers, and what waits in quarantine.

@@ -71,6 +71,7 @@ def pytest_configure(config):
 DAMAGING = {
     "test_check_step",
     "test_every_bit",
+    "test_front",
     "test_hardening",
     "test_heap_family",
     "test_invariants",

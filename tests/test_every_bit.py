@@ -96,7 +96,7 @@ class Map:
         self.name(start + fmt.GROW_PAGES, start + fmt.POOL_PAGES, "settings")
         self.name(start + fmt.POOL_PAGES, start + fmt.PEAK_PAGES, "control")
         self.name(start + fmt.PEAK_PAGES, start + fmt.REGION_PAGES, "settings")
-        self.name(start + fmt.REGION_PAGES, start + 112, "control")
+        self.name(start + fmt.REGION_PAGES, start + fmt.FRONT_HELD + 8, "control")
         self.name(start + fmt.TLSF_TAG, start + fmt.TLSF_USED_BYTES, "control")
         self.name(start + fmt.LEGACY_TAG, start + fmt.LEGACY_USED_BYTES, "control")
         self.name(start + fmt.LEGACY_PAGE, start + fmt.LEGACY_PAGE + 8, "control")

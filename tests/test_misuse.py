@@ -273,6 +273,15 @@ GROW = [
     Wrong("0", 0, BadArgument),
     Wrong("all pages and one", lambda s: s.arena.n_pages + 1, BadArgument),
 ]
+#: None is a pool's own way.
+GROW_OR_NOT = [wrong for wrong in GROW if wrong.label != "None"]
+FRONT = [
+    *NO_INTEGER,
+    *rows(NEGATIVE, BadArgument),
+    *rows(TOO_LARGE, BadArgument),
+    Wrong("256", 256, BadArgument),
+]
+FRONT_BYTES = [*NO_INTEGER, *rows(NEGATIVE, BadArgument)]
 #: None is no limit, and one above the arena's is none either.
 LIMIT = [*NOT_NONE, *rows(NEGATIVE, BadArgument), Wrong("0", 0, BadArgument)]
 ARENA_SIZE = [
@@ -423,6 +432,10 @@ def make_pool(
     return Pool(arena, name=name, engine=engine, grow_pages=grow, max_pages=most)
 
 
+def make_front(_: Scene, arena: Any, front: Any, front_bytes: Any) -> Pool:
+    return Pool(arena, front=front, front_bytes=front_bytes)
+
+
 def make_hooked(_: Scene, arena: Any, get_mem: Any, put_mem: Any) -> Pool:
     return Pool(arena, get_mem=get_mem, put_mem=put_mem)
 
@@ -465,12 +478,15 @@ CALLS: dict[str, Call] = {
     "Pool.__init__": Call(
         make_pool,
         (arena_of, "new", "tlsf", 2, 20),
-        (ARENA, NEW_NAME, ENGINE, GROW, LIMIT),
+        (ARENA, NEW_NAME, ENGINE, GROW_OR_NOT, LIMIT),
+    ),
+    "Pool.__init__ (front)": Call(
+        make_front, (arena_of, 2, 2000), (ARENA, FRONT, FRONT_BYTES)
     ),
     "Pool.__init__ (legacy)": Call(
         make_pool,
         (arena_of, "new", "firstfit", 2, 20),
-        (ARENA, NEW_NAME, ENGINE, GROW, LIMIT),
+        (ARENA, NEW_NAME, ENGINE, GROW_OR_NOT, LIMIT),
     ),
     "Pool.__init__ (hooked)": Call(
         make_hooked, (arena_of, lambda s: hook, lambda s: hook), (ARENA, HOOK, HOOK)
@@ -556,6 +572,8 @@ READ_ONLY = {
         "arena",
         "closed",
         "engine",
+        "front",
+        "front_bytes",
         "grow_pages",
         "hardening",
         "id",

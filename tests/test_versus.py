@@ -63,20 +63,27 @@ def test_all_run_in_each_round(small):
         assert record["memory"] > (0.9 if record["name"].startswith("xmem") else 0)
     assert [record["ratio"] for record in found[:2]] == [[1.0, 1.0]] * 2
     # The order turns, so that nobody always runs behind the same.
-    assert [name for name, _, _ in seen[:4]] == [
+    assert [name for name, _, _ in seen[:5]] == [
         "null",
         "xmem",
+        "xmem, front",
         "xmem, checked",
         "libc",
     ]
-    assert [name for name, _, _ in seen[4:]] == [
+    assert [name for name, _, _ in seen[5:]] == [
         "xmem",
+        "xmem, front",
         "xmem, checked",
         "libc",
         "null",
     ]
     means = overall(found)
-    assert [mean["name"] for mean in means] == ["xmem", "xmem, checked", "libc"]
+    assert [mean["name"] for mean in means] == [
+        "xmem",
+        "xmem, front",
+        "xmem, checked",
+        "libc",
+    ]
     for mean in means:
         median, least, greatest = mean["ratio"]
         assert least <= median <= greatest
@@ -99,9 +106,9 @@ def test_a_peer_of_ones_own_enters(small, tmp_path):
     )
     assert result.exit_code == 0, result.output
     names = [record["name"] for record in json.loads(result.stdout)]
-    assert names[:2] == ["xmem", "xmem, checked"]
+    assert names[:3] == ["xmem", "xmem, front", "xmem, checked"]
     assert names[-1] == "bump"
-    assert len(names) == 5
+    assert len(names) == 6
     assert "bump" in result.stderr
     assert (tmp_path / "versus.png").read_bytes().startswith(b"\x89PNG")
 

@@ -15,6 +15,8 @@ C3  the engine's used_bytes and n_used agree with a walk of its blocks
 C4  directory entry, frame table and control block agree on the pool
 C5  the empty region kept in hand, if any, is a region of the pool
 C6  what hardening keeps agrees with the pool's flags, the ring with its count
+C7  the front's lists hold blocks in use without start bit, each of its list's
+    size, as many and as large as the counts say; no other such block exists
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -34,6 +36,7 @@ cdef enum:
 
     POOL_JOINS = 1          # adjacent regions become one
     POOL_HOOKED = 2         # the caller's functions give and take regions
+    POOL_ADAPTS = 4         # regions grow with the pool
 
     # Hardening, of the TLSF engine (hardening.pxd).
     POOL_CANARY = 16
@@ -46,6 +49,10 @@ cdef enum:
     HARD_RING = 16          # blocks in quarantine, a power of two
     POOL_MAGIC = 0x4C4F4F50
 
+    FRONT_MAX_BYTES = 1024      # greatest block that waits in a front
+    FRONT_N_LISTS = 65          # by size / 16
+    FRONT_MAX_BLOCKS = 255      # on a list
+
 
 cdef struct hard_t:
     offset_t ring[16]           # HARD_RING blocks in quarantine, 0: none
@@ -53,6 +60,15 @@ cdef struct hard_t:
     uint64_t n_waiting
     uint64_t n_lost             # damaged blocks that were never given back
     finding_t damage            # the first that a verb found, until it is read
+
+
+cdef struct waiting_t:
+    offset_t head               # payload freed last, 0: none; it holds the next
+    uint64_t count
+
+
+cdef struct front_t:
+    waiting_t[65] lists         # FRONT_N_LISTS
 
 
 cdef struct pool_t:
@@ -72,7 +88,12 @@ cdef struct pool_t:
     uint64_t run_pages
     uint64_t n_regions          # as obtained from the frames, joined or not
     uint64_t n_runs
-    uint64_t lock_room[7]
+    uint64_t short_limit        # requests below it take the short path
+    offset_t front              # of its front_t, 0: none
+    uint64_t front_limit        # bytes that may wait there
+    uint64_t front_blocks       # on each list
+    uint64_t front_bytes        # that wait, headers included
+    uint64_t lock_room[2]
     uint32_t interface          # of the heap to which the pool belongs, or 0
     uint32_t role               # in that heap
     tlsf_t tlsf
@@ -91,12 +112,13 @@ cdef inline uint64_t control_n_bins(arena_t* arena) noexcept nogil:
 
 
 cdef inline uint64_t control_bytes(
-    arena_t* arena, unsigned engine
+    arena_t* arena, unsigned engine, bint has_front
 ) noexcept nogil:
-    """Size of a control block."""
-    if engine == ENGINE_TLSF:
-        return control_bins() + 8 * control_n_bins(arena)
-    return sizeof(pool_t)
+    """Size of a control block; a front lies behind the bins."""
+    cdef uint64_t n_bytes = control_bins() + 8 * control_n_bins(arena)
+    if engine != ENGINE_TLSF:
+        return sizeof(pool_t)
+    return n_bytes + sizeof(front_t) if has_front else n_bytes
 
 
 cdef inline void control_init(
@@ -123,6 +145,8 @@ cdef inline void control_init(
     pool.release_bytes = ~<uint64_t>0
     pool.grow_pages = grow_pages
     pool.max_pages = max_pages
+    if engine == ENGINE_TLSF and not flags & POOL_HARDENED:
+        pool.short_limit = pool.max_request + 1
     if engine == ENGINE_TLSF:
         tlsf_init(
             arena.base,
@@ -133,6 +157,23 @@ cdef inline void control_init(
         )
     pool.tlsf.tag = tag         # both: verbs look at it, whatever the engine
     firstfit_init(&pool.firstfit, tag, arena.page_bytes)
+
+
+cdef inline void control_add_front(
+    arena_t* arena, offset_t control, uint64_t n_blocks, uint64_t n_bytes
+) noexcept nogil:
+    """Give a pool without one an empty front, for which there is room."""
+    cdef pool_t* pool = <pool_t*>(arena.base + control)
+    pool.front = control + control_bytes(arena, ENGINE_TLSF, False)
+    pool.front_blocks = n_blocks
+    pool.front_limit = n_bytes
+    pool.short_limit = 0
+    engine_fill(arena.base + pool.front, 0, sizeof(front_t))
+
+
+cdef inline front_t* front_of(arena_t* arena, pool_t* pool) noexcept nogil:
+    """The front of a pool that has one."""
+    return <front_t*>(arena.base + pool.front)
 
 
 cdef inline pool_t* control_of(arena_t* arena, entry_t* entry) noexcept nogil:

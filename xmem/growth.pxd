@@ -48,7 +48,13 @@ from xmem.block cimport (
     word_size,
 )
 from xmem.checks cimport store_barrier
-from xmem.control cimport ENGINE_TLSF, POOL_HOOKED, POOL_JOINS, pool_t
+from xmem.control cimport (
+    ENGINE_TLSF,
+    POOL_ADAPTS,
+    POOL_HOOKED,
+    POOL_JOINS,
+    pool_t,
+)
 from xmem.firstfit cimport firstfit_take
 from xmem.freelists cimport (
     freelists_find,
@@ -60,6 +66,7 @@ from xmem.shadow cimport memory_open
 from xmem.tlsf cimport (
     aligned_gap,
     can_detach,
+    fits_aligned,
     region_bytes_for,
     tlsf_add_region,
     tlsf_add_region_before,
@@ -73,6 +80,7 @@ cdef enum:
     # have a few: what one request does about them is bounded.
     DROPS = 4
     DROP_PROBES = 8
+    GATHERS = 4             # runs that one request may join to what there is
 
 
 cdef inline uint64_t pages_for(arena_t* arena, uint64_t n_bytes) noexcept nogil:
@@ -230,29 +238,6 @@ cdef inline uint64_t region_pages_for(
     )
 
 
-cdef inline offset_t region_grow(
-    arena_t* arena, pool_t* pool, uint64_t need, uint64_t alignment
-) noexcept nogil:
-    """A free block with room for ``need`` bytes in a region added for it, or 0.
-
-    Of ``grow_pages`` pages, or as many as the block needs, or as few as the
-    limit and the frames leave.
-    """
-    cdef uint64_t least = region_pages_for(arena, need, alignment)
-    cdef uint64_t n_pages = least if least > pool.grow_pages else pool.grow_pages
-    cdef uint32_t page
-    if pool.flags & POOL_HOOKED or not make_room(arena, pool, least):
-        return 0
-    if not may_hold(pool, n_pages):
-        n_pages = pool.max_pages - pool.n_pages
-    page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
-    if page == 0:
-        page = frames_alloc(arena, least, FRAME_PENDING, pool.number)
-    if page == 0:
-        return 0
-    return region_add(arena, pool, page)
-
-
 cdef inline void region_cut(
     arena_t* arena,
     pool_t* pool,
@@ -292,6 +277,116 @@ cdef inline void region_cut(
     pool.n_pages -= n_pages
     pool.region_pages -= n_pages
     pool.n_regions -= 1
+
+
+cdef inline void region_ungather(
+    arena_t* arena,
+    pool_t* pool,
+    uint32_t* pages,
+    offset_t* blocks,
+    unsigned n_taken,
+) noexcept nogil:
+    """Give back what a gathering took, the last first."""
+    cdef uint64_t size
+    while n_taken > 0:
+        n_taken -= 1
+        size = block_size(arena.base, blocks[n_taken])
+        freelists_remove(arena.base, &pool.tlsf.bins, blocks[n_taken])
+        region_cut(arena, pool, pages[n_taken], blocks[n_taken], size)
+
+
+cdef inline offset_t region_gather(
+    arena_t* arena, pool_t* pool, uint64_t need, uint64_t alignment
+) noexcept nogil:
+    """A free block with room for ``need``, where no run of pages has it, or 0.
+
+    The largest free runs, at most GATHERS of them, join the regions that they
+    lie beside; one free block of the result may be large enough. If none is,
+    they are given back.
+    """
+    cdef uint32_t[4] pages      # GATHERS of them
+    cdef offset_t[4] blocks
+    cdef uint64_t peak_pages = pool.peak_pages
+    cdef uint64_t release_bytes = pool.release_bytes
+    cdef uint64_t n_pages
+    cdef unsigned n_taken = 0
+    while n_taken < GATHERS and arena.super.frames.order_bitmap != 0:
+        n_pages = bit(find_last_set(arena.super.frames.order_bitmap))
+        if not may_hold(pool, n_pages):
+            n_pages = pool.max_pages - pool.n_pages
+            if n_pages == 0:
+                break
+        pages[n_taken] = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
+        blocks[n_taken] = region_add(arena, pool, pages[n_taken])
+        if fits_aligned(arena.base, blocks[n_taken], need, alignment):
+            return blocks[n_taken]
+        n_taken += 1
+    region_ungather(arena, pool, pages, blocks, n_taken)
+    pool.peak_pages = peak_pages
+    pool.release_bytes = release_bytes
+    return 0
+
+
+cdef inline bint may_gather(
+    arena_t* arena, pool_t* pool, uint64_t n_pages
+) noexcept nogil:
+    """Whether a block of ``n_pages`` could come of the pool's regions and of all
+    that it may take.
+    """
+    cdef uint64_t n_free = arena.super.frames.n_free_pages
+    if pool.max_pages != 0 and n_free > pool.max_pages - pool.n_pages:
+        n_free = pool.max_pages - pool.n_pages
+    return n_free != 0 and n_pages <= pool.region_pages + n_free
+
+
+cdef inline uint64_t grown_pages(pool_t* pool) noexcept nogil:
+    """Pages of the next region, if the request does not ask for more.
+
+    Of a pool that adapts: the power of two in a quarter of its regions. Regions
+    that grow with the pool leave the frames in runs as large as what the pool
+    will ask for.
+    """
+    cdef uint64_t quarter = pool.region_pages >> 2
+    if pool.flags & POOL_ADAPTS and quarter > pool.grow_pages:
+        return bit(find_last_set(quarter))
+    return pool.grow_pages
+
+
+cdef inline offset_t region_grow(
+    arena_t* arena, pool_t* pool, uint64_t need, uint64_t alignment
+) noexcept nogil:
+    """A free block with room for ``need`` bytes in a region added for it, or 0.
+
+    Of ``grown_pages``, or as many as the block needs, or as few as the limit
+    and the frames leave. Where there is no run for the block, a pool that
+    joins regions makes one out of those that it has and what is left.
+    """
+    cdef uint64_t least = region_pages_for(arena, need, alignment)
+    cdef uint64_t n_pages = grown_pages(pool)
+    cdef uint64_t largest
+    cdef uint32_t page
+    if n_pages < least:
+        n_pages = least
+    if pool.flags & POOL_HOOKED:
+        return 0
+    if not make_room(arena, pool, least):
+        if pool.flags & POOL_JOINS and may_gather(arena, pool, least):
+            return region_gather(arena, pool, need, alignment)
+        return 0
+    if not may_hold(pool, n_pages):
+        n_pages = pool.max_pages - pool.n_pages
+    page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
+    if page == 0:
+        # Then no run of that order is free; there is one of the least.
+        largest = bit(find_last_set(arena.super.frames.order_bitmap))
+        if n_pages <= pool.grow_pages or largest < least or (
+            not may_hold(pool, largest)
+        ):
+            largest = least
+        page = frames_alloc(arena, largest, FRAME_PENDING, pool.number)
+    if page == 0:
+        return 0
+    return region_add(arena, pool, page)
 
 
 cdef inline bint region_fits_hole(

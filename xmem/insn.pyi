@@ -39,11 +39,12 @@ def count(
     hardened: bool | Collection[str] = False,
     checked: bool = False,
     every: SupportsIndex = 1,
-    grow_pages: SupportsIndex = 16,
+    grow_pages: SupportsIndex | None = None,
     max_pages: SupportsIndex | None = None,
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,
     method: _Method | None = None,
+    front: SupportsIndex = 0,
 ) -> Counts: ...
 def cost(
     pool: Pool,

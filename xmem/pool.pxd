@@ -45,4 +45,5 @@ cdef class Pool:
 
 cdef uint32_t pool_create(Arena arena, object name, object engine,
                           object grow_pages, object max_pages,
-                          bint join_regions, unsigned hardening) except 0
+                          bint join_regions, unsigned hardening,
+                          object front, object front_bytes) except 0

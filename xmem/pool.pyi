@@ -21,10 +21,12 @@ class Pool:
         *,
         name: str | None = None,
         engine: Literal["tlsf", "firstfit"] = "tlsf",
-        grow_pages: SupportsIndex = 16,
+        grow_pages: SupportsIndex | None = None,
         max_pages: SupportsIndex | None = None,
         join_regions: bool = True,
         hardened: bool | Collection[str] = False,
+        front: SupportsIndex = 0,
+        front_bytes: SupportsIndex = 65536,
         get_mem: Callable[[int], int | None] | None = None,
         put_mem: Callable[[int, int], object] | None = None,
     ) -> None: ...
@@ -50,6 +52,10 @@ class Pool:
     def engine(self) -> Literal["tlsf", "firstfit"]: ...
     @property
     def grow_pages(self) -> int: ...
+    @property
+    def front(self) -> int: ...
+    @property
+    def front_bytes(self) -> int: ...
     @property
     def max_pages(self) -> int: ...
     @property

@@ -29,4 +29,5 @@ def replay(
     hardened: bool | Collection[str] = False,
     checked: bool = False,
     paths: bool = False,
+    front: SupportsIndex = 0,
 ) -> ReplayResult: ...

@@ -6,7 +6,8 @@
 whether an integer may be given to them, and Python callers always pass
 through it. A pool with hardening takes the detour of hardening.pxd, whose
 verbs record in ``pool.hard.damage`` what they find and then leave all as it
-is; everything else goes straight to plain.pxd.
+is; one with a front passes through front.pxd; everything else goes straight to
+plain.pxd.
 
 In a build with checks the verbs tell memory checkers what becomes of payloads,
 and every numbered invariant is asserted behind them.
@@ -19,7 +20,8 @@ from xmem.arena.superblock cimport arena_t
 from xmem.audit cimport audit
 from xmem.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES, offset_t
 from xmem.checks cimport likely, unlikely
-from xmem.control cimport ENGINE_TLSF, POOL_HARDENED, pool_t
+from xmem.control cimport POOL_HARDENED, pool_t
+from xmem.front cimport front_alloc, front_free, front_resize
 from xmem.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
 from xmem.plain cimport (
     has_tag,
@@ -59,15 +61,10 @@ cdef inline uint64_t pool_capacity(
     return capacity
 
 
-cdef inline bint is_short(pool_t* pool) noexcept nogil:
-    """Whether blocks of the pool may go the short path: TLSF, not hardened."""
-    return pool.engine == ENGINE_TLSF and not pool.flags & POOL_HARDENED
-
-
 cdef inline offset_t any_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_alloc``, whatever the pool and the request."""
+    """As ``pool_alloc``, whatever the request and the pool, if it has no front."""
     if pool.flags & POOL_HARDENED:
         return hard_alloc(arena, pool, n_bytes, alignment)
     return plain_alloc(arena, pool, n_bytes, alignment)
@@ -76,7 +73,7 @@ cdef inline offset_t any_alloc(
 cdef inline void any_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """As ``pool_free``, whatever the pool and the payload."""
+    """As ``pool_free``, whatever the payload and the pool, if it has no front."""
     if pool.flags & POOL_HARDENED:
         hard_free(arena, pool, payload)
     else:
@@ -92,10 +89,10 @@ cdef inline offset_t pool_alloc(
     """
     cdef offset_t payload
     checker_pause()
-    if likely(
-        is_short(pool) and n_bytes <= pool.max_request and alignment <= BLOCK_GRAIN
-    ):
+    if likely(n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
+    elif likely(pool.front != 0):
+        payload = outlined_alloc(front_alloc)(arena, pool, n_bytes, alignment)
     else:
         payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
     checker_resume()
@@ -126,8 +123,10 @@ cdef inline void pool_free(
         capacity = pool_capacity(arena, pool, payload)
         memory_died(pool, arena.base + payload, capacity)
     checker_pause()
-    if likely(is_short(pool) and (payload & (PAGE_RULE_BYTES - 1)) != 0):
+    if likely(pool.short_limit != 0 and (payload & (PAGE_RULE_BYTES - 1)) != 0):
         tlsf_pool_free(arena, pool, payload)
+    elif likely(pool.front != 0):
+        outlined_free(front_free)(arena, pool, payload)
     else:
         outlined_free(any_free)(arena, pool, payload)
     checker_resume()
@@ -185,6 +184,8 @@ cdef inline offset_t pool_resize(
     checker_pause()
     if unlikely(pool.flags & POOL_HARDENED):
         moved = hard_resize(arena, pool, payload, n_bytes, alignment)
+    elif unlikely(pool.front != 0):
+        moved = front_resize(arena, pool, payload, n_bytes, alignment)
     else:
         moved = plain_resize(arena, pool, payload, n_bytes, alignment)
     checker_resume()

@@ -37,6 +37,8 @@ LEAST_BYTES = 1 << 14
 #: Libraries that are tried where none is named.
 LIBRARIES = ("jemalloc", "mimalloc", "tcmalloc_minimal", "tcmalloc")
 NULL = "null"
+#: Blocks of each size that wait in the front of xmem's second entry.
+FRONT_BLOCKS = 16
 TIMEOUT_SECONDS = 3600
 
 
@@ -77,9 +79,10 @@ class Contender:
 
 
 def engines() -> list[Contender]:
-    """Return what xmem enters with: TLSF, without and with the proof of pointers."""
+    """Return what xmem enters with: TLSF plain, with a front, and proving pointers."""
     return [
         Contender("xmem", "engine"),
+        Contender("xmem, front", "engine", settings={"front": FRONT_BLOCKS}),
         Contender("xmem, checked", "engine", settings={"checked": True}),
     ]
 

@@ -48,7 +48,10 @@ from xmem.block cimport (
 from xmem.control cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
+    FRONT_MAX_BLOCKS,
+    FRONT_N_LISTS,
     HARD_RING,
+    POOL_ADAPTS,
     POOL_HARDENED,
     POOL_HOOKED,
     POOL_JOINS,
@@ -59,6 +62,8 @@ from xmem.control cimport (
     control_bytes,
     control_n_bins,
     control_of,
+    front_of,
+    front_t,
     pool_t,
 )
 from xmem.finding cimport (
@@ -76,6 +81,7 @@ from xmem.firstfit cimport (
     FIRSTFIT_PREV,
 )
 from xmem.freelists cimport FREELISTS_MAX_WORDS, LINK_BACK, LINK_NEXT
+from xmem.front cimport front_count, is_in_front, may_wait
 from xmem.hardening cimport (
     BLOCK_POISONED,
     check_poison,
@@ -225,7 +231,11 @@ cdef inline bint check_block(
     if is_free and prev_free:
         return report(finding, invariant(c"B", 4), block, word, 0)
     if start_test(arena, payload_of(block)) == is_free and (
-        is_free or not is_waiting(pool, block)
+        is_free
+        or not (
+            is_waiting(pool, block)
+            or is_in_front(arena, pool, payload_of(block), size)
+        )
     ):
         return report(finding, invariant(c"V", 1), block, is_free, not is_free)
     if is_free:
@@ -498,7 +508,7 @@ cdef inline bint check_control(
         or entry.engine < ENGINE_TLSF
         or entry.engine > ENGINE_FIRSTFIT
         or frame_pages(word) << arena.page_shift
-        < control_bytes(arena, entry.engine)
+        < control_bytes(arena, entry.engine, False)
         or frame_pages(word) > arena.n_pages - page
         or frame_pages(word) != entry.control_pages
     ):
@@ -510,7 +520,8 @@ cdef inline bint check_control(
         or pool.engine != entry.engine
         or pool.grow_pages == 0
         or pool.grow_pages > arena.n_pages
-        or pool.flags & ~<uint32_t>(POOL_JOINS | POOL_HOOKED | POOL_HARDENED)
+        or pool.flags
+        & ~<uint32_t>(POOL_JOINS | POOL_HOOKED | POOL_ADAPTS | POOL_HARDENED)
         or pool.max_request != arena.n_bytes - arena.page_bytes
         or pool.tlsf.tag != <uint64_t>number << BLOCK_TAG_SHIFT
         or pool.firstfit.tag != pool.tlsf.tag
@@ -528,9 +539,63 @@ cdef inline bint check_control(
             pool.tlsf.bins.heads,
             control + control_bins(),
         )
-    return check_hard(pool, control, finding) and check_spare(
-        arena, pool, finding
+    return (
+        check_hard(pool, control, finding)
+        and check_front(arena, pool, entry, finding)
+        and check_spare(arena, pool, finding)
     )
+
+
+cdef inline bint check_front(
+    arena_t* arena, pool_t* pool, entry_t* entry, finding_t* finding
+) noexcept nogil:
+    """C4 and C7: where the front is, and what waits in it."""
+    cdef uint64_t control = entry.control
+    cdef uint64_t n_bytes = control_bytes(arena, ENGINE_TLSF, True)
+    cdef uint64_t size = 0
+    cdef uint64_t n_waiting = 0
+    cdef uint64_t left, i
+    cdef uint64_t limit = pool.max_request + 1
+    cdef offset_t at
+    if pool.front != 0 or pool.engine != ENGINE_TLSF or pool.flags & POOL_HARDENED:
+        limit = 0
+    if pool.short_limit != limit:
+        return report(finding, invariant(c"C", 4), control, pool.short_limit, limit)
+    if pool.front == 0:
+        if pool.front_bytes | pool.front_blocks | pool.front_limit:
+            return report(finding, invariant(c"C", 7), control, pool.front_bytes, 0)
+        return True
+    if (
+        pool.engine != ENGINE_TLSF
+        or pool.flags & POOL_HARDENED
+        or pool.front != control + n_bytes - sizeof(front_t)
+        or <uint64_t>entry.control_pages << arena.page_shift < n_bytes
+        or pool.front_blocks == 0
+        or pool.front_blocks > FRONT_MAX_BLOCKS
+        or pool.front_limit > arena.n_bytes
+    ):
+        return report(finding, invariant(c"C", 4), control, pool.front, n_bytes)
+    for i in range(FRONT_N_LISTS):
+        left = front_of(arena, pool).lists[i].count
+        if left > pool.front_blocks:
+            return report(
+                finding, invariant(c"C", 7), control, left, pool.front_blocks
+            )
+        n_waiting += left * size
+        at = front_of(arena, pool).lists[i].head
+        while left > 0 and may_wait(arena, pool, at, size) and not start_test(
+            arena, at
+        ):
+            at = word_at(arena.base, at)[0]
+            left -= 1
+        if left != 0 or at != 0:
+            return report(finding, invariant(c"C", 7), at, left, 0)
+        size += BLOCK_GRAIN
+    if n_waiting != pool.front_bytes:
+        return report(
+            finding, invariant(c"C", 7), control, pool.front_bytes, n_waiting
+        )
+    return True
 
 
 cdef inline bint check_hard(
@@ -654,7 +719,7 @@ cdef inline bint check_region(
 
 
 cdef inline bint check_counters(
-    pool_t* pool, census_t* census, finding_t* finding
+    pool_t* pool, uint64_t n_front, census_t* census, finding_t* finding
 ) noexcept nogil:
     """C1 to C3, and V1 in the whole: no start bit without a block."""
     cdef uint64_t starts = census.n_used
@@ -664,7 +729,7 @@ cdef inline bint check_counters(
         used_bytes = pool.firstfit.used_bytes
         n_used = pool.firstfit.n_used
         starts += census.n_whole
-    starts -= pool.hard.n_waiting
+    starts -= pool.hard.n_waiting + n_front
     if census.n_starts != starts:
         return report(finding, invariant(c"V", 1), 0, census.n_starts, starts)
     if n_used != census.n_used or used_bytes != census.used_bytes:
@@ -766,7 +831,7 @@ cdef inline bint check_pool(
             return False
     elif not check_legacy_list(arena, pool, census.n_free, finding):
         return False
-    return check_counters(pool, census, finding)
+    return check_counters(pool, front_count(arena, pool), census, finding)
 
 
 # Walking for those who want to see ---------------------------------------------
@@ -781,7 +846,7 @@ cdef enum:
     SEEN_BLOCK = 0
     SEEN_WHOLE = 1              # a block of whole pages
     SEEN_PAGES = 2              # pages of a heap's page_alloc
-    SEEN_WAITING = 3            # a freed block in quarantine
+    SEEN_WAITING = 3            # a freed block in quarantine or in the front
 
 
 cdef struct seen_t:
@@ -839,7 +904,7 @@ cdef inline bint see_block(
     if pool.engine == ENGINE_TLSF:
         seen.offset = payload_of(cursor.block)
         seen.capacity = seen.size - BLOCK_HEADER_BYTES
-        if seen.used and pool.flags & POOL_HARDENED:
+        if seen.used and (pool.flags & POOL_HARDENED or pool.front != 0):
             seen.capacity = hard_capacity(arena, pool, seen.offset)
             if not start_test(arena, seen.offset):
                 seen.used = False

@@ -27,7 +27,7 @@ from xmem.block cimport offset_t
 from xmem.shadow cimport audit_start
 
 cdef enum:
-    ARENA_VERSION = 2
+    ARENA_VERSION = 3
     ARENA_BYTE_ORDER = 0x01020304
     ARENA_MIN_PAGE_BYTES = 4096
     ARENA_MAX_PAGE_BYTES = 1 << 21

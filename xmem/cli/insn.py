@@ -52,6 +52,13 @@ BOTH: tuple[Literal["tlsf", "firstfit"], ...] = ("tlsf", "firstfit")
     help="Harden the pool; may be given again.",
 )
 @click.option(
+    "--front",
+    metavar="BLOCKS",
+    type=click.IntRange(min=0, max=255),
+    default=0,
+    help="Of TLSF's pool: so many freed blocks of each size wait to be used again.",
+)
+@click.option(
     "--checked",
     is_flag=True,
     help="Count the proof of each offset as well, which C callers may leave out.",
@@ -90,6 +97,7 @@ def insn(
     traces: Sequence[Path],
     engines: Sequence[Literal["tlsf", "firstfit"]],
     hardening: Sequence[str],
+    front: int,
     checked: bool,
     max_ops: int,
     every: int,
@@ -109,10 +117,14 @@ def insn(
     refuse_clashes(traces, {"--json": json_file})
     if flags and "firstfit" in engines:
         raise click.UsageError("--hardened is for the engine tlsf alone.")
+    if front and (flags or "firstfit" in engines or not traces):
+        raise click.UsageError(
+            "--front is for traces on the engine tlsf, not hardened."
+        )
     try:
         if traces:
             records = count_traces(
-                traces, engines or ONE, flags, checked, max_ops, every, aside
+                traces, engines or ONE, flags, front, checked, max_ops, every, aside
             )
         else:
             chosen = engines or (ONE if flags else BOTH)
@@ -127,6 +139,7 @@ def count_traces(
     traces: Sequence[Path],
     engines: Sequence[Literal["tlsf", "firstfit"]],
     flags: bool | list[str],
+    front: int,
     checked: bool,
     max_ops: int,
     every: int,
@@ -145,6 +158,7 @@ def count_traces(
                     trace.ops,
                     engine=engine,
                     hardened=flags,
+                    front=front,
                     checked=checked,
                     every=every,
                     progress=partial(show, bars, task),

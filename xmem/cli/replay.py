@@ -92,6 +92,13 @@ TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Pa
     help="Harden the pool or heap; may be given again.",
 )
 @click.option(
+    "--front",
+    metavar="BLOCKS",
+    type=click.IntRange(min=0, max=255),
+    default=0,
+    help="Of TLSF's pool: so many freed blocks of each size wait to be used again.",
+)
+@click.option(
     "--checked",
     is_flag=True,
     help="Prove each offset before it is freed or resized, as Python's calls do.",
@@ -131,6 +138,7 @@ def replay(
     max_ops: int | None,
     verify: bool,
     hardening: Sequence[str],
+    front: int,
     checked: bool,
     json_file: Path | None,
     plot_file: Path | None,
@@ -153,6 +161,7 @@ def replay(
         hardened,
         checked,
         paths=plot_file is not None,
+        front=front,
     )
     contenders = list(dict.fromkeys([*engines, *interfaces]))
     if not contenders:
@@ -160,6 +169,10 @@ def replay(
     if hardened and {"firstfit", "legacy"} & set(contenders):
         raise click.UsageError(
             "--hardened is for TLSF alone: name the engine tlsf, or interfaces."
+        )
+    if front and (hardened or not set(contenders) <= {*ENGINES, SYSTEM}):
+        raise click.UsageError(
+            "--front is for the engine tlsf, not hardened, and for no interface."
         )
     outputs = {"--json": json_file, "--plot": plot_file}
     if plot_file is not None:

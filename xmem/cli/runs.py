@@ -48,6 +48,7 @@ class Settings:
     hardened: bool | tuple[str, ...] = False
     checked: bool = False
     paths: bool = False
+    front: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def run_one(
             hardened=settings.hardened,
             checked=settings.checked,
             paths=settings.paths and contender in ENGINES,
+            front=settings.front if contender == "tlsf" else 0,
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error
