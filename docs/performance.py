@@ -141,8 +141,8 @@ def front_row(n_blocks: int) -> list[str]:
         memory.append(least_arena(peer, ops) / peak_live(ops))
     row = []
     for summaries in found.values():
-        row.append(f"{statistics.geometric_mean(s['mean'] for s in summaries):.0f}")
-        row.append(f"{max(s['max'] for s in summaries)}")
+        row.append(f"{statistics.geometric_mean(s.mean for s in summaries):.0f}")
+        row.append(f"{max(s.most for s in summaries)}")
     return [*row, f"{statistics.geometric_mean(memory):.3f}"]
 
 

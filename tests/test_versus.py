@@ -52,7 +52,7 @@ def test_all_run_in_each_round(small):
     )
     assert [(r["name"], r["trace"]) for r in found] == [
         (name, trace)
-        for name in ("xmem", "xmem, checked", "libc")
+        for name in ("xmem", "xmem, front", "xmem, checked", "libc")
         for trace in ("small", "redis")
     ]
     for record in found:
