@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a pool that joins regions grows: with what it has, and out of several runs."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import xmem
+from xmem import Arena, Pool
+
+PAGE = 4096
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    with Arena.anonymous(256 * PAGE, page_size=PAGE, max_pools=4) as arena:
+        yield arena
+
+
+def fill(pool: Pool, n_pages: int) -> None:
+    """Let the pool have at least so many pages of blocks in use."""
+    while pool.stats().n_pages < n_pages:
+        pool.xmalloc(1000)
+
+
+def test_regions_grow_with_the_pool() -> None:
+    with Arena.anonymous(4096 * PAGE, page_size=PAGE) as arena:
+        pool = Pool(arena)
+        held = [0]
+        for _ in range(1500 * PAGE // 1008):
+            pool.xmalloc(1000)
+            n_pages = pool.stats().n_pages if pool.total_size != held[-1] else 0
+            if n_pages and n_pages * PAGE != held[-1]:
+                held.append(n_pages * PAGE)
+        steps = np.diff(held) // PAGE
+        assert steps[0] == 16
+        assert steps[-1] == 256
+        for before, step in zip(np.array(held) // PAGE, steps, strict=False):
+            assert step == max(16, 1 << (int(before) // 4).bit_length() >> 1)
+        pool.check()
+
+
+@pytest.mark.parametrize("options", [{"grow_pages": 16}, {"join_regions": False}])
+def test_regions_that_stay_as_they_are(arena: Arena, options: dict) -> None:
+    pool = Pool(arena, **options)
+    fill(pool, 150)
+    stats = pool.stats()
+    assert stats.n_pages == 16 * stats.n_regions
+
+
+def scattered(arena: Arena) -> tuple[Pool, list[int]]:
+    """A pool, and an arena whose free pages are runs of 8 pages at most."""
+    pool = Pool(arena, grow_pages=8)
+    runs = []
+    while arena.largest_free_order >= 3:
+        runs.append(arena.page_alloc(3))
+    while arena.largest_free_order >= 0:
+        arena.page_alloc(arena.largest_free_order)
+    return pool, sorted(runs)
+
+
+def neighbours(runs: list[int], n: int) -> list[int]:
+    """So many runs side by side of which the first is no power of two's start."""
+    for i in range(len(runs) - n):
+        if (
+            runs[i] // (8 * PAGE) % 2
+            and runs[i + n - 1] - runs[i] == (n - 1) * 8 * PAGE
+        ):
+            return runs[i : i + n]
+    raise AssertionError("no such runs")
+
+
+def test_a_request_for_which_no_run_is_long_enough(arena: Arena) -> None:
+    pool, runs = scattered(arena)
+    for run in neighbours(runs, 2):
+        arena.page_free(run)
+    assert arena.largest_free_order == 3
+    offset = pool.xmalloc(12 * PAGE)
+    pool.check()
+    assert pool.stats().n_pages == 16
+    pool.view(offset)[:] = bytes(pool.usable_size(offset))
+    pool.xfree(offset)
+    pool.shrink()
+    assert arena.n_free_pages == 16
+    arena.check()
+
+
+def test_a_request_that_is_in_vain_gives_the_runs_back(arena: Arena) -> None:
+    pool, runs = scattered(arena)
+    for run in neighbours(runs, 2):
+        arena.page_free(run)
+    first = pool.xmalloc(100)
+    before = pool.stats()
+    with pytest.raises(xmem.OutOfMemory):
+        pool.xmalloc(16 * PAGE)
+    assert pool.stats() == before
+    assert arena.n_free_pages == 16 - before.n_pages
+    pool.check()
+    pool.xfree(first)
+
+
+def test_runs_join_what_the_pool_has(arena: Arena) -> None:
+    pool, runs = scattered(arena)
+    first, second, third = neighbours(runs, 3)
+    arena.page_free(second)
+    block = pool.xmalloc(5 * PAGE)
+    arena.page_free(first)
+    arena.page_free(third)
+    pool.xfree(block)
+    assert pool.xmalloc(20 * PAGE)
+    pool.check()
+
+
+def test_the_limit_holds_while_runs_are_joined(arena: Arena) -> None:
+    pool, runs = scattered(arena)
+    pool.destroy()
+    pool = Pool(arena, grow_pages=8, max_pages=13)
+    for run in neighbours(runs, 2):
+        arena.page_free(run)
+    with pytest.raises(xmem.OutOfMemory):
+        pool.xmalloc(14 * PAGE)
+    assert pool.stats().n_pages == 0
+    try:
+        pool.xmalloc(12 * PAGE)
+    except xmem.OutOfMemory:
+        assert pool.stats().n_pages == 0
+    assert pool.stats().peak_pages <= 13
+    pool.check()
+
+
+def test_random_requests_leave_all_sound(seed: int) -> None:
+    """Large blocks of all sizes in an arena that two pools keep full."""
+    random = np.random.default_rng(seed)
+    with Arena.anonymous(512 * PAGE, page_size=PAGE) as arena:
+        pools = [Pool(arena), Pool(arena, grow_pages=3)]
+        live: list[tuple[Pool, int, int, int]] = []
+        n_refused = 0
+        for step in range(4000):
+            if random.integers(2) or not live:
+                pool = pools[random.integers(2)]
+                n = int(2 ** random.uniform(4, 18))
+                try:
+                    offset = pool.xmalloc(n)
+                except xmem.OutOfMemory:
+                    n_refused += 1
+                    continue
+                byte = int(random.integers(256))
+                view = pool.view(offset)
+                view[0] = view[n - 1] = byte
+                live.append((pool, offset, n, byte))
+            else:
+                pool, offset, n, byte = live.pop(int(random.integers(len(live))))
+                view = pool.view(offset)
+                assert view[0] == view[n - 1] == byte
+                del view
+                pool.xfree(offset)
+            if step % 50 == 0:
+                arena.check()
+                for pool in pools:
+                    pool.check()
+        assert n_refused > 20
+        for pool, offset, _, _ in live:
+            pool.xfree(offset)
+        for pool in pools:
+            pool.shrink()
+            assert pool.total_size == 0
+        arena.check()
