@@ -12,9 +12,7 @@ Only a verifying pass zeroes for ``calloc``: what is measured is the allocator,
 not memset.
 
 Against a heap a trace runs as a program that was ported to its interface: each
-request takes the routine that the interface has for it, each object is freed
-by the routine that it came from. What a pool and a heap have in common is
-written once, and compiled twice: ``heaped`` is a constant in both.
+request takes the routine that the interface has for it, each object is freed by the routine that it came from (run.pxd).
 """
 
 import os
@@ -35,41 +33,17 @@ from xmem.trace import (
 )
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
-from xmem.arena.superblock cimport arena_t
 from xmem.arguments cimport count_argument, flag_argument
-from xmem.bits cimport bit, find_last_set
 from xmem.block cimport offset_t
 from xmem.clock cimport (
     clock_hz,
     clock_nanoseconds,
     clock_overhead,
-    clock_ticks,
 )
-from xmem.control cimport pool_t
-from xmem.growth cimport pages_for
-from xmem.heap cimport (
-    HEAP_ARRAY,
-    HEAP_STRICT,
-    HEAP_SUBPAGE,
-    Heap,
-    heap_alloc,
-    heap_lends,
-    heap_owns,
-    heap_owns_subpage,
-    heap_page_alloc,
-    heap_page_free,
-    heap_resize,
-    heap_small_max,
-    heap_t,
-    heap_xfree,
-    heap_xfree_subpage,
-    heap_xmalloc_subpage,
-    heap_zeroed,
-)
+from xmem.heap cimport Heap
 from xmem.paths cimport (
     VERB_XFREE,
     VERB_XMALLOC,
@@ -77,23 +51,21 @@ from xmem.paths cimport (
     path_after,
     path_before,
 )
-from xmem.plain cimport pool_owns
+from xmem.pattern cimport pattern_holds
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize, pool_xzalloc
+from xmem.run cimport (
+    OP_FREE,
+    OP_REALLOC,
+    RUN_SKIPPED,
+    object_t,
+    op_t,
+    run_op,
+    run_t,
+)
 
 __all__ = ["TRACE_DTYPE", "ReplayResult", "load", "replay"]
 
 cdef enum:
-    OP_MALLOC = 0
-    OP_FREE = 1
-    OP_REALLOC = 2
-    OP_CALLOC = 3
-    OP_MEMALIGN = 4
-
-    BY_XMALLOC = 0              # and xmalloc_array; freed by xfree
-    BY_SUBPAGE = 1              # xmalloc_subpage; xfree_subpage
-    BY_PAGES = 2                # page_alloc_exact; page_free
-
     SLICE_NS = 50000000         # return to Python about 20 times a second
     SLICE_OPS = 32              # operations between two looks at the time
 
@@ -101,360 +73,7 @@ cdef enum:
     EVICT_BYTES = 32 << 20      # several times the caches of one core
     LINE_BYTES = 64
 
-cdef uint64_t SKIPPED = ~<uint64_t>0    # ticks of an operation without object
-
-
-cdef packed struct op_t:
-    uint8_t op
-    uint8_t align_log2
-    uint16_t thread
-    uint32_t id
-    uint64_t size
-
-
-cdef struct object_t:
-    offset_t payload            # 0: not live
-    uint64_t size
-
-
-cdef struct run_t:
-    # One pass: where it stands and what it has seen.
-    arena_t* arena
-    pool_t* pool
-    heap_t* heap                # NULL: the trace runs against the pool itself
-    uint8_t* routines           # per object of a heap, what it came from
-    uint64_t peak_pages         # of a heap of two pools, both together
-    uint64_t peak_main, peak_subpage
-    const op_t* ops
-    uint64_t n_ops
-    uint64_t next_op
-    object_t* objects
-    uint8_t* aligns             # per object, log2 of what was asked for
-    uint64_t* ticks             # per operation, NULL in a pass without clock
-    uint8_t* paths              # per operation, NULL in all passes but one
-    const uint8_t* cold         # per operation: empty the caches first, or NULL
-    char* evictor               # EVICT_BYTES to empty them with
-    uint64_t overhead
-    bint checked                # prove each offset, as Python's calls do
-    bint verify
-    uint64_t failed
-    uint64_t skipped            # operations on objects that were never made
-    uint64_t content_errors     # also: not aligned, not zeroed
-    uint64_t live_bytes
-    uint64_t peak_live_bytes
-    uint64_t live_blocks
-    uint64_t peak_live_blocks
-
-
-# Patterns --------------------------------------------------------------------
-
-cdef inline uint64_t pattern_word(uint64_t id, uint64_t i) noexcept nogil:
-    """Word ``i`` of the pattern of object ``id``."""
-    return ((id + 1) * <uint64_t>0x9E3779B97F4A7C15) ^ (
-        (i + 1) * <uint64_t>0xC2B2AE3D27D4EB4F
-    )
-
-
-cdef void pattern_fill(char* start, uint64_t n_bytes, uint64_t id) noexcept nogil:
-    """Fill a block with its object's pattern."""
-    cdef uint64_t i
-    cdef uint64_t* words = <uint64_t*>start
-    for i in range(n_bytes // 8):
-        words[i] = pattern_word(id, i)
-    for i in range(n_bytes & ~<uint64_t>7, n_bytes):
-        start[i] = <char>(pattern_word(id, i >> 3) >> (8 * (i & 7)))
-
-
-cdef bint pattern_holds(
-    const char* start, uint64_t n_bytes, uint64_t id
-) noexcept nogil:
-    """Whether a block still holds its object's pattern."""
-    cdef uint64_t i
-    cdef const uint64_t* words = <const uint64_t*>start
-    for i in range(n_bytes // 8):
-        if words[i] != pattern_word(id, i):
-            return False
-    for i in range(n_bytes & ~<uint64_t>7, n_bytes):
-        if start[i] != <char>(pattern_word(id, i >> 3) >> (8 * (i & 7))):
-            return False
-    return True
-
-
-cdef bint all_zero(const char* start, uint64_t n_bytes) noexcept nogil:
-    """Whether memory is zero."""
-    cdef uint64_t i
-    for i in range(n_bytes):
-        if start[i] != 0:
-            return False
-    return True
-
-
-# Against a heap --------------------------------------------------------------
-
-cdef inline unsigned routine_for(
-    heap_t* heap, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """The routine that a ported program asks for so many bytes."""
-    cdef bint is_small = n_bytes <= heap_small_max(heap, alignment)
-    if heap.interface == HEAP_STRICT and not is_small:
-        return BY_PAGES
-    if heap.interface == HEAP_SUBPAGE and is_small:
-        return BY_SUBPAGE
-    return BY_XMALLOC
-
-
-cdef inline uint64_t run_pages_for(
-    arena_t* arena, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """Pages of the shortest run that holds and aligns so many bytes."""
-    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
-    cdef uint64_t half = alignment >> (arena.page_shift + 1)
-    return n_pages if n_pages > half else half + 1
-
-
-cdef inline offset_t routine_alloc(
-    heap_t* heap, unsigned routine, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """Memory by a routine, or 0."""
-    if routine == BY_PAGES:
-        return heap_page_alloc(
-            heap, run_pages_for(heap.arena, n_bytes, alignment)
-        )
-    if routine == BY_SUBPAGE:
-        return heap_xmalloc_subpage(heap, n_bytes, alignment)
-    return heap_alloc(heap, n_bytes, alignment, heap.interface == HEAP_ARRAY)
-
-
-cdef inline void routine_free(
-    heap_t* heap, unsigned routine, offset_t payload
-) noexcept nogil:
-    """Give memory back by the routine that matches the one it came from."""
-    if routine == BY_PAGES:
-        heap_page_free(heap, payload)
-    elif routine == BY_SUBPAGE:
-        heap_xfree_subpage(heap, payload)
-    else:
-        heap_xfree(heap, payload)
-
-
-cdef inline offset_t routine_resize(
-    heap_t* heap,
-    object_t* target,
-    unsigned old,
-    unsigned new,
-    uint64_t n_bytes,
-    uint64_t alignment,
-) noexcept nogil:
-    """Resize an object of routine ``old`` to what ``new`` gives, or 0.
-
-    Only xmalloc has an xrealloc: elsewhere the program allocates, copies and
-    frees, but for a run that keeps its number of pages.
-    """
-    cdef offset_t moved
-    if old == BY_XMALLOC and new == BY_XMALLOC:
-        return heap_resize(
-            heap,
-            target.payload,
-            n_bytes,
-            alignment,
-            heap.interface == HEAP_ARRAY,
-        )
-    if old == BY_PAGES and new == BY_PAGES and (
-        run_pages_for(heap.arena, n_bytes, alignment)
-        == run_pages_for(heap.arena, target.size, alignment)
-    ):
-        return target.payload
-    moved = routine_alloc(heap, new, n_bytes, alignment)
-    if moved != 0:
-        memcpy(
-            heap.arena.base + moved,
-            heap.arena.base + target.payload,
-            n_bytes if n_bytes < target.size else target.size,
-        )
-        routine_free(heap, old, target.payload)
-    return moved
-
-
-cdef inline void note_pages(run_t* run) noexcept nogil:
-    """Account for the pages that two pools held at once in an operation.
-
-    The pools' own peaks are those of the operation alone meanwhile: an
-    operation allocates in one of the pools, and before it frees.
-    """
-    cdef pool_t* main = run.heap.main
-    cdef pool_t* subpage = run.heap.subpage
-    cdef uint64_t n_pages
-    if subpage == NULL or subpage == main:
-        return
-    n_pages = main.peak_pages + subpage.peak_pages
-    if n_pages > run.peak_pages:
-        run.peak_pages = n_pages
-    if main.peak_pages > run.peak_main:
-        run.peak_main = main.peak_pages
-    if subpage.peak_pages > run.peak_subpage:
-        run.peak_subpage = subpage.peak_pages
-    main.peak_pages = main.n_pages
-    subpage.peak_pages = subpage.n_pages
-
-
-# One operation ---------------------------------------------------------------
-
-cdef inline bint is_aligned(
-    run_t* run, object_t* target, const op_t* op
-) noexcept nogil:
-    """Whether an object has the alignment that it was asked for with."""
-    return (target.payload & (bit(run.aligns[op.id]) - 1)) == 0
-
-
-cdef inline void note_born(
-    run_t* run, object_t* target, const op_t* op
-) noexcept nogil:
-    """Account for a new object, and verify and fill it."""
-    cdef char* start = run.arena.base + target.payload
-    if target.payload == 0:
-        run.failed += 1
-        return
-    target.size = op.size
-    run.live_blocks += 1
-    run.live_bytes += op.size
-    if run.live_blocks > run.peak_live_blocks:
-        run.peak_live_blocks = run.live_blocks
-    if run.live_bytes > run.peak_live_bytes:
-        run.peak_live_bytes = run.live_bytes
-    if run.verify:
-        if not is_aligned(run, target, op) or (
-            op.op == OP_CALLOC and not all_zero(start, op.size)
-        ):
-            run.content_errors += 1
-        pattern_fill(start, op.size, op.id)
-
-
-cdef inline void note_resized(
-    run_t* run, object_t* target, const op_t* op, offset_t moved
-) noexcept nogil:
-    """Account for a resized object, verify what it kept, fill the rest."""
-    cdef uint64_t kept = target.size if target.size < op.size else op.size
-    if moved == 0:
-        run.failed += 1
-        return
-    target.payload = moved
-    run.live_bytes += op.size - target.size
-    target.size = op.size
-    if run.live_bytes > run.peak_live_bytes:
-        run.peak_live_bytes = run.live_bytes
-    if run.verify:
-        if not is_aligned(run, target, op) or not pattern_holds(
-            run.arena.base + moved, kept, op.id
-        ):
-            run.content_errors += 1
-        pattern_fill(run.arena.base + moved, op.size, op.id)
-
-
-cdef inline void note_freed(
-    run_t* run, object_t* target, const op_t* op
-) noexcept nogil:
-    """Verify an object that is about to be freed and account for it."""
-    if run.verify and not pattern_holds(
-        run.arena.base + target.payload, target.size, op.id
-    ):
-        run.content_errors += 1
-    run.live_blocks -= 1
-    run.live_bytes -= target.size
-
-
-cdef inline bint is_owned(
-    run_t* run, offset_t payload, unsigned routine, bint heaped
-) noexcept nogil:
-    """Whether an object's memory is what its routine takes back."""
-    if not heaped:
-        return pool_owns(run.arena, run.pool, payload)
-    if routine == BY_PAGES:
-        return heap_lends(run.heap, payload)
-    if routine == BY_SUBPAGE:
-        return heap_owns_subpage(run.heap, payload) or heap_owns(
-            run.heap, payload
-        )
-    return heap_owns(run.heap, payload) or heap_lends(run.heap, payload)
-
-
-cdef inline uint64_t run_op(
-    run_t* run, const op_t* op, bint timed, bint heaped
-) noexcept nogil:
-    """Do one operation; answers its ticks, 0 without clock, or SKIPPED."""
-    cdef object_t* target = &run.objects[op.id]
-    cdef uint64_t ticks = 0
-    cdef uint64_t alignment = 16
-    cdef offset_t moved
-    cdef unsigned old = BY_XMALLOC
-    cdef unsigned new = BY_XMALLOC
-    if op.op == OP_FREE:
-        if target.payload == 0:
-            run.skipped += 1
-            return SKIPPED
-        note_freed(run, target, op)
-        if heaped:
-            old = run.routines[op.id]
-        if timed:
-            ticks = clock_ticks()
-        if run.checked and not is_owned(run, target.payload, old, heaped):
-            run.content_errors += 1
-        elif heaped:
-            routine_free(run.heap, old, target.payload)
-        else:
-            pool_free(run.arena, run.pool, target.payload)
-        if timed:
-            ticks = clock_ticks() - ticks
-        target.payload = 0
-    elif op.op == OP_REALLOC:
-        if target.payload == 0:
-            run.failed += 1
-            run.skipped += 1
-            return SKIPPED
-        if heaped:
-            old = run.routines[op.id]
-            alignment = bit(run.aligns[op.id])
-            new = routine_for(run.heap, op.size, alignment)
-        if timed:
-            ticks = clock_ticks()
-        if run.checked and not is_owned(run, target.payload, old, heaped):
-            moved = 0
-        elif heaped:
-            moved = routine_resize(
-                run.heap, target, old, new, op.size, alignment
-            )
-        else:
-            moved = pool_resize(
-                run.arena, run.pool, target.payload, op.size, 16
-            )
-        if timed:
-            ticks = clock_ticks() - ticks
-        if heaped and moved != 0:
-            run.routines[op.id] = <uint8_t>new
-        note_resized(run, target, op, moved)
-    else:
-        if op.op == OP_MEMALIGN:
-            alignment = bit(op.align_log2)
-        run.aligns[op.id] = <uint8_t>find_last_set(alignment)
-        if heaped:
-            new = routine_for(run.heap, op.size, alignment)
-            run.routines[op.id] = <uint8_t>new
-        if timed:
-            ticks = clock_ticks()
-        if heaped:
-            moved = routine_alloc(run.heap, new, op.size, alignment)
-            if run.verify and op.op == OP_CALLOC:
-                heap_zeroed(run.heap, moved, op.size)
-        elif run.verify and op.op == OP_CALLOC:
-            moved = pool_xzalloc(run.arena, run.pool, op.size, alignment)
-        else:
-            moved = pool_alloc(run.arena, run.pool, op.size, alignment)
-        if timed:
-            ticks = clock_ticks() - ticks
-        target.payload = moved
-        note_born(run, target, op)
-    if heaped:
-        note_pages(run)
-    return ticks
+cdef uint64_t SKIPPED = RUN_SKIPPED
 
 
 cdef inline void run_op_with_path(run_t* run, uint64_t i) noexcept nogil:

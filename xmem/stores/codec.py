@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Compression of pages, and differences between them, by libraries."""
+
+from typing import Protocol
+
+from xmem.errors import BadArgument
+
+try:
+    import lz4.block
+    import zstandard
+except ImportError as error:
+    raise ImportError(
+        "the stores need lz4, zstandard and xxhash: pip install 'xmem-tlsf[stores]'"
+    ) from error
+
+__all__ = ["CODECS", "Codec", "apply_patch", "codec_named", "make_patch"]
+
+
+class Codec(Protocol):
+    """A way to compress pages."""
+
+    name: str
+
+    def compress(self, page: bytes) -> bytes:
+        """Return the page compressed."""
+
+    def expand(self, data: bytes, n_bytes: int) -> bytes:
+        """Return the page of ``n_bytes`` that was compressed."""
+
+
+class Lz4:
+    """LZ4's block format: fast, shrinks less."""
+
+    name = "lz4"
+
+    def compress(self, page: bytes) -> bytes:
+        """Return the page compressed."""
+        return bytes(lz4.block.compress(page, store_size=False))
+
+    def expand(self, data: bytes, n_bytes: int) -> bytes:
+        """Return the page of ``n_bytes`` that was compressed."""
+        return bytes(lz4.block.decompress(data, uncompressed_size=n_bytes))
+
+
+class Zstd:
+    """Zstandard, level 1: slower, shrinks more."""
+
+    name = "zstd"
+
+    def __init__(self) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=1, write_content_size=False)
+        self._expander = zstandard.ZstdDecompressor()
+
+    def compress(self, page: bytes) -> bytes:
+        """Return the page compressed."""
+        return self._compressor.compress(page)
+
+    def expand(self, data: bytes, n_bytes: int) -> bytes:
+        """Return the page of ``n_bytes`` that was compressed."""
+        return self._expander.decompress(data, max_output_size=n_bytes)
+
+
+CODECS = {"lz4": Lz4, "zstd": Zstd}
+
+
+def codec_named(name: str) -> Codec:
+    """Return a new codec of a name in `CODECS`.
+
+    Raises
+    ------
+    BadArgument
+        There is none.
+    """
+    if name not in CODECS:
+        raise BadArgument(
+            f"compression must be one of {', '.join(map(repr, CODECS))}, not {name!r}"
+        )
+    codec: Codec = CODECS[name]()
+    return codec
+
+
+def make_patch(base: bytes, page: bytes) -> bytes:
+    """Return what turns one page into another.
+
+    Zstandard with the base as its dictionary: what both have in common is a copy
+    instruction, the rest is compressed.
+    """
+    dictionary = zstandard.ZstdCompressionDict(
+        base, dict_type=zstandard.DICT_TYPE_RAWCONTENT
+    )
+    return zstandard.ZstdCompressor(
+        level=3, dict_data=dictionary, write_content_size=False, write_dict_id=False
+    ).compress(page)
+
+
+def apply_patch(base: bytes, patch: bytes) -> bytes:
+    """Return the page that a patch makes of its base, of the same length."""
+    dictionary = zstandard.ZstdCompressionDict(
+        base, dict_type=zstandard.DICT_TYPE_RAWCONTENT
+    )
+    return zstandard.ZstdDecompressor(dict_data=dictionary).decompress(
+        patch, max_output_size=len(base)
+    )

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Real pages to fill stores with: of files, of processes, and pages like them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xmem.errors import BadArgument
+
+__all__ = ["Mix", "file_pages", "memory_images", "mutated", "process_pages"]
+
+PAGE_BYTES = 4096
+#: Where shared libraries are found.
+LIBRARIES = ("/usr/lib", "/lib")
+
+Pages = npt.NDArray[np.uint8]
+
+
+def file_pages(
+    where: Path | str | None = None,
+    *,
+    most: int = 20_000,
+    page_bytes: int = PAGE_BYTES,
+) -> Pages:
+    """Cut files into pages.
+
+    Parameters
+    ----------
+    where : path-like, optional
+        A file, or a folder whose shared libraries are read, or, where it has
+        none, all its files; by default the shared libraries of the system.
+    most : int
+        Pages at most.
+    page_bytes : int
+        Of a page.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (pages, page_bytes)
+        Whole pages, in the order of the files' names.
+
+    Raises
+    ------
+    BadArgument
+        There is not one page.
+    """
+    found: list[Pages] = []
+    left = most
+    for file in _files(where):
+        try:
+            with file.open("rb") as opened:
+                data = opened.read(left * page_bytes)
+        except OSError:
+            continue
+        n_pages = min(len(data) // page_bytes, left)
+        if n_pages:
+            found.append(
+                np.frombuffer(data, np.uint8, n_pages * page_bytes).reshape(n_pages, -1)
+            )
+        left -= n_pages
+        if left == 0:
+            break
+    if not found:
+        raise BadArgument(f"{where or 'the system'} has no file of a page or more")
+    return np.concatenate(found)
+
+
+def _files(where: Path | str | None) -> Iterator[Path]:
+    """The files that pages are read from, each once."""
+    folders = [Path(where)] if where is not None else list(map(Path, LIBRARIES))
+    if folders[0].is_file():
+        yield folders[0]
+        return
+    for folder in folders:
+        files = [f for f in sorted(folder.rglob("*.so*")) if f.is_file()]
+        if not files:
+            files = [f for f in sorted(folder.rglob("*")) if f.is_file()]
+        seen: set[Path] = set()
+        for file in files:
+            if (real := file.resolve()) not in seen:
+                seen.add(real)
+                yield file
+
+
+def process_pages(
+    pid: int | None = None, *, most: int = 20_000, page_bytes: int = PAGE_BYTES
+) -> Pages:
+    """Read pages of the memory of a running process.
+
+    Parameters
+    ----------
+    pid : int, optional
+        One of the user's own; this process by default.
+    most : int
+        Pages at most.
+    page_bytes : int
+        Of a page.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (pages, page_bytes)
+
+    Raises
+    ------
+    BadArgument
+        There is no such process, or it does not let itself be read.
+    """
+    folder = Path("/proc/self" if pid is None else f"/proc/{int(pid)}")
+    found = []
+    left = most * page_bytes
+    try:
+        maps = (folder / "maps").read_text()
+        with (folder / "mem").open("rb", buffering=0) as memory:
+            for line in maps.splitlines():
+                at = re.match(r"([0-9a-f]+)-([0-9a-f]+) r[w-]..", line)
+                if at is None or "[v" in line:
+                    continue
+                start, end = int(at[1], 16), int(at[2], 16)
+                try:
+                    memory.seek(start)
+                    data = memory.read(min(end - start, left))
+                except (OSError, OverflowError):
+                    continue
+                n_pages = len(data) // page_bytes
+                found.append(
+                    np.frombuffer(data, np.uint8, n_pages * page_bytes).reshape(
+                        n_pages, -1
+                    )
+                )
+                left -= n_pages * page_bytes
+                if left <= 0:
+                    break
+    except OSError as error:
+        raise BadArgument(f"process {pid or 'self'} cannot be read: {error}") from error
+    if not found:
+        raise BadArgument(f"process {pid or 'self'} has no readable page")
+    return np.concatenate(found)
+
+
+def mutated(page: Pages, rng: np.random.Generator, n_spots: int = 4) -> Pages:
+    """Return a page like another: some short runs of bytes are others.
+
+    Parameters
+    ----------
+    page : numpy.ndarray of uint8
+        The page.
+    rng : numpy.random.Generator
+        Where, and to what.
+    n_spots : int
+        Runs of 1 to 32 bytes that change.
+    """
+    changed = page.copy()
+    for _ in range(n_spots):
+        n_bytes = int(rng.integers(1, 33))
+        at = int(rng.integers(0, len(page) - n_bytes))
+        changed[at : at + n_bytes] = rng.integers(0, 256, n_bytes, dtype=np.uint8)
+    return changed
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of an image's pages, of those that several images have in common.
+
+    Attributes
+    ----------
+    identical, similar : float
+        Equal to, and like, the page of the same number of the first image; the
+        rest are pages of its own.
+    """
+
+    identical: float
+    similar: float
+
+    def __post_init__(self) -> None:
+        if not (
+            self.identical >= 0
+            and self.similar >= 0
+            and self.identical + self.similar <= 1
+        ):
+            raise BadArgument("shares are from 0 to 1, and at most 1 together")
+
+
+def memory_images(
+    source: Pages, mixes: Sequence[Mix], n_pages: int, rng: np.random.Generator
+) -> list[Pages]:
+    """Make memory images of real pages, with stated shares in common.
+
+    Parameters
+    ----------
+    source : numpy.ndarray of uint8, shape (pages, page_bytes)
+        Real pages. Different ones are taken while there are; then again, spoilt.
+    mixes : sequence of Mix
+        One for each image behind the first.
+    n_pages : int
+        Of each image.
+    rng : numpy.random.Generator
+        Which pages.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        The first image, and one for each mix.
+    """
+    order = rng.permutation(len(source))
+    taken = 0
+
+    def fresh() -> Pages:
+        nonlocal taken
+        page: Pages = source[order[taken % len(source)]]
+        if taken >= len(source):
+            page = mutated(page, rng, n_spots=64)
+        taken += 1
+        return page
+
+    first = np.stack([fresh() for _ in range(n_pages)])
+    images = [first]
+    for mix in mixes:
+        kinds = rng.permutation(n_pages)
+        n_identical = round(mix.identical * n_pages)
+        n_similar = round(mix.similar * n_pages)
+        image = first.copy()
+        for i in kinds[n_identical : n_identical + n_similar]:
+            image[i] = mutated(first[i], rng)
+        for i in kinds[n_identical + n_similar :]:
+            image[i] = fresh()
+        images.append(image)
+    return images
