@@ -17,7 +17,7 @@ ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print
 FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test checked sanitize fuzz proofs lint format figures performance bench bench-quick history history-whole history-html regress dist clean
+.PHONY: demo test checked sanitize fuzz proofs lint format figures performance stores soak bench bench-quick history history-whole history-html regress dist clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -125,6 +125,15 @@ regress:
 # The measured tables and pictures of docs/performance.md.
 performance: $(VENV)/.tools
 	$(BIN)/python docs/performance.py
+
+# The measured tables and pictures of docs/stores.md.
+stores: $(VENV)/.tools
+	$(BIN)/python docs/stores.py
+
+# The stress commands with random seeds, for as long as is said.
+SOAK_SECONDS ?= 3600
+soak: $(VENV)/.tools
+	$(BIN)/python tests/soak.py $(SOAK_SECONDS)
 
 dist: $(VENV)/.test
 	$(BIN)/python -m build

@@ -12,7 +12,8 @@ Only a verifying pass zeroes for ``calloc``: what is measured is the allocator,
 not memset.
 
 Against a heap a trace runs as a program that was ported to its interface: each
-request takes the routine that the interface has for it, each object is freed by the routine that it came from (run.pxd).
+request takes the routine that the interface has for it, each object is freed by
+the routine that it came from (run.pxd).
 """
 
 import os

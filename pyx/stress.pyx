@@ -24,7 +24,7 @@ from libc.string cimport memset
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.frames cimport FRAME_RUN, frame_pages, frames_alloc, frames_free
-from xmem.arena.superblock cimport arena_t, page_offset
+from xmem.arena.superblock cimport page_offset
 from xmem.arguments cimport count_argument
 from xmem.bits cimport bit, ceil_log2
 from xmem.clock cimport clock_hz, clock_overhead, clock_ticks

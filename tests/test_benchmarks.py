@@ -27,6 +27,7 @@ MODULES = (
     "python",
     "scenarios",
     "stepping",
+    "stores",
     "throughput",
 )
 N_OPS = 2000
@@ -253,3 +254,14 @@ def test_memory_is_the_same_each_time(suite):
         figures = {benchmark.track_pages_per_live_byte(trace) for _ in range(2)}
         assert len(figures) == 1
         assert 1 < figures.pop() < 10
+
+
+@pytest.mark.parametrize("name", ["Tmem", "DiffEngine"])
+def test_stores_report_figures(suite, monkeypatch, name):
+    monkeypatch.setattr(suite["stores"], "N_PAGES", 200)
+    for kind in suite["stores"].KINDS:
+        for method in ("track_pages_per_page", "track_xfree_worst_cycles"):
+            benchmark = getattr(suite["stores"], name)()
+            benchmark.setup(kind)
+            assert getattr(benchmark, method)(kind) > 0
+            benchmark.teardown(kind)

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def copied(to: Path, what: Break) -> None:
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The broken engines, built two at a time."""
     if not (ROOT / "pyx" / "stress.pyx").exists():
         pytest.skip("the sources are not here")
@@ -103,8 +102,12 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         folders[name] = folder
         waiting.append(
             subprocess.Popen(
-                [sys.executable, "-c", "from setuptools import setup; setup()"]
-                + ["-q", "build_ext", "--inplace"],
+                [
+                    sys.executable,
+                    "-c",
+                    "from setuptools import setup; setup()",
+                    *("-q", "build_ext", "--inplace"),
+                ],
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -114,7 +117,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         if len(waiting) == 2:
             finish(waiting)
     finish(waiting)
-    yield folders
+    return folders
 
 
 def finish(builds: list[subprocess.Popen[str]]) -> None:

@@ -4,6 +4,8 @@ from typing import Any, Final, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["MAX_LIFETIME", "Load", "Subject", "ticks_per_second"]
+
 MAX_LIFETIME: Final[int]
 
 def ticks_per_second() -> float: ...

@@ -167,6 +167,7 @@ def run(
 
 def watch(plan: Plan, console: Console) -> Outcome:
     """Run a plan and show it while it goes."""
+    plan.trial.subject()  # what cannot be made is said at once
     if not console.is_terminal:
         return hunt(plan)
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -182,7 +183,7 @@ def watch(plan: Plan, console: Console) -> Outcome:
 
 
 def figures(outcome: Outcome) -> dict[str, str]:
-    """What is shown of a run, by name."""
+    """Return what is shown of a run, by name."""
     seen = outcome.seen
     rate = outcome.n_ops / outcome.seconds if outcome.seconds else 0.0
     shown = {

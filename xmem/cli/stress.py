@@ -6,20 +6,20 @@ from typing import Any
 
 import click
 
-from xmem.pool import HARDENING
 from xmem.cli.hunting import run, run_options
 from xmem.cli.runs import ENGINES, INTERFACES
 from xmem.cli.size import parse_size
 from xmem.hunting.hunt import BATCH_OPS, EPISODE_OPS
 from xmem.hunting.loads import FRAME_LOADS, LOADS
 from xmem.hunting.trials import HeapTrial
+from xmem.pool import HARDENING
 
 ALL = "all"
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 def told(loads: dict[str, Any]) -> str:
-    """What the names of loads mean, for a help text."""
+    """Say what the names of loads mean, for a help text."""
     return "; ".join(f"{name}: {load.what}" for name, load in loads.items())
 
 

@@ -161,15 +161,16 @@ def run_threads(
 
 
 def in_turn(log: Sequence[tuple[Ops, Any]]) -> Ops:
-    """The operations of all threads in the order in which they were carried out."""
+    """Return the operations of all threads in the order that they ran in."""
     ops = np.concatenate([part for part, _ in log])
     turns = np.concatenate([part for _, part in log])
     order = np.argsort(turns, kind="stable")
-    return ops[order[turns[order] != ~np.uint64(0)]]
+    sorted_ops: Ops = ops[order[turns[order] != ~np.uint64(0)]]
+    return sorted_ops
 
 
 def makers_of(plan: Plan, episode: int) -> list[Maker]:
-    """What makes up the operations of each thread in an episode."""
+    """Return what makes up the operations of each thread in an episode."""
     return [
         plan.trial.maker(plan.seed + EPISODE_STRIDE * episode + thread)
         for thread in range(plan.trial.threads)
@@ -326,7 +327,7 @@ def note_seen(
 
 
 def how_ended(status: int | None) -> str:
-    """What an exit status says."""
+    """Say what an exit status means."""
     if status is not None and status < 0:
         return signal.Signals(-status).name
     return f"exit status {status}"

@@ -40,12 +40,12 @@ class Distribution:
 
 
 def exponential(mean: float) -> Draw:
-    """Most die young, some grow old."""
+    """Let most die young, some grow old."""
     return lambda rng: rng.exponential(mean, ENTRIES)
 
 
 def short_or_long(short: float, long: float, share: float) -> Draw:
-    """A share lives long, the rest is gone at once."""
+    """Let a share live long, and the rest be gone at once."""
     return lambda rng: np.where(
         rng.random(ENTRIES) < share,
         rng.exponential(long, ENTRIES),

@@ -20,6 +20,7 @@ from xmem.errors import OutOfMemory, XmemError
 from xmem.heap import Heap
 from xmem.hunting.trials import Maker, Ops, Tried
 from xmem.pool import Pool
+from xmem.stats import HeapStats
 from xmem.stores.difference_engine import DifferenceEngine
 from xmem.stores.images import file_pages, mutated
 from xmem.stores.tmem import Put, TmemStore
@@ -60,9 +61,9 @@ class Pages:
         """Bytes of a page."""
         base, version = divmod(number, VERSIONS)
         page = self.source[base % len(self.source)]
-        if version == 0:
-            return page.tobytes()
-        return mutated(page, np.random.default_rng(number)).tobytes()
+        if version:
+            page = mutated(page, np.random.default_rng(number))
+        return bytes(page.tobytes())
 
 
 class StoreMaker:
@@ -135,6 +136,14 @@ class StoreTrial:
         """Return the operations: a page's number is its name."""
         return ops
 
+    def maker(self, seed: int) -> Maker:
+        """Return what makes a thread's operations up."""
+        raise NotImplementedError
+
+    def subject(self, n_objects: int | None = None) -> Tried:
+        """Return a fresh store."""
+        raise NotImplementedError
+
 
 def read_pages(where: str, most: int) -> npt.NDArray[np.uint8]:
     """Read pages of files, or of a snapshot."""
@@ -186,8 +195,8 @@ class StoreSubject:
     def fragmentation(self) -> float:
         """Of the heap's free bytes."""
         stats = self._heap.stats()
-        pools = getattr(stats, "pools", (stats,))
-        return float(pools[0].fragmentation)
+        pool = stats.pools[0] if isinstance(stats, HeapStats) else stats
+        return pool.fragmentation
 
 
 class TmemSubject(StoreSubject):
@@ -266,7 +275,7 @@ class TmemSubject(StoreSubject):
         )
 
     def seen(self) -> dict[str, Any]:
-        """What has been seen so far."""
+        """Return what has been seen so far."""
         stats = self._store.stats()
         n_pages = stats.persistent_pages + stats.ephemeral_pages
         return {
@@ -323,7 +332,7 @@ class DiffEngineSubject(StoreSubject):
         )
 
     def seen(self) -> dict[str, Any]:
-        """What has been seen so far."""
+        """Return what has been seen so far."""
         stats = self._store.stats()
         return {
             "failed": self._failed,

@@ -37,7 +37,7 @@ class Tried(Protocol):
         """Verify everything; objects that are not what they were."""
 
     def seen(self) -> dict[str, int]:
-        """What has been seen so far."""
+        """Return what has been seen so far."""
 
     def fragmentation(self) -> float:
         """Of the memory that is free."""

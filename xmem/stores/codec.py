@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Compression of pages, and differences between them, by libraries."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from xmem.errors import BadArgument
@@ -8,10 +9,10 @@ from xmem.errors import BadArgument
 try:
     import lz4.block
     import zstandard
-except ImportError as error:
+except ImportError:
     raise ImportError(
         "the stores need lz4, zstandard and xxhash: pip install 'xmem-tlsf[stores]'"
-    ) from error
+    ) from None
 
 __all__ = ["CODECS", "Codec", "apply_patch", "codec_named", "make_patch"]
 
@@ -60,7 +61,7 @@ class Zstd:
         return self._expander.decompress(data, max_output_size=n_bytes)
 
 
-CODECS = {"lz4": Lz4, "zstd": Zstd}
+CODECS: dict[str, Callable[[], Codec]] = {"lz4": Lz4, "zstd": Zstd}
 
 
 def codec_named(name: str) -> Codec:
@@ -75,8 +76,7 @@ def codec_named(name: str) -> Codec:
         raise BadArgument(
             f"compression must be one of {', '.join(map(repr, CODECS))}, not {name!r}"
         )
-    codec: Codec = CODECS[name]()
-    return codec
+    return CODECS[name]()
 
 
 def make_patch(base: bytes, page: bytes) -> bytes:

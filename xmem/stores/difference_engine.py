@@ -116,7 +116,7 @@ class DifferenceEngine:
 
     Parameters
     ----------
-    heap : Heap or Pool
+    heap : Heap, Pool or Memory
         Where contents lie; nobody else is to free them.
     compression : {"lz4", "zstd"}
         How pages are compressed that can be neither shared nor patched.
@@ -136,7 +136,7 @@ class DifferenceEngine:
 
     def __init__(
         self,
-        heap: Heap | Pool,
+        heap: Heap | Pool | Memory,
         *,
         compression: str = "zstd",
         k: int = 2,
@@ -146,7 +146,7 @@ class DifferenceEngine:
         compressed_max: int | None = None,
         seed: int = 2008,
     ) -> None:
-        self._memory = Memory(heap)
+        self._memory = Memory.of(heap)
         self._codec = codec_named(compression)
         page = self._memory.page_bytes
         self._n_candidates = _count(c, "c", 1)
@@ -455,7 +455,7 @@ class DifferenceEngine:
         return False
 
     def _signatures(self, data: bytes) -> tuple[int, ...]:
-        """The k signatures of a page."""
+        """Return the k signatures of a page."""
         return tuple(
             xxhash.xxh3_64_intdigest(
                 b"".join(data[at : at + SAMPLE_BYTES] for at in places), seed=i

@@ -70,7 +70,7 @@ def file_pages(
 
 
 def _files(where: Path | str | None) -> Iterator[Path]:
-    """The files that pages are read from, each once."""
+    """Find the files that pages are read from, each once."""
     folders = [Path(where)] if where is not None else list(map(Path, LIBRARIES))
     if folders[0].is_file():
         yield folders[0]

@@ -6,11 +6,15 @@ a page of page_alloc, as the stores of 2008 had to. A pool takes all. Which rout
 frees follows from the length alone.
 """
 
+import numpy as np
+import numpy.typing as npt
+
 from xmem.errors import BadArgumentType
 from xmem.heap import Heap
 from xmem.pool import Pool
+from xmem.trace import TRACE_DTYPE
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "Recorder"]
 
 
 class Memory:
@@ -84,7 +88,42 @@ class Memory:
         else:
             self._xfree(offset)
 
+    @classmethod
+    def of(cls, heap: "Heap | Pool | Memory") -> "Memory":
+        """Return a memory for what a store was given."""
+        return heap if isinstance(heap, Memory) else cls(heap)
+
     @property
     def n_pages(self) -> int:
         """Pages that all that is kept takes, control blocks not counted."""
         return self.heap.stats().n_pages
+
+
+class Recorder(Memory):
+    """A memory that writes down what is asked of it, as a trace.
+
+    `xmem.replay.replay` then measures the same calls without the store around them.
+    """
+
+    def __init__(self, heap: Heap | Pool) -> None:
+        super().__init__(heap)
+        self._ops: list[tuple[int, int, int, int, int]] = []
+        self._numbers: dict[int, int] = {}
+        self._next = 0
+
+    def put(self, data: bytes) -> int:
+        """Keep a copy of at most a page of bytes; answers its offset."""
+        offset = super().put(data)
+        self._numbers[offset] = self._next
+        self._ops.append((0, 0, 0, self._next, len(data)))
+        self._next += 1
+        return offset
+
+    def free(self, offset: int, n_bytes: int) -> None:
+        """Let go of what is kept at an offset."""
+        super().free(offset, n_bytes)
+        self._ops.append((1, 0, 0, self._numbers.pop(offset), 0))
+
+    def trace(self) -> npt.NDArray[np.void]:
+        """Return what has been asked so far, in the trace format."""
+        return np.array(self._ops, dtype=TRACE_DTYPE)

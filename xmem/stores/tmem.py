@@ -122,7 +122,7 @@ class TmemStore:
 
     Parameters
     ----------
-    heap : Heap or Pool
+    heap : Heap, Pool or Memory
         Where pages and descriptors lie; nobody else is to free them.
     compression : {"lz4", "zstd"} or None
         How pages are compressed.
@@ -132,8 +132,10 @@ class TmemStore:
     Every method may be called by any thread; one lock serves them in turn.
     """
 
-    def __init__(self, heap: Heap | Pool, compression: str | None = "lz4") -> None:
-        self._memory = Memory(heap)
+    def __init__(
+        self, heap: Heap | Pool | Memory, compression: str | None = "lz4"
+    ) -> None:
+        self._memory = Memory.of(heap)
         self._codec = None if compression is None else codec_named(compression)
         self._zeros = bytes(self._memory.page_bytes)
         self._lock = threading.RLock()

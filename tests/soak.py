@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The four stress commands with random seeds, engines and interfaces: ``make soak``.
+
+Runs for the seconds that are given, and reports operations done and faults found.
+Exit status 1 if there was one; its run lies in ``soak-faults``.
+"""
+
+import json
+import random
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+PART_SECONDS = 60
+#: At least so many runs.
+LEAST_RUNS = 12
+FOLDER = Path("soak-faults")
+INTERFACES = ("strict", "array", "subpage", "legacy", "merged")
+LOADS = ("small", "mixed", "pages", "large", "full")
+FRAME_LOADS = ("orders", "exact", "full")
+
+
+def heap_options(chosen: random.Random) -> list[str]:
+    """What a command that keeps blocks runs on."""
+    kind = chosen.choice(["tlsf", "tlsf", "firstfit", "interface"])
+    if kind == "interface":
+        return ["--interface", chosen.choice(INTERFACES)]
+    return ["--engine", kind]
+
+
+def command(chosen: random.Random) -> list[str]:
+    """A command and its options."""
+    program = chosen.choice(
+        [
+            "xmem-stress",
+            "xmem-stress",
+            "xmem-stress-frames",
+            "xmem-stress-tmem",
+            "xmem-stress-diffengine",
+        ]
+    )
+    options = ["--threads", str(chosen.choice([1, 1, 2, 4]))]
+    if program == "xmem-stress-frames":
+        return [program, *options, "--load", chosen.choice(FRAME_LOADS)]
+    options += heap_options(chosen)
+    if program == "xmem-stress":
+        options += ["--load", chosen.choice(LOADS)]
+        if "tlsf" in options:
+            options += chosen.choice(
+                [[], [], ["--hardened", "all"], ["--front", str(chosen.randint(1, 64))]]
+            )
+    else:
+        options += ["--compression", chosen.choice(["lz4", "zstd"])]
+    return [program, *options]
+
+
+def main(seconds: float) -> int:
+    """Run until time is up; the number of faults."""
+    seed = random.SystemRandom().getrandbits(32)
+    chosen = random.Random(seed)
+    print(f"soak for {seconds:.0f} s, seed {seed}", flush=True)
+    FOLDER.mkdir(exist_ok=True)
+    n_ops: Counter[str] = Counter()
+    n_faults = n_runs = 0
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        left = max(seconds - (time.monotonic() - start), 1)
+        n_runs += 1
+        fault = FOLDER / f"fault-{n_runs}.npz"
+        line = [
+            *command(chosen),
+            *(
+                "--seconds",
+                f"{max(min(left, PART_SECONDS, seconds / LEAST_RUNS), 1):.0f}",
+            ),
+            *("--seed", str(chosen.getrandbits(32))),
+            *("--fault-file", str(fault), "--json", "-"),
+        ]
+        where = Path(sys.executable).parent / line[0]
+        end = subprocess.run(
+            [where, *line[1:]], capture_output=True, text=True, check=False
+        )
+        if end.returncode == 2:
+            print(end.stderr)
+            return 1
+        record = json.loads(end.stdout)
+        n_ops[line[0]] += record["ops"]
+        said = f"{record['ops']:>15,} operations, {shlex.join(line[:-2])}"
+        if end.returncode:
+            n_faults += 1
+            said = f"FAULT {record['fault']}\n{said}"
+        print(said, flush=True)
+    for program, count in sorted(n_ops.items()):
+        print(f"{program:24} {count:>18,} operations")
+    print(f"{n_runs} runs, {sum(n_ops.values()):,} operations, {n_faults} faults")
+    if not n_faults:
+        FOLDER.rmdir()
+    return min(n_faults, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1])))
