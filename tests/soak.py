@@ -68,13 +68,14 @@ def main(seconds: float) -> int:
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         left = max(seconds - (time.monotonic() - start), 1)
+        part = min(left, PART_SECONDS, seconds / LEAST_RUNS)
         n_runs += 1
         fault = FOLDER / f"fault-{n_runs}.npz"
         line = [
             *command(chosen),
             *(
                 "--seconds",
-                f"{max(min(left, PART_SECONDS, seconds / LEAST_RUNS), 1):.0f}",
+                f"{max(part, 1):.0f}",
             ),
             *("--seed", str(chosen.getrandbits(32))),
             *("--fault-file", str(fault), "--json", "-"),
