@@ -74,11 +74,31 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     )
 
 
-def worst_xfree(recorder: Recorder, settings: dict[str, Any], repeats: int) -> float:
+def worst_xfree(recorder: Recorder, kind: Kind) -> float:
     """Worst xfree in cycles of what a store asked for, replayed at C level."""
-    options = {k: v for k, v in settings.items() if k != "join_regions"}
-    result = replay(recorder.trace(), repeats=repeats, **options)
+    has_list = "first fit" in kind.name or kind.settings.get("interface") in (
+        "legacy",
+        "subpage",
+    )
+    repeats = 3 if has_list else 7
+    result = replay(recorder.trace(), repeats=repeats, **kind.settings)
     return float(result.summary("xfree")["worst"])
+
+
+def draw_heaps(title: str, found: list[tuple[str, float, float]], file: str) -> None:
+    """Draw pages of the arena per page, and the worst xfree, of each heap."""
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = [name for name, _, _ in found][::-1]
+    left.barh(names, [pages for _, pages, _ in found][::-1], height=0.6)
+    left.set_xlabel("arena pages per page")
+    right.barh(names, [worst for _, _, worst in found][::-1], height=0.6, color="C1")
+    right.set(xscale="log")
+    right.set_xlabel("worst xfree, cycles")
+    figure.suptitle(title, fontweight="bold")
+    for axes in (left, right):
+        style_grid(axes)
+    save(figure, DOCS / file)
 
 
 # Transcendent memory -------------------------------------------------------------
@@ -107,16 +127,14 @@ def tmem() -> str:
     """Measure transcendent memory over all heaps and pools."""
     pages = file_pages(most=20_000)
     rows = []
+    drawn = []
     for kind in KINDS:
         times = []
         for _ in range(ROUNDS):
             ns, per_page, recorder = fill_tmem(kind, pages, N_TMEM)
             times.append(ns)
-        is_slow = "first fit" in kind.name or kind.settings.get("interface") in (
-            "legacy",
-            "subpage",
-        )
-        worst = worst_xfree(recorder, kind.settings, 1 if is_slow else 5)
+        worst = worst_xfree(recorder, kind)
+        drawn.append((kind.name, per_page, worst))
         rows.append(
             [
                 kind.name,
@@ -126,6 +144,7 @@ def tmem() -> str:
                 f"{worst:,.0f}",
             ]
         )
+    draw_heaps("tmem over heaps and pools", drawn, "stores-tmem.png")
     return table(
         [
             "pages lie in",
@@ -287,6 +306,7 @@ def de_heaps() -> str:
         pages, [Mix(0.7, 0.2)] * 3, N_IMAGE, np.random.default_rng(SEED)
     )
     rows = []
+    drawn = []
     for kind in KINDS:
         times = []
         for _ in range(ROUNDS):
@@ -303,7 +323,8 @@ def de_heaps() -> str:
                 per_page = store.stats().arena_pages / (4 * N_IMAGE)
                 for machine in range(4):
                     store.free_machine(machine)
-        worst = worst_xfree(recorder, kind.settings, 1)
+        worst = worst_xfree(recorder, kind)
+        drawn.append((kind.name, per_page, worst))
         rows.append(
             [
                 kind.name,
@@ -313,6 +334,7 @@ def de_heaps() -> str:
                 f"{worst:,.0f}",
             ]
         )
+    draw_heaps("Difference Engine over heaps and pools", drawn, "stores-heaps.png")
     return table(
         [
             "pages lie in",

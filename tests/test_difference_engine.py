@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Difference Engine: shared, patched and compressed pages read back exactly."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -196,6 +197,29 @@ def test_without_room_nothing_is_lost() -> None:
         for number in range(held):
             assert store.read_page(0, number) == noise(number).tobytes()
         store.check()
+
+
+def test_without_room_for_a_patch_all_stays_as_it_is() -> None:
+    rng = np.random.default_rng(4)
+    with Arena.anonymous(60 * PAGE, page_size=PAGE, max_pools=2) as arena:
+        pool = Pool(arena)
+        store = DifferenceEngine(pool)
+        pages = [mutated(noise(number // 8), rng, 3) for number in range(24)]
+        for number, page in enumerate(pages):
+            store.write_page(0, number, page)
+        others = []
+        for n in (1000, 100, 10):
+            with contextlib.suppress(xmem.OutOfMemory):
+                while True:
+                    others.append(pool.xmalloc(n))
+        settle(store)
+        for offset in others[::2]:
+            pool.xfree(offset)
+        settle(store)
+        assert store.stats().patched
+        for number, page in enumerate(pages):
+            assert store.read_page(0, number) == page.tobytes()
+            store.check()
 
 
 def test_what_is_read_may_stay_compressed_without_room() -> None:

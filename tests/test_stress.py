@@ -310,6 +310,17 @@ def test_usage(
     assert what in said
 
 
+def test_a_file_that_is_no_run(tmp_path: Path) -> None:
+    ops = np.zeros(2, dtype=TRACE_DTYPE)  # one number, allocated twice
+    np.savez(tmp_path / "twice.npz", ops=ops)
+    status, said = run(stress, "--trace", tmp_path / "twice.npz")
+    assert status == 2, said
+    ops["id"] = (0, 1 << 31)
+    np.savez(tmp_path / "far.npz", ops=ops)
+    status, said = run(stress_frames, "--trace", tmp_path / "far.npz")
+    assert status == 2, said
+
+
 @pytest.mark.no_asan
 def test_ctrl_c_ends_with_the_summary(tmp_path: Path) -> None:
     process = subprocess.Popen(

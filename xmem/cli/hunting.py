@@ -22,9 +22,9 @@ from xmem.cli.exits import FAILED
 from xmem.cli.outputs import OUTPUT_FILE, STDOUT, check_json
 from xmem.errors import XmemError
 from xmem.hunting.hunt import Outcome, Plan, command_of, hunt, write_prefix
-from xmem.hunting.trials import Ops, Trial
+from xmem.hunting.trials import HeapTrial, Ops, Trial
 from xmem.stress import ticks_per_second
-from xmem.trace import TRACE_DTYPE
+from xmem.trace import TRACE_DTYPE, check_trace
 
 DEFAULT_SECONDS = 10.0
 Command = Callable[..., None]
@@ -115,6 +115,8 @@ def load_ops(path: Path) -> Ops:
         raise click.BadParameter(f"{path} is no trace: {error}") from error
     if ops.dtype != TRACE_DTYPE or ops.ndim != 1:
         raise click.BadParameter(f"{path} is no trace: its fields are others")
+    if len(ops) and int(ops["id"].max()) > 16 * len(ops) + (1 << 20):
+        raise click.BadParameter(f"{path} has numbers far above its operations'")
     return ops
 
 
@@ -140,13 +142,19 @@ def run(
     if seconds is None and n_ops is None and trace is None:
         seconds = DEFAULT_SECONDS
     console.print(f"seed {seed}", highlight=False)
+    ops = None if trace is None else load_ops(trace)
+    if ops is not None and isinstance(trial, HeapTrial):
+        try:
+            ops = check_trace(ops)
+        except XmemError as error:
+            raise click.BadParameter(f"{trace}: {error}") from error
     plan = Plan(
         trial,
         seed,
         n_ops,
         seconds,
         check_every,
-        None if trace is None else load_ops(trace),
+        ops,
         episode_ops,
         batch_ops,
     )

@@ -8,7 +8,9 @@ found, the shortest prefix of the episode that still has it is sought by halving
 each attempt in a fresh process.
 """
 
+import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import shlex
 import signal
@@ -273,7 +275,7 @@ def hunt(plan: Plan, progress: Callable[[Outcome], object] | None = None) -> Out
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
     child = context.Process(target=carry_out, args=(plan, other), daemon=True)
-    child.start()
+    start_ignoring(child)
     other.close()
     last = (0, 0)
     found: tuple[str, int, Ops | None] | None = None
@@ -300,12 +302,25 @@ def hunt(plan: Plan, progress: Callable[[Outcome], object] | None = None) -> Out
             child.join()
             found = f"the process died: {how_ended(child.exitcode)}", last[1], None
         except KeyboardInterrupt:
-            pipe.send("end")
+            with contextlib.suppress(OSError):
+                pipe.send("end")
     child.join()
     outcome.seconds = time.monotonic() - start
     if found is not None:
         outcome.fault = trace_back(plan, last[0], *found)
     return outcome
+
+
+def start_ignoring(child: multiprocessing.process.BaseProcess) -> None:
+    """Start a process to which Ctrl-C means nothing from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        child.start()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        child.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def note_seen(

@@ -509,12 +509,10 @@ class DifferenceEngine:
                     best = len(patch), patch, base
         if best is None:
             return False
-        signatures = content.signatures
+        if not self._become(content, Form.PATCHED, best[1], best[2]):
+            return False
         self._forget_signatures(content)
-        if self._become(content, Form.PATCHED, best[1], best[2]):
-            return True
-        content.signatures = signatures
-        return False
+        return True
 
     def _is_wanted(self, content: Content) -> bool:
         """Whether whole contents are a candidate that others have not tried yet."""
@@ -527,9 +525,9 @@ class DifferenceEngine:
     def _compress(self, content: Content, data: bytes) -> None:
         """Keep contents compressed, if they shrink enough."""
         packed = self._codec.compress(data)
-        if len(packed) <= min(self._compressed_max, self._memory.small_max):
+        most = min(self._compressed_max, self._memory.small_max)
+        if len(packed) <= most and self._become(content, Form.COMPRESSED, packed):
             self._forget_signatures(content)
-            self._become(content, Form.COMPRESSED, packed)
 
 
 def _count(value: int, name: str, least: int) -> int:
