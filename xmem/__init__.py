@@ -3,9 +3,20 @@
 
 An `Arena` is one page-aligned mapping, anonymous or in a file. A `Pool` is a
 heap in it. Offsets name memory and hold in every process that opens the arena.
+`xmalloc` and its like use a pool of their own, made on first use.
 """
 
 from xmem.arena import Arena
+from xmem.defaults import (
+    configure,
+    default_pool,
+    usable_size,
+    view,
+    xfree,
+    xmalloc,
+    xrealloc,
+    xzalloc,
+)
 from xmem.errors import (
     ArenaClosed,
     ArenaFormatError,
@@ -55,7 +66,15 @@ __all__ = [
     "PoolStats",
     "SizeLimitError",
     "XmemError",
+    "configure",
+    "default_pool",
     "trace_sites",
+    "usable_size",
+    "view",
+    "xfree",
+    "xmalloc",
+    "xrealloc",
+    "xzalloc",
 ]
 
 __version__ = "0.1.0.dev0"
