@@ -323,23 +323,29 @@ def test_a_file_that_is_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.no_asan
 def test_ctrl_c_ends_with_the_summary(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from xmem.cli.main import stress\nif __name__ == '__main__': stress()",
-            *("--seconds", "100", "--seed", "1"),
-        ],
+    # A shell starts what runs behind it with Ctrl-C ignored, and so us, perhaps.
+    code = (
+        "import signal\n"
+        "from xmem.cli.main import stress\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    stress()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "--seconds", "100", "--seed", "1"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
         start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "seed 1\n"
-    time.sleep(2)
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "seed 1\n"
+            time.sleep(2)
+            os.killpg(process.pid, signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "operations" in said
     assert "faults" in said
