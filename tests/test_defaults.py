@@ -13,7 +13,7 @@ import xmem
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -56,7 +56,7 @@ def interface(request):
 def made(interface, arena_path):
     """A file with a heap, made in a process that has ended; what is in it."""
     done = subprocess.run(
-        [sys.executable, "-c", MAKE, str(arena_path), interface],
+        [sys.executable, "-P", "-c", MAKE, str(arena_path), interface],
         env=CHILD_ENV,
         capture_output=True,
         text=True,

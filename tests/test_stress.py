@@ -332,7 +332,7 @@ def test_ctrl_c_ends_with_the_summary(tmp_path: Path) -> None:
         "    stress()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, "--seconds", "100", "--seed", "1"],
+        [sys.executable, "-P", "-c", code, "--seconds", "100", "--seed", "1"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
