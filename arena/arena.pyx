@@ -35,6 +35,7 @@ from xmem.errors import (
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport PyObject
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
@@ -55,6 +56,13 @@ from xmem.arena.frames cimport (
     frames_free,
     frames_head_of,
     frames_init,
+)
+from xmem.arena.holds cimport (
+    give_back_t,
+    hold_test,
+    holds_begin,
+    holds_end,
+    holds_settle,
 )
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
@@ -115,6 +123,9 @@ cdef packed struct row_t:           # of FRAME_DTYPE
     uint8_t order
     uint16_t owner
 
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
 cdef enum:
     TOUCHED_BYTES = 256 << 20       # greatest tables that are zeroed in place
 
@@ -153,7 +164,7 @@ cdef class View:
             raise BadArgument(
                 f"the memory at {offset:#x} has {room} bytes, not {n_bytes}"
             )
-        arena.exports[offset] = arena.exports.get(offset, 0) + 1
+        arena.pin(offset)
         arena.n_exports += 1
         self.arena = arena
         self.offset = offset
@@ -176,11 +187,7 @@ cdef class View:
         if self.arena is None:
             return
         self.arena.n_exports -= 1
-        left = self.arena.exports[self.offset] - 1
-        if left:
-            self.arena.exports[self.offset] = left
-        else:
-            del self.arena.exports[self.offset]
+        self.arena.unpin(self.offset)
 
     def __reduce__(self):
         raise BadArgumentType("what exports an arena's memory cannot be copied")
@@ -204,6 +211,7 @@ cdef class Arena:
         self.c.base = NULL
         self.fd = -1
         self.exports = {}
+        self.orphans = {}
         self.gate = threading.Lock()
 
     def __init__(self):
@@ -427,6 +435,7 @@ cdef class Arena:
                 self.c.super.state = ARENA_READY
                 raise _os_error("the arena could not be written back")
         sites_end(&self.c)
+        holds_end(&self.holds)
         memory_open(self.c.base, self.c.n_bytes)
         vm_unmap(self.c.base, self.c.n_bytes)
         self.c.base = NULL
@@ -460,7 +469,7 @@ cdef class Arena:
         """Begin a method: the arena is open and no other thread is in it."""
         if unlikely(self.forks != vm_forks):
             self.inherited()
-        while self.busy:
+        while arena_is_busy(self):
             with self.gate:
                 pass
         if self.c.base == NULL:
@@ -476,24 +485,34 @@ cdef class Arena:
             )
         # A thread that worked in it without the GIL is not in this process.
         self.busy = False
+        self.nested = 0
         self.gate = threading.Lock()
         self.forks = vm_forks
+        holds_settle(&self.holds)
         return 0
 
     cdef int begin_long(self) except -1:
         """Enter for work without the GIL."""
         self.enter()
+        if self.busy:                   # a finaliser of the thread that works
+            self.nested += 1
+            return 0
         self.gate.acquire()
         if self.c.base == NULL:         # closed while we waited
             self.gate.release()
             raise ArenaClosed("the arena has been closed")
+        self.busy_thread = PyThread_get_thread_ident()
         self.busy = True
         return 0
 
     cdef int end_long(self) except -1:
-        """Leave after work without the GIL."""
+        """Leave after work without the GIL; free what was freed meanwhile."""
+        if self.nested:
+            self.nested -= 1
+            return 0
         self.busy = False
         self.gate.release()
+        holds_settle(&self.holds)
         return 0
 
     # What it is
@@ -736,12 +755,48 @@ cdef class Arena:
             raise NotABlock(f"{offset} is outside the arena")
         return <uintptr_t>self.c.base + where
 
-    cdef int refuse_exported(self, offset_t payload) except -1:
+    cdef int begin_owning(self, give_back_t give_back) except -1:
+        """Let objects own blocks, which ``give_back`` frees when they are gone."""
+        if holds_begin(
+            &self.holds, self.c.n_bytes, self.c.super.max_pools, give_back
+        ):
+            raise _os_error("what objects own could not be noted")
+        return 0
+
+    cdef int pin(self, offset_t payload) except -1:
+        """Count a view of the memory at ``payload``."""
+        self.exports[payload] = self.exports.get(payload, 0) + 1
+        return 0
+
+    cdef int unpin(self, offset_t payload) except -1:
+        """Count one that is gone; after the last, what its owner left is freed."""
+        left = self.exports[payload] - 1
+        if left:
+            self.exports[payload] = left
+            return 0
+        del self.exports[payload]
+        if self.orphans:
+            owner = self.orphans.pop(payload, None)
+            if owner is not None:
+                self.holds.give_back(<PyObject*>owner, payload)
+        return 0
+
+    cdef int refuse_viewed(self, offset_t payload) except -1:
         """BufferError if a view of the memory at ``payload`` is alive."""
-        if self.n_exports and payload in self.exports:
+        if self.exports and payload in self.exports:
             raise BufferError(
                 f"views of the memory at {payload:#x} are alive "
                 f"({self.exports[payload]}): release them first"
+            )
+        return 0
+
+    cdef int refuse_exported(self, offset_t payload) except -1:
+        """Refuse to free or to move what is viewed, or owned by an object."""
+        self.refuse_viewed(payload)
+        if hold_test(&self.holds, payload):
+            raise MismatchedFree(
+                f"an object owns the block at {payload:#x}, a Block or an array: "
+                "release the Block, or forget the array"
             )
         return 0
 
@@ -814,7 +869,10 @@ cdef class Arena:
         cdef uint64_t page, word
         cdef Py_ssize_t i = 0
         self.enter()
-        found = np.zeros(self._count_runs(), dtype=FRAME_DTYPE)
+        # Python's memory: NumPy's may be taken from this very arena.
+        found = np.frombuffer(
+            bytearray(self._count_runs() * sizeof(row_t)), dtype=FRAME_DTYPE
+        )
         rows = found
         self.enter()        # making an array can run a finaliser
         page = self.c.first_page

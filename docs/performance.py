@@ -6,15 +6,20 @@ replaced by what is measured now, on this machine and the build that is installe
 Takes about ten minutes; nothing else should run meanwhile.
 """
 
+import contextlib
 import ctypes
 import importlib
+import itertools
 import os
 import platform
 import re
 import statistics
 import sys
+import threading
+import time
 import timeit
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import heap, shared_memory
 from pathlib import Path
 from typing import Any
@@ -23,11 +28,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from xmem import Arena, Pool, insn
+from xmem import Arena, Pool, insn, numpy_memory
 from xmem.cli.plot import save, style_grid
 from xmem.cli.versus import enter
 from xmem.cli.versus_plot import draw_versus
 from xmem.counts import Summary
+from xmem.hunting.trials import HeapTrial
 from xmem.insn import count
 from xmem.peers import Peer, measure
 from xmem.trace import TRACE_DTYPE, load, peak_live
@@ -149,6 +155,9 @@ def front_row(n_blocks: int) -> list[str]:
 # From Python -----------------------------------------------------------------------
 
 
+UNDER_XMEM = "numpy.empty(n) under xmem.numpy_memory"
+
+
 def pairs() -> dict[str, Callable[[], object]]:
     """Memory taken and given back, in the ways that a user has."""
     pool = Pool(Arena.anonymous(64 << 20))
@@ -172,6 +181,9 @@ def pairs() -> dict[str, Callable[[], object]]:
             lambda: pool.xfree_many(pool.xmalloc_many(sizes))
         ),
         "bytearray(n)": lambda: bytearray(N_BYTES),
+        "xmem: block": lambda: pool.block(N_BYTES),
+        "xmem: empty": lambda: pool.empty(N_BYTES, np.uint8),
+        UNDER_XMEM: lambda: np.empty(N_BYTES, np.uint8),
         "numpy.empty(n)": lambda: np.empty(N_BYTES, np.uint8),
         "ctypes: malloc, free": lambda: libc.free(libc.malloc(N_BYTES)),
         "multiprocessing.heap: malloc, free": (
@@ -187,6 +199,13 @@ def pairs() -> dict[str, Callable[[], object]]:
     return {**found, "cymem: alloc, free": lambda: mine.free(mine.alloc(1, N_BYTES))}
 
 
+def around(name: str) -> contextlib.AbstractContextManager[object]:
+    """Return what a way is timed in."""
+    if name != UNDER_XMEM:
+        return contextlib.nullcontext()
+    return numpy_memory(Pool(Arena.anonymous(64 << 20)))
+
+
 def nothing() -> None:
     """Do what every timed call does besides: be called."""
 
@@ -199,7 +218,8 @@ def python() -> str:
         empty = min(timeit.repeat(nothing, number=N_PAIRS, repeat=5)) / N_PAIRS
         for name, way in ways.items():
             number = 20 if "many" in name or "Shared" in name else N_PAIRS
-            least = min(timeit.repeat(way, number=number, repeat=5)) / number
+            with around(name):
+                least = min(timeit.repeat(way, number=number, repeat=5)) / number
             seconds[name].append((least - empty) / (1000 if "many" in name else 1))
     base = seconds["xmem: xmalloc, xfree"]
     rows = []
@@ -215,6 +235,90 @@ def python() -> str:
         )
     return table(
         [f"{N_BYTES} bytes taken and given back", "ns", "ratio (spread)"], rows
+    )
+
+
+# Threads ---------------------------------------------------------------------------
+
+N_OPS = 2_000_000
+
+
+def at_once(works: list[Callable[[], object]]) -> float:
+    """Seconds until all of some works are done, each in a thread of its own."""
+    gate = threading.Barrier(len(works) + 1)
+
+    def run(work: Callable[[], object]) -> None:
+        gate.wait()
+        work()
+
+    running = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in running:
+        thread.start()
+    gate.wait()
+    start = time.perf_counter()
+    for thread in running:
+        thread.join()
+    return time.perf_counter() - start
+
+
+def python_pairs(n_threads: int, shared: bool) -> float:
+    """Million pairs a second of Python threads, on one pool or on one each."""
+    arenas = [Arena.anonymous(16 << 20) for _ in range(n_threads)]
+    pools = [
+        Pool(arenas[0 if shared else i]) for i in range(1 if shared else n_threads)
+    ]
+    each = N_OPS // 2 // n_threads
+
+    def work(pool: Pool) -> None:
+        for _ in itertools.repeat(None, each):
+            pool.xfree(pool.xmalloc(N_BYTES))
+
+    works = [partial(work, pools[i % len(pools)]) for i in range(n_threads)]
+    return each * n_threads / at_once(works) / 1e6
+
+
+def compiled_ops(n_threads: int, shared: bool) -> float:
+    """Million operations a second without the GIL, on one pool or on one each.
+
+    They are those of xmem-stress on small blocks, with their patterns: a thread
+    holds the lock for the call alone.
+    """
+    trials = [
+        HeapTrial("pool", {"engine": "tlsf"}, "small", 256 << 20, threads=each)
+        for each in ([n_threads] if shared else [1] * n_threads)
+    ]
+    subjects = [trial.subject() for trial in trials]
+    works = []
+    each = N_OPS // n_threads
+    for i in range(n_threads):
+        ops = trials[0].maker(SEED + i).make(each)
+        where = subjects[i % len(subjects)]
+        works.append(partial(where.run, i if shared else 0, ops))
+    return each * n_threads / at_once(works) / 1e6
+
+
+def contention() -> str:
+    """Work of 1, 2 and 8 threads, on one pool and on a pool each."""
+    rows = []
+    for n_threads in (1, 2, 8):
+        cells = []
+        for measured in (python_pairs, compiled_ops):
+            for shared in (True, False):
+                found = [measured(n_threads, shared) for _ in range(ROUNDS)]
+                cells.append(
+                    f"{statistics.median(found):.1f} "
+                    f"({min(found):.1f} to {max(found):.1f})"
+                )
+        rows.append([str(n_threads), *cells])
+    return table(
+        [
+            "threads",
+            "Python, one pool",
+            "Python, a pool each",
+            "compiled, one pool and lock",
+            "compiled, an arena each",
+        ],
+        rows,
     )
 
 
@@ -349,6 +453,7 @@ def main() -> None:
         ("field", field),
         ("front", front),
         ("python", python),
+        ("threads", contention),
         ("live", live),
         ("arenas", arenas),
     ):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Build hook: NumPy's headers are not needed, Cython's directives and build modes are.
+"""Build hook: NumPy's headers, Cython's directives and build modes.
 
 ``XMEM_TRACE=1``    line tracing for coverage of ``.pyx`` files.
 ``XMEM_CHECKED=1``  every ``require`` of the engines is compiled in and aborts.
@@ -7,6 +7,7 @@
 
 import os
 
+import numpy
 from setuptools.command.build_ext import build_ext as _build_ext
 
 
@@ -36,6 +37,7 @@ class build_ext(_build_ext):
             "linetrace": TRACE,
         }
         self.cython_c_in_temp = not TRACE
+        self.include_dirs = [*(self.include_dirs or ()), numpy.get_include()]
         macros = []
         if TRACE:
             macros += [

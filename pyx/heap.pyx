@@ -26,6 +26,7 @@ from cpython.buffer cimport (
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
+from xmem.allocator cimport Allocator, Block
 from xmem.arena.arena cimport View
 from xmem.arena.frames cimport frame_pages
 from xmem.arena.superblock cimport page_of
@@ -55,40 +56,7 @@ INTERFACES = {
 _NAMES = {number: name for name, number in INTERFACES.items()}
 
 
-cdef class Block:
-    """A block that an object owns, so that freeing it can clear the object.
-
-    Made by `Heap.block`. ``offset`` is 0 once the block has been given to
-    `Heap.XFREE`. It is not freed when the object is collected.
-    """
-
-    def __init__(self):
-        raise BadArgumentType("a block is made by Heap.block")
-
-    def __reduce__(self):
-        raise BadArgumentType(
-            "a block cannot be copied or pickled: only one object owns its memory"
-        )
-
-    def __bool__(self):
-        return self.offset != 0
-
-    def __len__(self):
-        return self.n_bytes
-
-    def view(self):
-        """Memory of the block, as `Heap.view` gives it."""
-        if self.heap is None:
-            raise BadArgument("the block was never initialised")
-        return self.heap.view(self.offset, self.n_bytes)
-
-    def __repr__(self):
-        if self.offset == 0:
-            return "<xmem.Block, freed>"
-        return f"<xmem.Block of {self.n_bytes} bytes at {self.offset:#x}>"
-
-
-cdef class Heap:
+cdef class Heap(Allocator):
     """The routines of Xen's ``xmalloc.h`` under one of five contracts.
 
     Parameters
@@ -190,6 +158,8 @@ cdef class Heap:
             self.c.subpage = main.c
         self.subpage = subpage
         self.main = main
+        self.arena = main.arena
+        self.number = main.number
         return 0
 
     @staticmethod
@@ -233,11 +203,6 @@ cdef class Heap:
         return f"<xmem.Heap {self.name!r}, {self.interface}>"
 
     # What it is
-
-    @property
-    def arena(self):
-        """The arena in which the heap lives."""
-        return None if self.main is None else self.main.arena
 
     @property
     def name(self):
@@ -422,6 +387,31 @@ cdef class Heap:
                 f"the 'legacy' interface has no {verb}; it came with 'subpage'"
             )
         return 0
+
+    # What an allocator of owned blocks needs
+
+    cdef bint is_lost(self) noexcept:
+        return self.main.is_lost()
+
+    cdef int begin(self) except -1:
+        return self.enter()
+
+    cdef offset_t take(
+        self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
+    ) except 0:
+        return self.allocate(n_bytes, alignment, is_array, verb)
+
+    cdef offset_t move(
+        self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except 0:
+        return self.resize(payload, n_bytes, alignment, False, verb)
+
+    cdef int give(self, offset_t payload, str verb) except -1:
+        self.own(payload, verb)
+        return self.free_proved(payload)
+
+    cdef uint64_t room_at(self, offset_t payload, str verb) except? 0:
+        return self.room(payload, verb)
 
     # Allocation
 
@@ -624,7 +614,6 @@ cdef class Heap:
         cdef offset_t moved
         self.own(payload, verb)
         self.main.admit_alignment(alignment)
-        self.main.arena.refuse_exported(payload)
         moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
         if moved == 0:
             self.main.raise_damage()
@@ -658,13 +647,12 @@ cdef class Heap:
         BufferError
             A view of the block is alive.
         """
-        return self.resize(
-            offset_argument(offset),
-            size_argument(n),
-            align_argument(align),
-            False,
-            "xrealloc",
-        )
+        cdef offset_t payload = offset_argument(offset)
+        cdef uint64_t n_bytes = size_argument(n)
+        cdef uint64_t alignment = align_argument(align)
+        self.own(payload, "xrealloc")
+        self.arena.refuse_exported(payload)
+        return self.resize(payload, n_bytes, alignment, False, "xrealloc")
 
     def xrealloc_array(self, offset, count, size, /, align=16):
         """Resize a block to ``count`` elements of ``size`` bytes.
@@ -679,9 +667,10 @@ cdef class Heap:
             count_argument(size, "size", 0),
             "xrealloc_array",
         )
-        return self.resize(
-            payload, n_bytes, align_argument(align), True, "xrealloc_array"
-        )
+        cdef uint64_t alignment = align_argument(align)
+        self.own(payload, "xrealloc_array")
+        self.arena.refuse_exported(payload)
+        return self.resize(payload, n_bytes, alignment, True, "xrealloc_array")
 
     def xfree(self, offset, /):
         """Give back memory of xmalloc and its kin.
@@ -702,10 +691,14 @@ cdef class Heap:
         self.enter()
         if not (heap_frees_pages(&self.c) and heap_lends(&self.c, payload)):
             self.own(payload, "xfree")
-        self.main.arena.refuse_exported(payload)
+        self.arena.refuse_exported(payload)
+        self.free_proved(payload)
+
+    cdef int free_proved(self, offset_t payload) except -1:
+        """Free memory that was proved xfree's and that nobody holds."""
         site_died(self.c.arena, payload)
         heap_xfree(&self.c, payload)
-        self.main.raise_damage()
+        return self.main.raise_damage()
 
     def xfree_subpage(self, offset, /):
         """Give back memory of xmalloc_subpage.
@@ -721,13 +714,11 @@ cdef class Heap:
         self.need_subpage("xfree_subpage")
         if self.subpage is None:
             self.own(payload, "xfree_subpage")
-            self.main.arena.refuse_exported(payload)
-            site_died(self.c.arena, payload)
-            heap_xfree(&self.c, payload)
-            self.main.raise_damage()
+            self.arena.refuse_exported(payload)
+            self.free_proved(payload)
             return
         self.own_subpage(payload, "xfree_subpage")
-        self.main.arena.refuse_exported(payload)
+        self.arena.refuse_exported(payload)
         site_died(self.c.arena, payload)
         heap_xfree_subpage(&self.c, payload)
         self.subpage.raise_damage()
@@ -794,28 +785,11 @@ cdef class Heap:
         """
         cdef offset_t where = offset_argument(offset)
         self.own_pages(where, "page_free")
-        self.main.arena.refuse_exported(where)
+        self.arena.refuse_exported(where)
         site_died(self.c.arena, where)
         heap_page_free(&self.c, where)
 
     # The object form
-
-    def block(self, n, /, align=16):
-        """Allocate ``n`` bytes and answer an object that owns them.
-
-        Returns
-        -------
-        Block
-            Cleared by `XFREE`.
-        """
-        cdef Block block = Block.__new__(Block)
-        cdef uint64_t n_bytes = size_argument(n)
-        block.heap = self
-        block.offset = self.allocate(
-            n_bytes, align_argument(align), False, "block"
-        )
-        block.n_bytes = <Py_ssize_t>n_bytes
-        return block
 
     def XFREE(self, block, /):
         """Free a block object's memory and clear the object.
@@ -841,20 +815,14 @@ cdef class Heap:
         if owner.offset == 0:
             return
         if (
-            owner.heap.main.arena is not self.main.arena
-            or owner.heap.main.number != self.main.number
+            owner.allocator.arena is not self.arena
+            or owner.allocator.number != self.number
         ):
             raise MismatchedFree(
                 f"XFREE: the block at {owner.offset:#x} is one of "
-                f"{owner.heap!r}: use that heap"
+                f"{owner.allocator!r}: use that"
             )
-        self.own(owner.offset, "XFREE")
-        self.main.arena.refuse_exported(owner.offset)
-        site_died(self.c.arena, owner.offset)
-        heap_xfree(&self.c, owner.offset)
-        owner.offset = 0
-        owner.n_bytes = 0
-        self.main.raise_damage()
+        owner.release()
 
     # Looking at it
 

@@ -29,6 +29,7 @@ from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena, View, arena_enter
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
@@ -46,6 +47,7 @@ from xmem.arena.frames cimport (
     frames_head_of,
     is_region,
 )
+from xmem.arena.holds cimport hold_clear_pages, hold_test
 from xmem.arena.superblock cimport (
     ENTRY_EMPTY,
     ENTRY_INITIALISING,
@@ -354,6 +356,22 @@ cdef int _check_hooks(object engine, object get_mem, object put_mem) except -1:
     return 0
 
 
+cdef object _table(uint64_t n):
+    """A zeroed table of so many blocks.
+
+    Its memory is Python's: NumPy's may be taken from this very pool.
+    """
+    return np.frombuffer(bytearray(n * sizeof(row_t)), dtype=BLOCK_DTYPE)
+
+
+cdef object _live_rows(object blocks):
+    """The rows of ``blocks`` that are in use."""
+    chosen = blocks[blocks["used"]]
+    live = _table(len(chosen))
+    live[:] = chosen
+    return live
+
+
 cdef inline bint is_gone(Pool pool) noexcept:
     """Whether the directory no longer has this pool."""
     cdef entry_t* entry = &pool.arena.c.directory[pool.number - 1]
@@ -417,7 +435,20 @@ cdef int _refuse_repeated(Pool pool, uint64_t[::1] blocks) except -1:
     return 0
 
 
-cdef class Pool:
+cdef int _free_proved(Pool pool, offset_t payload) except -1:
+    """Free a block that was proved live and that nobody holds."""
+    site_died(&pool.arena.c, payload)
+    pool_free(&pool.arena.c, pool.c, payload)
+    if pool.c.returned:
+        pool.settle()
+        if pool.closed:         # by put_mem
+            return 0
+    if pool.c.flags & POOL_HARDENED:
+        pool.raise_damage()
+    return 0
+
+
+cdef class Pool(Allocator):
     """A heap in an arena: one engine over regions that grow and shrink.
 
     Parameters
@@ -937,6 +968,54 @@ cdef class Pool:
         else:
             Py_DECREF(<object>answer)
 
+    # What an allocator of owned blocks needs
+
+    cdef bint is_lost(self) noexcept:
+        return is_gone(self)
+
+    cdef int begin(self) except -1:
+        return self.enter()
+
+    cdef offset_t take(
+        self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
+    ) except 0:
+        return self.allocate(n_bytes, alignment, verb)
+
+    cdef offset_t move(
+        self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except 0:
+        cdef offset_t moved
+        cdef bint is_owned = hold_test(&self.arena.holds, payload)
+        self.live(payload, verb)
+        self.admit_alignment(alignment)
+        moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
+        if moved == 0 and self.get_mem is not None:
+            self.grow_hooked(n_bytes, alignment)
+            self.live(payload, verb)
+            self.arena.refuse_viewed(payload)
+            if hold_test(&self.arena.holds, payload) != is_owned:
+                raise BufferError(
+                    f"get_mem changed who owns the block at {payload:#x}"
+                )
+            moved = pool_resize(
+                &self.arena.c, self.c, payload, n_bytes, alignment
+            )
+        if moved == 0:
+            self.raise_damage()
+            raise self.no_room(n_bytes, verb)
+        site_died(&self.arena.c, payload)
+        site_born(&self.arena.c, moved, n_bytes)
+        self.settle()
+        return moved
+
+    cdef int give(self, offset_t payload, str verb) except -1:
+        self.live(payload, verb)
+        return _free_proved(self, payload)
+
+    cdef uint64_t room_at(self, offset_t payload, str verb) except? 0:
+        self.live(payload, verb)
+        return pool_capacity(&self.arena.c, self.c, payload)
+
     # Verbs
 
     def xmalloc(self, n, /, align=16):
@@ -1008,25 +1087,9 @@ cdef class Pool:
         cdef offset_t payload = offset_argument(offset)
         cdef uint64_t n_bytes = size_argument(n)
         cdef uint64_t alignment = align_argument(align)
-        cdef offset_t moved
         self.live(payload, "xrealloc")
-        self.admit_alignment(alignment)
         self.arena.refuse_exported(payload)
-        moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
-        if moved == 0 and self.get_mem is not None:
-            self.grow_hooked(n_bytes, alignment)
-            self.live(payload, "xrealloc")
-            self.arena.refuse_exported(payload)
-            moved = pool_resize(
-                &self.arena.c, self.c, payload, n_bytes, alignment
-            )
-        if moved == 0:
-            self.raise_damage()
-            raise self.no_room(n_bytes, "xrealloc")
-        site_died(&self.arena.c, payload)
-        site_born(&self.arena.c, moved, n_bytes)
-        self.settle()
-        return moved
+        return self.move(payload, n_bytes, alignment, "xrealloc")
 
     def xfree(self, offset, /):
         """Give a block back.
@@ -1053,14 +1116,7 @@ cdef class Pool:
         """
         cdef offset_t payload = self.live(offset_argument(offset), "xfree")
         self.arena.refuse_exported(payload)
-        site_died(&self.arena.c, payload)
-        pool_free(&self.arena.c, self.c, payload)
-        if self.c.returned:
-            self.settle()
-            if self.closed:     # by put_mem
-                return
-        if self.c.flags & POOL_HARDENED:
-            self.raise_damage()
+        _free_proved(self, payload)
 
     # Many blocks in one call
 
@@ -1300,7 +1356,7 @@ cdef class Pool:
         if self.live_blocks() == 0:
             return 0
         blocks = self.walk()
-        live = blocks[blocks["used"]]
+        live = _live_rows(blocks)
         raise PoolInUse(
             f"pool {self.name!r} has {len(live)} live blocks of "
             f"{int(live['size'].sum())} bytes: free them, or destroy it with "
@@ -1345,12 +1401,18 @@ cdef class Pool:
                 raise
             # The blocks cannot be told, but the pages can, if these are sound.
             self.arena.check()
-            blocks = np.zeros(0, dtype=BLOCK_DTYPE)
-        live = blocks[blocks["used"]]
+            blocks = _table(0)
+        live = _live_rows(blocks)
         if not force:
             self.refuse_live()
         self.enter()
         arena = &self.arena.c
+        if self.arena.holds.owned != NULL and self.arena.holds.n_lent[self.number]:
+            raise BufferError(
+                f"arrays or views of pool {self.name!r} are alive "
+                f"({self.arena.holds.n_lent[self.number]}): they have to be gone "
+                "before it is destroyed"
+            )
         regions = []
         for offset in self.arena.exports:
             word = arena.frames[
@@ -1373,6 +1435,11 @@ cdef class Pool:
                     &arena.start_bits[page_offset(arena, page) >> 10],
                     0,
                     frame_pages(word) << (arena.page_shift - 7),
+                )
+                hold_clear_pages(
+                    &self.arena.holds,
+                    page_offset(arena, page),
+                    page_offset(arena, frame_pages(word)),
                 )
                 if self.put_mem is not None and is_region(word, self.number):
                     arena.frames[page].word = frame_pack(
@@ -1565,9 +1632,7 @@ cdef class Pool:
         cdef row_t[::1] rows
         cdef uint64_t i = 0
         self.audit(&census)
-        found = np.zeros(
-            census.n_used + census.n_free + self.c.n_runs, dtype=BLOCK_DTYPE
-        )
+        found = _table(census.n_used + census.n_free + self.c.n_runs)
         if len(found) == 0:
             return found
         rows = found

@@ -21,7 +21,14 @@ IGNORE = ["-W", "error", "-W", "ignore::DeprecationWarning"]
 def run(script, *arguments):
     """Run a script in a process of its own; it must end well."""
     done = subprocess.run(
-        [sys.executable, "-P", *IGNORE, "-c", textwrap.dedent(script), *map(str, arguments)],
+        [
+            sys.executable,
+            "-P",
+            *IGNORE,
+            "-c",
+            textwrap.dedent(script),
+            *map(str, arguments),
+        ],
         capture_output=True,
         text=True,
         timeout=120,

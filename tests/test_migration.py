@@ -207,7 +207,7 @@ CALLS = {
     "xzalloc": lambda heap, n: heap.xzalloc(n),
     "xmalloc_bytes": lambda heap, n: heap.xmalloc_bytes(n),
     "xmemdup": lambda heap, n: heap.xmemdup(bytes(n)),
-    "block": lambda heap, n: heap.block(n).offset,
+    "block": lambda heap, n: heap.block(n).detach(),
     "xrealloc": lambda heap, n: heap.xrealloc(heap.xmalloc(1), n),
     "xmalloc_array": lambda heap, n: heap.xmalloc_array(n, 1),
     "xzalloc_array": lambda heap, n: heap.xzalloc_array(1, n),

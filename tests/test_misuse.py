@@ -569,7 +569,6 @@ READ_ONLY = {
         "path",
     },
     Pool: {
-        "arena",
         "closed",
         "engine",
         "front",

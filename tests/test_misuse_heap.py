@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Wrong arguments and wrong moments, for every public call of Heap and Block.
+"""Wrong arguments and wrong moments, for every public call of Heap.
 
 As test_misuse, whose tables of wrong values are used here, under each of the
 five interfaces: what one refuses another may serve.
@@ -35,11 +35,11 @@ from test_misuse import (
 )
 
 from xmem import (
+    Allocator,
     Arena,
     ArenaClosed,
     BadArgument,
     BadArgumentType,
-    Block,
     DoubleFree,
     Heap,
     MismatchedFree,
@@ -419,28 +419,18 @@ CALLS: dict[str, Call] = {
     "Heap.stats": Call(lambda s: s.heap.stats()),
     "Heap.shrink": Call(lambda s: s.heap.shrink()),
     "Heap.destroy": Call(lambda s: s.heap.destroy(force=True)),
-    "Block.__reduce__": Call(lambda s: s.block.__reduce__()),
-    "Block.__init__": Call(lambda s: Block()),
-    "Block.__bool__": Call(lambda s: bool(s.block)),
-    "Block.__len__": Call(lambda s: len(s.block)),
-    "Block.__repr__": Call(lambda s: repr(s.block)),
-    "Block.view": Call(lambda s: s.block.view()),
 }
-REFUSES_ALWAYS = {"Heap.__reduce__", "Block.__reduce__", "Block.__init__"}
+REFUSES_ALWAYS = {"Heap.__reduce__"}
 #: Calls that do not ask whether the arena is open.
 INDIFFERENT = {
     *REFUSES_ALWAYS,
     "Heap.__repr__",
-    "Block.__bool__",
-    "Block.__len__",
-    "Block.__repr__",
 }
 READ_ONLY = {
     Heap: {
-        *("DELTA", "PAGE_SIZE", "XMALLOC_MAX", "arena", "closed"),
+        *("DELTA", "PAGE_SIZE", "XMALLOC_MAX", "closed"),
         *("interface", "name", "pools"),
     },
-    Block: {"heap", "offset"},
 }
 
 
@@ -512,11 +502,12 @@ def test_good_arguments_are_taken(name: str, interface: str) -> None:
 def test_table_is_complete() -> None:
     """Every name of both classes that is public, or called by Python, has its row."""
     unseen = {"__new__", "__doc__", "__module__", "__pyx_vtable__"}
-    for kind in (Heap, Block):
+    for kind in (Heap,):
         names = set(vars(kind)) - unseen
         rows_of = {
             key.split(".")[1] for key in CALLS if key.startswith(kind.__name__ + ".")
         }
+        names |= rows_of & set(vars(Allocator))  # see test_misuse_allocator
         missing = names - rows_of - READ_ONLY[kind]
         assert not missing, f"{kind.__name__} without a row: {sorted(missing)}"
         gone = (rows_of | READ_ONLY[kind]) - names
@@ -528,9 +519,8 @@ def test_table_is_complete() -> None:
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_properties_are_read_only(interface: str) -> None:
     scene = HeapScene(interface)
-    for owner in (scene.heap, scene.block):
-        for name in sorted(READ_ONLY[type(owner)]):
-            refused(scene, AttributeError, lambda n=name, o=owner: setattr(o, n, 0))
+    for name in sorted(READ_ONLY[Heap]):
+        refused(scene, AttributeError, lambda n=name: setattr(scene.heap, n, 0))
 
 
 @pytest.mark.parametrize(
@@ -563,7 +553,7 @@ def test_destroyed_heap_refuses_every_call(name: str, interface: str) -> None:
     Heap(scene.arena, interface, name="mine")
     with pytest.raises(PoolDestroyed):
         call.make(scene, *arguments)
-    for property_name in READ_ONLY[Heap] - {"arena", "closed", "name"}:
+    for property_name in READ_ONLY[Heap] - {"closed", "name"}:
         with pytest.raises(PoolDestroyed):
             getattr(scene.heap, property_name)
 
@@ -589,18 +579,6 @@ def test_heap_that_was_never_initialised(name: str) -> None:
     assert (scene.heap.arena, scene.heap.name) == (None, None)
     assert "closed" in repr(scene.heap)
     heap.check()
-
-
-def test_block_that_was_never_initialised() -> None:
-    block = Block.__new__(Block)
-    assert not block
-    assert len(block) == 0
-    assert block.heap is None
-    assert "freed" in repr(block)
-    with pytest.raises(BadArgument):
-        block.view()
-    scene = HeapScene("strict")
-    scene.heap.XFREE(block)  # as XFREE of NULL
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
@@ -693,9 +671,8 @@ def test_heap_is_initialised_once(interface: str) -> None:
 
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_block_freed_behind_its_object(interface: str) -> None:
-    """The offset went to xfree: the object cannot know, the heap does."""
+    """The offset goes to xfree: only the object frees it."""
     scene = HeapScene(interface)
-    scene.heap.xfree(scene.block.offset)
-    refused(scene, DoubleFree, lambda: scene.heap.XFREE(scene.block))
-    refused(scene, DoubleFree, lambda: scene.block.view())
-    assert scene.block.offset != 0
+    refused(scene, MismatchedFree, lambda: scene.heap.xfree(scene.block.offset))
+    refused(scene, MismatchedFree, lambda: scene.heap.xrealloc(scene.block.offset, 9))
+    scene.heap.XFREE(scene.block)

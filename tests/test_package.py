@@ -255,7 +255,9 @@ xmem\..*\.__test__
 xmem\..*\.__pyx_capi__
 # They refuse whatever they are given.
 xmem\.arena\.arena\.Arena\.__init__
-xmem\.heap\.Block\.__init__
+xmem\.allocator\.(Allocator|Block|Loan)\.__init__
+# Of Python 3.12 on.
+xmem\.allocator\.Block\.__buffer__
 # The exporter behind memoryviews; nobody makes one.
 xmem\.arena\.arena\.View
 # What a dictionary holds, for type checkers only.

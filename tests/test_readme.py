@@ -138,7 +138,10 @@ def test_every_command_that_a_page_names_is_there():
 
 # The interface ---------------------------------------------------------------
 
-CLASSES = (xmem.Arena, xmem.Pool, xmem.Heap, xmem.Block)
+CLASSES = (
+    *(xmem.Arena, xmem.Pool, xmem.Heap, xmem.Allocator, xmem.Block),
+    xmem.numpy_memory,
+)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -154,7 +157,10 @@ def test_every_public_member_is_in_the_interface(cls):
     [
         ("`xmem.Arena`", "arena/arena.pyi", "Arena"),
         ("`xmem.Pool`", "pool.pyi", "Pool"),
-        ("`xmem.Heap`, `xmem.Block`", "heap.pyi", "Heap"),
+        ("`xmem.Heap`", "heap.pyi", "Heap"),
+        ("`xmem.Allocator`", "allocator.pyi", "Allocator"),
+        ("`xmem.Block`", "allocator.pyi", "Block"),
+        ("`xmem.numpy_memory`", "datamem.pyi", "numpy_memory"),
     ],
 )
 def test_signatures_are_those_of_the_stubs(title, stub, cls):

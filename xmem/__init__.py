@@ -6,7 +6,9 @@ heap in it. Offsets name memory and hold in every process that opens the arena.
 `xmalloc` and its like use a pool of their own, made on first use.
 """
 
+from xmem.allocator import Allocator, Block
 from xmem.arena import Arena
+from xmem.datamem import numpy_memory
 from xmem.defaults import (
     configure,
     default_pool,
@@ -36,13 +38,14 @@ from xmem.errors import (
     SizeLimitError,
     XmemError,
 )
-from xmem.heap import Block, Heap
+from xmem.heap import Heap
 from xmem.pool import Pool
 from xmem.sites import TRACEMALLOC_DOMAIN, trace_sites
 from xmem.stats import HeapStats, PoolStats
 
 __all__ = [
     "TRACEMALLOC_DOMAIN",
+    "Allocator",
     "Arena",
     "ArenaClosed",
     "ArenaFormatError",
@@ -68,6 +71,7 @@ __all__ = [
     "XmemError",
     "configure",
     "default_pool",
+    "numpy_memory",
     "trace_sites",
     "usable_size",
     "view",

@@ -24,6 +24,7 @@ or there is no room. Those that free or resize trust their argument;
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from xmem.allocator cimport Allocator
 from xmem.arena.frames cimport FRAME_RUN
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.block cimport (
@@ -363,13 +364,7 @@ cdef inline offset_t heap_xrealloc_array(
 
 # The Python class ------------------------------------------------------------
 
-cdef class Block:
-    cdef readonly Heap heap
-    cdef readonly offset_t offset       # 0: freed
-    cdef Py_ssize_t n_bytes
-
-
-cdef class Heap:
+cdef class Heap(Allocator):
     cdef heap_t c
     cdef Pool main
     cdef Pool subpage                   # None unless it is a pool of its own
@@ -389,5 +384,6 @@ cdef class Heap:
                         str verb) except? 0
     cdef offset_t resize(self, offset_t payload, uint64_t n_bytes,
                          uint64_t alignment, bint is_array, str verb) except 0
+    cdef int free_proved(self, offset_t payload) except -1
     cdef object take_pages(self, uint64_t n_pages, str call)
     cdef uint64_t room(self, offset_t payload, str verb) except? 0

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena
 from xmem.block cimport offset_t
 from xmem.control cimport pool_t
@@ -10,10 +11,8 @@ from xmem.finding cimport finding_t
 from xmem.walk cimport census_t, cursor_t, seen_t
 
 
-cdef class Pool:
-    cdef readonly Arena arena
+cdef class Pool(Allocator):
     cdef readonly str name
-    cdef uint32_t number
     cdef uint32_t serial            # of the directory entry it was made for
     cdef object get_mem, put_mem    # None: regions come from the arena
     cdef offset_t step_at           # where check_step goes on, 0: the beginning

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NoReturn, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from xmem.allocator import Allocator
 from xmem.arena import Arena
 from xmem.stats import PoolStats
 
@@ -14,7 +15,7 @@ BLOCK_DTYPE: Final[np.dtype[Any]]
 ENGINES: Final[dict[str, int]]
 HARDENING: Final[dict[str, int]]
 
-class Pool:
+class Pool(Allocator):
     def __init__(
         self,
         arena: Arena,
@@ -40,8 +41,6 @@ class Pool:
         put_mem: Callable[[int, int], object] | None = None,
     ) -> Pool: ...
     def __reduce__(self) -> NoReturn: ...
-    @property
-    def arena(self) -> Arena: ...
     @property
     def name(self) -> str: ...
     @property

@@ -3,10 +3,14 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from xmem.arena.holds cimport give_back_t, holds_t
 from xmem.arena.superblock cimport arena_t, entry_t
 from xmem.arena.vm cimport vm_forks
 from xmem.block cimport offset_t
 from xmem.checks cimport unlikely
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
 
 
 cdef class Arena:
@@ -16,8 +20,12 @@ cdef class Arena:
     cdef uint64_t forks                 # vm_forks when it was mapped
     cdef bint busy                      # a thread works in it without the GIL
     cdef object gate                    # held by that thread
+    cdef unsigned long busy_thread      # its identity
+    cdef int nested                     # methods in finalisers of that thread
     cdef Py_ssize_t n_exports
     cdef dict exports                   # payload offset -> number of live views
+    cdef dict orphans                   # viewed, but their owners are gone
+    cdef holds_t holds
 
     cdef int enter(self) except -1
     cdef int inherited(self) except -1
@@ -26,6 +34,10 @@ cdef class Arena:
     cdef int format(self) except -1
     cdef int reformat(self) except -1
     cdef entry_t* find_entry(self, bytes name) noexcept
+    cdef int begin_owning(self, give_back_t give_back) except -1
+    cdef int pin(self, offset_t payload) except -1
+    cdef int unpin(self, offset_t payload) except -1
+    cdef int refuse_viewed(self, offset_t payload) except -1
     cdef int refuse_exported(self, offset_t payload) except -1
     cdef int _unmap(self) except -1
     cdef uint64_t _count_runs(self) except 0
@@ -40,6 +52,11 @@ cdef inline int arena_enter(Arena arena) except -1:
     ):
         arena.enter()
     return 0
+
+
+cdef inline bint arena_is_busy(Arena arena) noexcept:
+    """Whether another thread works in the arena without the GIL."""
+    return arena.busy and arena.busy_thread != PyThread_get_thread_ident()
 
 
 cdef class View:

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""NumPy's data memory from an arena: the handler and its context manager.
+
+NumPy calls the four functions from any thread; whether it holds the GIL at each
+place is not promised, so that they see to it themselves. They cannot raise: no
+room is NULL, which NumPy makes a MemoryError of, and what else goes wrong is
+reported by `sys.unraisablehook`. An array may be freed while an exception is on
+its way, which has to survive that.
+"""
+
+from xmem.errors import BadArgument, BadArgumentType, SizeLimitError
+
+cimport numpy as cnp
+from cpython.exc cimport (
+    PyErr_Fetch,
+    PyErr_Restore,
+    PyErr_SetObject,
+    PyErr_WriteUnraisable,
+)
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stddef cimport size_t
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset, strcpy
+
+from xmem.allocator cimport Allocator
+from xmem.arena.arena cimport Arena
+from xmem.arguments cimport align_argument, flag_argument
+from xmem.block cimport offset_t
+
+cnp.import_array()
+
+cdef const char* CAPSULE_NAME = "mem_handler"       # NumPy's choice
+
+
+cdef struct handler_t:
+    cnp.PyDataMem_Handler numpy     # first: what the capsule points to
+    PyObject* allocator             # a reference of the handler's
+    uint64_t alignment
+    bint falls_back
+
+
+cdef inline bint _is_inside(Arena arena, void* at) noexcept:
+    """Whether memory of a handler is the arena's, and not the C library's."""
+    return (
+        arena.c.base != NULL
+        and <uint64_t>at - <uint64_t>arena.c.base < arena.c.n_bytes
+    )
+
+
+cdef inline void _count(Allocator allocator, int buffers) noexcept:
+    """Count an array's memory as a buffer that is out, or no longer."""
+    allocator.arena.n_exports += buffers
+    allocator.arena.holds.n_lent[allocator.number] += buffers
+
+
+cdef void _report(object error, object where) noexcept:
+    """Have `sys.unraisablehook` called with an exception that was caught."""
+    PyErr_SetObject(type(error), error)
+    PyErr_WriteUnraisable(where)
+
+
+cdef void* _obtain(handler_t* handler, uint64_t n_bytes) noexcept:
+    """A block for an array, or NULL."""
+    cdef Allocator allocator = <Allocator>handler.allocator
+    cdef offset_t payload
+    try:
+        payload = allocator.take_owned(
+            n_bytes, handler.alignment, True, "numpy_memory"
+        )
+    except (MemoryError, SizeLimitError):
+        return NULL
+    except BaseException as error:
+        _report(error, allocator)
+        return NULL
+    _count(allocator, 1)
+    return allocator.arena.c.base + payload
+
+
+cdef void* _malloc(void* context, size_t n_bytes) noexcept with gil:
+    cdef handler_t* handler = <handler_t*>context
+    cdef void* at = _obtain(handler, n_bytes)
+    if at == NULL and handler.falls_back:
+        return malloc(n_bytes)
+    return at
+
+
+cdef void* _calloc(void* context, size_t count, size_t n_bytes) noexcept with gil:
+    cdef handler_t* handler = <handler_t*>context
+    cdef void* at
+    if n_bytes and count > ~<size_t>0 / n_bytes:
+        return NULL
+    at = _obtain(handler, count * n_bytes)
+    if at != NULL:
+        memset(at, 0, count * n_bytes)
+    elif handler.falls_back:
+        return calloc(count, n_bytes)
+    return at
+
+
+cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
+    cdef handler_t* handler = <handler_t*>context
+    cdef Allocator allocator = <Allocator>handler.allocator
+    cdef Arena arena = allocator.arena
+    cdef offset_t payload
+    cdef void* moved
+    cdef uint64_t room
+    if at == NULL:
+        return _malloc(context, n_bytes)
+    if not _is_inside(arena, at):
+        return realloc(at, n_bytes)
+    payload = <char*>at - arena.c.base
+    try:
+        payload = allocator.move_owned(
+            payload, n_bytes, handler.alignment, "numpy_memory"
+        )
+        return arena.c.base + payload
+    except (MemoryError, SizeLimitError, BufferError):
+        pass
+    except BaseException as error:
+        _report(error, allocator)
+        return NULL
+    if not handler.falls_back:
+        return NULL
+    try:
+        room = allocator.room_at(payload, "numpy_memory")
+    except BaseException as error:
+        _report(error, allocator)
+        return NULL
+    moved = malloc(n_bytes)
+    if moved != NULL:
+        memcpy(moved, at, min(room, n_bytes))
+        _count(allocator, -1)
+        allocator.drop_owned(payload)
+    return moved
+
+
+cdef void _free(void* context, void* at, size_t n_bytes) noexcept with gil:
+    cdef handler_t* handler = <handler_t*>context
+    cdef Allocator allocator = <Allocator>handler.allocator
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* traceback
+    if at == NULL:
+        return
+    if not _is_inside(allocator.arena, at):
+        free(at)
+        return
+    PyErr_Fetch(&kind, &value, &traceback)
+    _count(allocator, -1)
+    allocator.drop_owned(<char*>at - allocator.arena.c.base)
+    PyErr_Restore(kind, value, traceback)
+
+
+cdef void _end(object capsule) noexcept:
+    """The last array and the manager are gone."""
+    cdef handler_t* handler = <handler_t*>PyCapsule_GetPointer(capsule, CAPSULE_NAME)
+    Py_DECREF(<object>handler.allocator)
+    free(handler)
+
+
+cdef class numpy_memory:
+    """Have NumPy take the data of new arrays from a pool (NEP 49).
+
+    Parameters
+    ----------
+    pool : Pool or Heap
+        Where the data comes from.
+    align : int
+        Of each array's first byte: a power of two, in bytes.
+    fallback : bool
+        What happens when there is no room. False: NumPy raises MemoryError.
+        True: the array's data comes from the C library, like any other's.
+
+    Raises
+    ------
+    BadArgument, BadArgumentType
+        No pool, an alignment that no array can have, or no truth value.
+
+    Notes
+    -----
+    A context manager. It holds for the current context (`contextvars`): the
+    thread or the task that entered it, and tasks started there; other threads
+    go on as before. It can be entered again, and nested. All of NumPy is
+    concerned: results, temporaries, copies, arrays that grow in place.
+
+    An array made inside stays valid afterwards, and is freed to its own pool,
+    by whatever thread drops it last. As long as one is alive, pool and arena
+    cannot be closed or destroyed, and no verb frees its memory. While another
+    thread checks the arena, arrays wait to be made, but not to be freed.
+
+    With `xmem.trace_sites` the memory is recorded in xmem's domain of
+    `tracemalloc`, beside NumPy's own. Source: NEP 49, "Data allocation
+    strategies".
+    """
+
+    def __init__(self, pool, *, align=64, fallback=False):
+        cdef handler_t* handler
+        cdef uint64_t alignment
+        if self.capsule is not None:
+            raise BadArgument("a manager is initialised once")
+        if not isinstance(pool, Allocator):
+            raise BadArgumentType(
+                f"pool must be a Pool or a Heap, not {type(pool).__name__}"
+            )
+        alignment = align_argument(align)
+        falls_back = flag_argument(fallback, "fallback")
+        (<Allocator>pool).begin()
+        if alignment > (<Allocator>pool).arena.c.alignment:
+            raise BadArgument(
+                f"align must be at most {pool.arena.max_align} bytes in this arena, "
+                f"not {alignment}"
+            )
+        handler = <handler_t*>calloc(1, sizeof(handler_t))
+        if handler == NULL:
+            raise MemoryError("a handler for NumPy")
+        strcpy(handler.numpy.name, "xmem")
+        handler.numpy.version = 1
+        handler.numpy.allocator.ctx = handler
+        handler.numpy.allocator.malloc = _malloc
+        handler.numpy.allocator.calloc = _calloc
+        handler.numpy.allocator.realloc = _realloc
+        handler.numpy.allocator.free = _free
+        handler.alignment = alignment
+        handler.falls_back = falls_back
+        handler.allocator = <PyObject*>pool
+        Py_INCREF(pool)
+        try:
+            capsule = PyCapsule_New(handler, CAPSULE_NAME, _end)
+        except BaseException:
+            Py_DECREF(pool)
+            free(handler)
+            raise
+        self.allocator = pool
+        self.fallback = falls_back
+        self.outer = []
+        self.capsule = capsule
+
+    def __reduce__(self):
+        raise BadArgumentType("a memory handler cannot be copied or pickled")
+
+    def __repr__(self):
+        return f"<xmem.numpy_memory of {self.allocator!r}>"
+
+    def __enter__(self):
+        if self.capsule is None:
+            raise BadArgument("the manager was never initialised")
+        self.allocator.begin()
+        self.outer.append(cnp.PyDataMem_SetHandler(self.capsule))
+        return self
+
+    def __exit__(self, *exc_info):
+        if not self.outer:
+            raise BadArgument("the manager has not been entered")
+        cnp.PyDataMem_SetHandler(self.outer.pop())
