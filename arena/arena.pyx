@@ -14,7 +14,6 @@ there every method but ``close`` is refused, and ``close`` only unmaps.
 """
 
 import os
-import threading
 
 import numpy as np
 
@@ -125,6 +124,10 @@ cdef packed struct row_t:           # of FRAME_DTYPE
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
+    int PyThread_acquire_lock(PyThread_type_lock lock, int waits)
+    void PyThread_release_lock(PyThread_type_lock lock)
 
 cdef enum:
     TOUCHED_BYTES = 256 << 20       # greatest tables that are zeroed in place
@@ -144,6 +147,13 @@ cdef uint64_t _alignment_for(uint64_t n_bytes) noexcept:
     if whole > <uint64_t>_ALIGN_MAX:
         whole = _ALIGN_MAX
     return whole if whole > vm_page_bytes() else vm_page_bytes()
+
+
+cdef inline void lock_acquire(PyThread_type_lock lock) noexcept:
+    """Acquire a lock, without the GIL while waiting; an exception may be set."""
+    if not PyThread_acquire_lock(lock, 0):
+        with nogil:
+            PyThread_acquire_lock(lock, 1)
 
 
 # Views -----------------------------------------------------------------------
@@ -212,7 +222,9 @@ cdef class Arena:
         self.fd = -1
         self.exports = {}
         self.orphans = {}
-        self.gate = threading.Lock()
+        self.gate = PyThread_allocate_lock()
+        if self.gate == NULL:
+            raise MemoryError("no lock for an arena")
 
     def __init__(self):
         raise BadArgumentType(
@@ -224,6 +236,8 @@ cdef class Arena:
         # view __del__ came too early to close.
         if self.c.base != NULL:
             self._unmap()
+        if self.gate != NULL:
+            PyThread_free_lock(self.gate)
 
     def __del__(self):
         if self.c.base != NULL and self.n_exports == 0:
@@ -470,8 +484,8 @@ cdef class Arena:
         if unlikely(self.forks != vm_forks):
             self.inherited()
         while arena_is_busy(self):
-            with self.gate:
-                pass
+            lock_acquire(self.gate)
+            PyThread_release_lock(self.gate)
         if self.c.base == NULL:
             raise ArenaClosed("the arena has been closed")
         return 0
@@ -486,7 +500,9 @@ cdef class Arena:
         # A thread that worked in it without the GIL is not in this process.
         self.busy = False
         self.nested = 0
-        self.gate = threading.Lock()
+        self.gate = PyThread_allocate_lock()    # the old one may be held for ever
+        if self.gate == NULL:
+            raise MemoryError("no lock for an arena")
         self.forks = vm_forks
         holds_settle(&self.holds)
         return 0
@@ -497,9 +513,9 @@ cdef class Arena:
         if self.busy:                   # a finaliser of the thread that works
             self.nested += 1
             return 0
-        self.gate.acquire()
+        lock_acquire(self.gate)
         if self.c.base == NULL:         # closed while we waited
-            self.gate.release()
+            PyThread_release_lock(self.gate)
             raise ArenaClosed("the arena has been closed")
         self.busy_thread = PyThread_get_thread_ident()
         self.busy = True
@@ -511,7 +527,7 @@ cdef class Arena:
             self.nested -= 1
             return 0
         self.busy = False
-        self.gate.release()
+        PyThread_release_lock(self.gate)
         holds_settle(&self.holds)
         return 0
 

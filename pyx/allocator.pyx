@@ -244,13 +244,17 @@ cdef class Allocator:
 
     # Blocks with an owner. Nothing runs between a proof and what rests on it.
 
+    cdef int begin_holding(self) except -1:
+        """Begin a method that makes objects hold the memory."""
+        self.begin()
+        return self.arena.begin_owning(_give_back)
+
     cdef offset_t take_owned(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ) except 0:
         """A block, marked as owned."""
         cdef offset_t payload
-        self.begin()
-        self.arena.begin_owning(_give_back)
+        self.begin_holding()
         payload = self.take(n_bytes, alignment, is_array, verb)
         hold_set(&self.arena.holds, payload)
         return payload

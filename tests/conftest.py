@@ -16,6 +16,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from built import installed, sdist, unpacked, wheel  # noqa: F401
 
 import xmem
 

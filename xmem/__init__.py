@@ -8,6 +8,8 @@ heap in it. Offsets name memory and hold in every process that opens the arena.
 
 from xmem.allocator import Allocator, Block
 from xmem.arena import Arena
+from xmem.capi import _C_API as _C_API
+from xmem.capi import get_include
 from xmem.datamem import numpy_memory
 from xmem.defaults import (
     configure,
@@ -71,6 +73,7 @@ __all__ = [
     "XmemError",
     "configure",
     "default_pool",
+    "get_include",
     "numpy_memory",
     "trace_sites",
     "usable_size",

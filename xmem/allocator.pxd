@@ -28,6 +28,7 @@ cdef class Allocator:
     cdef uint64_t room_at(self, offset_t payload, str verb) except? 0
 
     # Blocks with an owner.
+    cdef int begin_holding(self) except -1
     cdef offset_t take_owned(self, uint64_t n_bytes, uint64_t alignment,
                              bint is_array, str verb) except 0
     cdef offset_t move_owned(self, offset_t payload, uint64_t n_bytes,

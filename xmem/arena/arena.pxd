@@ -10,6 +10,7 @@ from xmem.block cimport offset_t
 from xmem.checks cimport unlikely
 
 cdef extern from "pythread.h" nogil:
+    ctypedef void* PyThread_type_lock
     unsigned long PyThread_get_thread_ident()
 
 
@@ -19,7 +20,7 @@ cdef class Arena:
     cdef int fd
     cdef uint64_t forks                 # vm_forks when it was mapped
     cdef bint busy                      # a thread works in it without the GIL
-    cdef object gate                    # held by that thread
+    cdef PyThread_type_lock gate        # held by that thread
     cdef unsigned long busy_thread      # its identity
     cdef int nested                     # methods in finalisers of that thread
     cdef Py_ssize_t n_exports

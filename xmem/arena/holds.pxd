@@ -12,6 +12,7 @@ GIL cannot free its block at once; it is put on a list, in O(1), and freed when
 that thread has ended.
 """
 
+from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.ref cimport Py_XDECREF, Py_XINCREF, PyObject
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -118,10 +119,17 @@ cdef inline void holds_settle(holds_t* holds) noexcept:
     """Give back what was deferred."""
     cdef late_t* late = holds.late
     cdef late_t* below
+    cdef PyObject* kind
+    cdef PyObject* value
+    cdef PyObject* traceback
+    if late == NULL:
+        return
     holds.late = NULL
+    PyErr_Fetch(&kind, &value, &traceback)      # of the call that this ends
     while late != NULL:
         below = late.below
         holds.give_back(late.owner, late.payload)
         Py_XDECREF(late.owner)
         free(late)
         late = below
+    PyErr_Restore(kind, value, traceback)

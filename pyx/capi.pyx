@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The C interface: a record of functions in the capsule ``xmem._C_API``.
+
+``xmem.h`` says what each does and what it owes; its version counts up when one
+changes its meaning, and functions are only appended.
+"""
+
+import os
+
+from xmem.errors import BadArgument, BadArgumentType
+
+from cpython.pycapsule cimport PyCapsule_New
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from xmem.arena.holds cimport hold_test
+from xmem.bits cimport is_power_of_two
+from xmem.block cimport offset_t
+from xmem.pool cimport Pool
+from xmem.verbs cimport (
+    pool_alloc,
+    pool_capacity,
+    pool_free,
+    pool_free_if_owned,
+    pool_resize,
+)
+
+cdef extern from "../xmem/xmem.h":
+    enum:
+        XMEM_API_VERSION
+    const char* XMEM_API_NAME
+    ctypedef struct xmem_pool:
+        pass
+    ctypedef struct xmem_api:
+        uint32_t version
+        uint32_t n_bytes
+        uint64_t (*xmalloc)(object, uint64_t, uint64_t) except 0
+        uint64_t (*xrealloc)(object, uint64_t, uint64_t, uint64_t) except 0
+        int (*xfree)(object, uint64_t) except -1
+        xmem_pool* (*borrow)(object) except NULL
+        void (*give_back)(xmem_pool*) noexcept
+        int (*enter)(xmem_pool*) except -1
+        void (*leave)(xmem_pool*) noexcept
+        void* (*alloc)(xmem_pool*, uint64_t, uint64_t) noexcept nogil
+        void* (*resize)(xmem_pool*, void*, uint64_t, uint64_t) noexcept nogil
+        void (*release)(xmem_pool*, void*) noexcept nogil
+        int (*release_if_owned)(xmem_pool*, uint64_t) noexcept nogil
+        uint64_t (*capacity)(xmem_pool*, const void*) noexcept nogil
+        uint64_t (*offset_of)(xmem_pool*, const void*) noexcept nogil
+        void* (*at)(xmem_pool*, uint64_t) noexcept nogil
+
+
+# Checked ---------------------------------------------------------------------
+
+cdef Pool _pool_of(object pool):
+    """``pool`` as what it has to be."""
+    if not isinstance(pool, Pool):
+        raise BadArgumentType(f"pool must be a Pool, not {type(pool).__name__}")
+    return pool
+
+
+cdef int _admit(uint64_t alignment) except -1:
+    """Refuse what is no alignment."""
+    if not is_power_of_two(alignment):
+        raise BadArgument(f"align must be a power of two, not {alignment}")
+    return 0
+
+
+cdef uint64_t _xmalloc(object pool, uint64_t n_bytes, uint64_t alignment) except 0:
+    _admit(alignment)
+    return _pool_of(pool).allocate(n_bytes, alignment, "xmalloc")
+
+
+cdef uint64_t _xrealloc(
+    object pool, uint64_t offset, uint64_t n_bytes, uint64_t alignment
+) except 0:
+    cdef Pool its = _pool_of(pool)
+    _admit(alignment)
+    its.live(offset, "xrealloc")
+    its.arena.refuse_exported(offset)
+    return its.move(offset, n_bytes, alignment, "xrealloc")
+
+
+cdef int _xfree(object pool, uint64_t offset) except -1:
+    cdef Pool its = _pool_of(pool)
+    its.live(offset, "xfree")
+    its.arena.refuse_exported(offset)
+    return its.give(offset, "xfree")
+
+
+# A pool to work in -----------------------------------------------------------
+
+cdef xmem_pool* _borrow(object pool) except NULL:
+    cdef Pool its = _pool_of(pool)
+    cdef borrowed_t* borrowed
+    its.enter()
+    if its.get_mem is not None:
+        raise BadArgument(
+            "the pool's regions come from a Python function, which cannot be called "
+            "without the GIL: borrow a pool without get_mem"
+        )
+    its.begin_holding()
+    borrowed = <borrowed_t*>malloc(sizeof(borrowed_t))
+    if borrowed == NULL:
+        raise MemoryError("no memory to borrow a pool")
+    borrowed.arena = &its.arena.c
+    borrowed.pool = its.c
+    borrowed.holds = &its.arena.holds
+    borrowed.object = <void*>its
+    its.arena.n_exports += 1
+    its.arena.holds.n_lent[its.number] += 1
+    Py_INCREF(its)
+    return <xmem_pool*>borrowed
+
+
+cdef void _give_back(xmem_pool* pool) noexcept:
+    cdef Pool its = <Pool>(<borrowed_t*>pool).object
+    its.arena.n_exports -= 1
+    its.arena.holds.n_lent[its.number] -= 1
+    free(pool)
+    Py_DECREF(its)
+
+
+cdef int _enter(xmem_pool* pool) except -1:
+    return (<Pool>(<borrowed_t*>pool).object).arena.begin_long()
+
+
+cdef void _leave(xmem_pool* pool) noexcept:
+    (<Pool>(<borrowed_t*>pool).object).arena.end_long()
+
+
+# Without Python --------------------------------------------------------------
+
+cdef void* _alloc(
+    xmem_pool* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    cdef borrowed_t* its = <borrowed_t*>pool
+    cdef offset_t payload
+    if not is_power_of_two(alignment) or alignment > its.arena.alignment:
+        return NULL
+    payload = pool_alloc(its.arena, its.pool, n_bytes, alignment)
+    return NULL if payload == 0 else its.arena.base + payload
+
+
+cdef void* _resize(
+    xmem_pool* pool, void* at, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    cdef borrowed_t* its = <borrowed_t*>pool
+    cdef offset_t payload = <char*>at - its.arena.base
+    if not is_power_of_two(alignment) or alignment > its.arena.alignment:
+        return NULL
+    payload = pool_resize(its.arena, its.pool, payload, n_bytes, alignment)
+    return NULL if payload == 0 else its.arena.base + payload
+
+
+cdef void _release(xmem_pool* pool, void* at) noexcept nogil:
+    cdef borrowed_t* its = <borrowed_t*>pool
+    pool_free(its.arena, its.pool, <char*>at - its.arena.base)
+
+
+cdef int _release_if_owned(xmem_pool* pool, uint64_t offset) noexcept nogil:
+    cdef borrowed_t* its = <borrowed_t*>pool
+    if hold_test(its.holds, offset):
+        return 0                # an object's, which frees it itself
+    return pool_free_if_owned(its.arena, its.pool, offset)
+
+
+cdef uint64_t _capacity(xmem_pool* pool, const void* at) noexcept nogil:
+    cdef borrowed_t* its = <borrowed_t*>pool
+    return pool_capacity(its.arena, its.pool, <char*>at - its.arena.base)
+
+
+cdef uint64_t _offset_of(xmem_pool* pool, const void* at) noexcept nogil:
+    return <char*>at - (<borrowed_t*>pool).arena.base
+
+
+cdef void* _at(xmem_pool* pool, uint64_t offset) noexcept nogil:
+    return (<borrowed_t*>pool).arena.base + offset
+
+
+cdef xmem_api _api
+
+_api.version = XMEM_API_VERSION
+_api.n_bytes = sizeof(xmem_api)
+_api.xmalloc = _xmalloc
+_api.xrealloc = _xrealloc
+_api.xfree = _xfree
+_api.borrow = _borrow
+_api.give_back = _give_back
+_api.enter = _enter
+_api.leave = _leave
+_api.alloc = _alloc
+_api.resize = _resize
+_api.release = _release
+_api.release_if_owned = _release_if_owned
+_api.capacity = _capacity
+_api.offset_of = _offset_of
+_api.at = _at
+
+#: What ``xmem_import()`` of xmem.h looks for.
+_C_API = PyCapsule_New(&_api, XMEM_API_NAME, NULL)
+
+
+def get_include():
+    """The folder of ``xmem.h``, for a C compiler's ``-I``.
+
+    Returns
+    -------
+    str
+    """
+    return os.path.dirname(os.path.abspath(__file__))
