@@ -73,22 +73,28 @@ cdef class Table:
         self.enter()
         return self.head().n_nodes
 
-    def __setitem__(self, uint64_t key, int64_t value):
+    def __setitem__(self, key, value):
+        cdef uint64_t its_key = key
+        cdef int64_t its_value = value
         self.enter()
-        if insert(&self.pool.arena.c, self.pool.c, self.head(), key, value):
+        if insert(
+            &self.pool.arena.c, self.pool.c, self.head(), its_key, its_value
+        ):
             raise MemoryError("the pool is full")
 
-    def __getitem__(self, uint64_t key):
+    def __getitem__(self, key):
+        cdef uint64_t its_key = key
         cdef node_t* node
         self.enter()
-        node = find(self.pool.arena.c.base, self.head(), key)
+        node = find(self.pool.arena.c.base, self.head(), its_key)
         if node == NULL:
             raise KeyError(key)
         return node.value
 
-    def __delitem__(self, uint64_t key):
+    def __delitem__(self, key):
+        cdef uint64_t its_key = key
         self.enter()
-        if not remove(&self.pool.arena.c, self.pool.c, self.head(), key):
+        if not remove(&self.pool.arena.c, self.pool.c, self.head(), its_key):
             raise KeyError(key)
 
     def count(self, const uint64_t[::1] keys):
