@@ -9,7 +9,7 @@ BUILD := pyproject.toml setup.cfg $(SOURCES)
 PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE
 
 # Proofs by brute force, see docs/reliability.md.
-PROOFS := exhaustive integers faults bits turmoil stores
+PROOFS := exhaustive integers faults bits turmoil stores objects
 
 # What ASan, UBSan and the fuzzer need; -O1, so that reports have their lines.
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined

@@ -2,11 +2,14 @@
 """The four stress commands with random seeds, engines and interfaces: ``make soak``.
 
 Runs for the seconds that are given, and reports operations done and faults found.
-Exit status 1 if there was one; its run lies in ``soak-faults``.
+Exit status 1 if there was one; its run lies in ``soak-faults``. Each sixth run is of
+``proofs.objects``: blocks, arrays and views, from Python.
 """
 
 import json
+import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -57,6 +60,23 @@ def command(chosen: random.Random) -> list[str]:
     return [program, *options]
 
 
+def objects(seconds: float, seed: int) -> tuple[int, str]:
+    """Operations that proofs.objects did, and what it found."""
+    end = subprocess.run(
+        [
+            *(sys.executable, "-P", "-X", "faulthandler", "-m", "proofs.objects"),
+            *("--seconds", f"{seconds:.0f}", "--seed", str(seed)),
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    done = re.search(r"objects: ([\d,]+) operations", end.stdout)
+    n_ops = int(done[1].replace(",", "")) if done else 0
+    return n_ops, "" if end.returncode == 0 else end.stderr[-3000:] or "it died"
+
+
 def main(seconds: float) -> int:
     """Run until time is up; the number of faults."""
     seed = random.SystemRandom().getrandbits(32)
@@ -70,6 +90,13 @@ def main(seconds: float) -> int:
         left = max(seconds - (time.monotonic() - start), 1)
         part = min(left, PART_SECONDS, seconds / LEAST_RUNS)
         n_runs += 1
+        if n_runs % 6 == 0:
+            seed = chosen.getrandbits(32)
+            done, found = objects(max(part, 1), seed)
+            n_ops["proofs.objects"] += done
+            n_faults += bool(found)
+            print(f"{found}{done:>15,} operations, proofs.objects --seed {seed}")
+            continue
         fault = FOLDER / f"fault-{n_runs}.npz"
         line = [
             *command(chosen),

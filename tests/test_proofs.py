@@ -14,6 +14,7 @@ from proofs import (
     faults,
     fuzz,
     integers,
+    objects,
     stores,
     turmoil,
 )
@@ -53,6 +54,45 @@ def test_faults():
 def test_turmoil(seed):
     seen = turmoil.prove(100_000, seed)
     assert sum(seen.n_done) == 100_000
+
+
+def test_objects(seed):
+    seen = objects.prove(4, seed)
+    assert seen["rounds"] >= len(objects.KINDS)
+    assert all(seen[deed] for deed in ("make", "end", "view", "resize", "misuse"))
+
+
+def test_objects_notices_what_is_lost_or_overwritten(monkeypatch):
+    bytes_of = objects.bytes_of
+
+    def careless(thing):
+        memory = bytes_of(thing)
+        return memory[:0] if len(memory) == 200 else memory
+
+    monkeypatch.setattr(objects, "bytes_of", careless)
+    make = objects.Worker.make
+
+    def overwrites(self):
+        make(self)
+        memory = bytes_of(self.kept[-1][0])
+        if len(memory) > 200:
+            memory[-1] ^= 1
+
+    monkeypatch.setattr(objects.Worker, "make", overwrites)
+    with pytest.raises(Refuted, match="does not hold|lost its contents"):
+        objects.prove(4, 1)
+
+
+def test_objects_notices_a_leak(monkeypatch):
+    end = objects.Round.end
+
+    def forgets(self):
+        self.allocator.xmalloc(10)
+        end(self)
+
+    monkeypatch.setattr(objects.Round, "end", forgets)
+    with pytest.raises(Refuted, match="were lost"):
+        objects.prove(4, 1)
 
 
 @steps
