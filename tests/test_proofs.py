@@ -79,7 +79,7 @@ def test_objects_notices_what_is_lost_or_overwritten(monkeypatch):
             memory[-1] ^= 1
 
     monkeypatch.setattr(objects.Worker, "make", overwrites)
-    with pytest.raises(Refuted, match="does not hold|lost its contents"):
+    with pytest.raises(Refuted, match=r"does not hold|lost its contents"):
         objects.prove(4, 1)
 
 
