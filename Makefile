@@ -17,7 +17,7 @@ ASAN_LIBRARIES = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print
 FUZZ_FLAGS := -fsanitize-coverage=trace-pc,trace-cmp
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test checked sanitize fuzz proofs lint format figures performance stores soak bench bench-quick history history-whole history-html regress dist clean
+.PHONY: demo test checked sanitize fuzz proofs lint format figures performance stores soak bench bench-quick history history-whole history-html regress dist wheels pythons docs clean
 
 # Each extra is one stamp: the environment with the package built into it.
 $(VENV)/bin/python:
@@ -135,9 +135,36 @@ SOAK_SECONDS ?= 3600
 soak: $(VENV)/.tools
 	$(BIN)/python tests/soak.py $(SOAK_SECONDS)
 
-dist: $(VENV)/.test
+# The pages and the reference, as HTML.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+# sdist and wheel of this Python, looked through; the wheel's tag is that of this
+# machine's C library, see `wheels`.
+dist: $(VENV)/.dist
+	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/auditwheel show dist/*.whl
+
+# Wheels of every Python for every Linux, in containers: needs Docker.
+wheels: $(VENV)/.dist
+	$(BIN)/cibuildwheel --platform linux --output-dir dist
+
+# A wheel for each Python that there is, built by it, installed into a clean
+# environment and tested there.
+PYTHONS ?= $(shell which python3.11 python3.12 python3.13 python3.14 2>/dev/null)
+PART := $(addprefix tests/test_,arena.py misuse.py blocks.py arrays.py numpy_memory.py \
+	fork.py cimport.py examples.py defaults.py)
+pythons:
+	for python in $(PYTHONS); do \
+		rm -rf $(VENV)-python && $$python -m venv $(VENV)-python || exit 1; \
+		$(VENV)-python/bin/python -m pip install --quiet '.[test]' || exit 1; \
+		$(VENV)-python/bin/python -VV; \
+		$(VENV)-python/bin/python -P -m pytest -q -p no:cacheprovider $(PART) || exit 1; \
+	done
 
 clean:
-	rm -rf $(VENV) $(VENV)-checked $(VENV)-asan $(VENV)-fuzz build dist demo-output *.egg-info
+	rm -rf $(VENV) $(VENV)-checked $(VENV)-asan $(VENV)-fuzz $(VENV)-python build dist docs/_build demo-output *.egg-info
 	find pyx arena xmem -name '*.so' -delete -o -name '*.c' -delete
