@@ -70,6 +70,7 @@ def pytest_configure(config):
 
 #: Tests that damage an arena, which a build with checks would end the process for.
 DAMAGING = {
+    "test_blocks",
     "test_check_step",
     "test_every_bit",
     "test_front",
