@@ -799,7 +799,7 @@ cdef class Arena:
 
     cdef int refuse_viewed(self, offset_t payload) except -1:
         """BufferError if a view of the memory at ``payload`` is alive."""
-        if self.exports and payload in self.exports:
+        if self.n_exports and payload in self.exports:
             raise BufferError(
                 f"views of the memory at {payload:#x} are alive "
                 f"({self.exports[payload]}): release them first"

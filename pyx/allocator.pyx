@@ -293,7 +293,7 @@ cdef class Allocator:
             return 0
         if self.is_lost() or not hold_test(&arena.holds, payload):
             return 0
-        if arena.exports and payload in arena.exports:
+        if arena.n_exports and payload in arena.exports:
             arena.orphans[payload] = self
             return 0
         hold_clear(&arena.holds, payload)

@@ -30,7 +30,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from xmem.allocator cimport Allocator
-from xmem.arena.arena cimport Arena, View, arena_enter
+from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
@@ -1088,7 +1088,7 @@ cdef class Pool(Allocator):
         cdef uint64_t n_bytes = size_argument(n)
         cdef uint64_t alignment = align_argument(align)
         self.live(payload, "xrealloc")
-        self.arena.refuse_exported(payload)
+        arena_refuse_held(self.arena, payload)
         return self.move(payload, n_bytes, alignment, "xrealloc")
 
     def xfree(self, offset, /):
@@ -1115,7 +1115,7 @@ cdef class Pool(Allocator):
             leaves now: this one has been freed, that one stays unused.
         """
         cdef offset_t payload = self.live(offset_argument(offset), "xfree")
-        self.arena.refuse_exported(payload)
+        arena_refuse_held(self.arena, payload)
         _free_proved(self, payload)
 
     # Many blocks in one call
@@ -1193,7 +1193,7 @@ cdef class Pool(Allocator):
         self.enter()
         for i in range(n):
             self.live(blocks[i], "xfree_many")
-            self.arena.refuse_exported(blocks[i])
+            arena_refuse_held(self.arena, blocks[i])
         _refuse_repeated(self, blocks)
         if self.get_mem is not None:
             for i in range(n):

@@ -55,6 +55,13 @@ cdef inline int arena_enter(Arena arena) except -1:
     return 0
 
 
+cdef inline int arena_refuse_held(Arena arena, offset_t payload) except -1:
+    """`Arena.refuse_exported`; the call is made only where something is held."""
+    if unlikely(arena.n_exports != 0 or arena.holds.owned != NULL):
+        arena.refuse_exported(payload)
+    return 0
+
+
 cdef inline bint arena_is_busy(Arena arena) noexcept:
     """Whether another thread works in the arena without the GIL."""
     return arena.busy and arena.busy_thread != PyThread_get_thread_ident()
