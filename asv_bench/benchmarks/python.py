@@ -11,6 +11,11 @@ try:
 except ImportError:
     Arena = Pool = None
 
+try:
+    from xmem import numpy_memory
+except ImportError:
+    numpy_memory = None
+
 SIZES = [16, 256, 4000]
 N_PAIRS = 1000
 ARENA_BYTES = 16 << 20
@@ -37,6 +42,28 @@ class Pairs:
             offset = pool.xmalloc(n_bytes)
             pool.view(offset).release()
             pool.xfree(offset)
+
+    def time_block(self, n_bytes):
+        if not hasattr(self.pool, "block"):
+            raise NotImplementedError("this commit has no blocks")
+        block = self.pool.block
+        for _ in range(N_PAIRS):
+            block(n_bytes)
+
+    def time_empty(self, n_bytes):
+        if not hasattr(self.pool, "empty"):
+            raise NotImplementedError("this commit has no arrays")
+        empty, kind = self.pool.empty, np.uint8
+        for _ in range(N_PAIRS):
+            empty(n_bytes, kind)
+
+    def time_numpy_empty_under_xmem(self, n_bytes):
+        if numpy_memory is None:
+            raise NotImplementedError("this commit has no numpy_memory")
+        empty, kind = np.empty, np.uint8
+        with numpy_memory(self.pool):
+            for _ in range(N_PAIRS):
+                empty(n_bytes, kind)
 
     def time_bytearray(self, n_bytes):
         for _ in range(N_PAIRS):
