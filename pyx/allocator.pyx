@@ -203,6 +203,7 @@ cdef object _layout_of(cnp.ndarray array, object order):
 
 # Allocators ------------------------------------------------------------------
 
+@cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
 cdef class Allocator:
     """What gives blocks to objects and arrays: base of `Pool` and `Heap`."""
 

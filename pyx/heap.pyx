@@ -17,6 +17,7 @@ from xmem.errors import (
 from xmem.pool import Pool as _Pool
 from xmem.stats import HeapStats
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBuffer_Release,
@@ -56,6 +57,7 @@ INTERFACES = {
 _NAMES = {number: name for name, number in INTERFACES.items()}
 
 
+@cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
 cdef class Heap(Allocator):
     """The routines of Xen's ``xmalloc.h`` under one of five contracts.
 

@@ -24,6 +24,7 @@ from xmem.errors import (
 )
 from xmem.stats import PoolStats
 
+cimport cython
 from cpython.exc cimport PyErr_WriteUnraisable
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -448,6 +449,7 @@ cdef int _free_proved(Pool pool, offset_t payload) except -1:
     return 0
 
 
+@cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
 cdef class Pool(Allocator):
     """A heap in an arena: one engine over regions that grow and shrink.
 

@@ -467,6 +467,40 @@ def test_blocks_in_cycles_are_collected(maker):
     assert maker.stats().live_blocks == 0
 
 
+@pytest.mark.parametrize("first", ["pool", "block", "hooks"])
+def test_a_cycle_through_the_pool_itself_is_collected(first):
+    """Whichever the collector clears first, the others need it until they are gone.
+
+    (Not through an array: NumPy hides from the collector what its arrays hold.)
+    """
+
+    class Hooks:
+        __slots__ = ("arena", "kept")
+
+        def get_mem(self, n_pages):
+            return self.arena.page_alloc_exact(n_pages)
+
+        def put_mem(self, offset, n_pages):
+            self.arena.page_free(offset)
+
+    for _ in range(50):
+        hooks = Hooks()
+        hooks.arena = Arena.anonymous(1 << 20)
+        gc.collect()  # what is older is cleared first
+        pool = Pool(hooks.arena, get_mem=hooks.get_mem, put_mem=hooks.put_mem)
+        parts = {
+            "pool": lambda pool=pool: pool,
+            "block": lambda pool=pool: [pool.block(100), pool.block(5).view()],
+            "hooks": lambda hooks=hooks: hooks,
+        }
+        hooks.kept = [parts.pop(first)(), *(make() for make in parts.values())]
+        hooks.kept.append(hooks.kept)
+        hooks.kept.append(Heap(hooks.arena, "merged").block(10))
+        del hooks, pool, parts
+    gc.collect()
+    assert not [found for found in gc.get_objects() if type(found) is Block]
+
+
 def test_a_block_does_not_keep_others_alive(pool):
     reference = weakref.ref(pool.arena.__class__)
     assert reference() is Arena
