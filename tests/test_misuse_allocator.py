@@ -8,7 +8,6 @@ every byte of the arena is as it was, and nothing is left alive.
 import contextlib
 import copy
 import ctypes
-import gc
 import pickle
 
 import numpy as np
@@ -132,6 +131,7 @@ NO_FLAG = [
 
 
 #: What is no integer is none to any engine: one stands for all.
+OF_ENGINES = {"Allocator.block", "Allocator.empty", "Block.resize"}
 ANYWHERE = {wrong.label for wrong in NO_INTEGER} | set(NEGATIVE)
 
 
@@ -252,6 +252,8 @@ def cases():
                 for kind in MAKERS:
                     if kind != "tlsf" and wrong.label in ANYWHERE:
                         continue
+                    if kind in ("firstfit", "hardened") and name not in OF_ENGINES:
+                        continue
                     label = f"{name}-{place}-{wrong.label}-{kind}"
                     yield pytest.param(name, place, wrong, kind, id=label)
 
@@ -271,7 +273,6 @@ def test_wrong_argument_is_refused_and_changes_nothing(name, place, wrong, kind)
     assert scene.snapshot() == before
     scene.allocator.check()
     del scene.array, scene.manager, caught
-    gc.collect()
     scene.arena.close()  # no view was left behind
 
 

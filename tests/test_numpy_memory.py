@@ -522,12 +522,18 @@ def test_any_program_computes_the_same(data):
 
 # NumPy's own tests -----------------------------------------------------------
 
+EVERYTHING = os.environ.get("XMEM_TEST_PROFILE") == "soak"
 NUMPYS = (
     "test_multiarray",
     "test_indexing",
     "test_item_selection",
     "test_shape_base",
     "test_numeric",
+)
+#: Of them where time is short; XMEM_TEST_PROFILE=soak runs all, some 16 thousand.
+CHOSEN = (
+    "Creation or TestMethods or Resize or Stats or Fancy or Assign or Attributes or "
+    "ZeroSized or Construction or indexing or item_selection or shape_base or numeric"
 )
 
 
@@ -542,6 +548,7 @@ def test_numpys_own_tests_pass(kind, tmp_path):
         [
             *(sys.executable, "-P", "-m", "pytest", "-q", "-p", "numpy_under_xmem"),
             *("-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)),
+            *([] if EVERYTHING else ["-k", CHOSEN]),
             *("--pyargs", *(f"{core}.tests.{module}" for module in modules)),
         ],
         cwd=tmp_path,
@@ -560,7 +567,8 @@ def test_numpys_own_tests_pass(kind, tmp_path):
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     n_passed = int(re.search(r"(\d+) passed", done.stdout)[1])
     n_inside = int(re.search(r"under xmem: (\d+) tests", done.stdout)[1])
-    assert n_passed > (9000 if kind == "plain" else 300)
+    least = 300 if kind == "hardened" else 10_000 if EVERYTHING else 2000
+    assert n_passed > least
     assert n_inside >= n_passed
 
 

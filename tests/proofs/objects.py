@@ -86,9 +86,11 @@ class Worker(threading.Thread):
         except BaseException as error:
             self.round.faults.append(error)
             self.round.over.set()
-        finally:
+        try:
             while self.kept:
                 self.verify(*self.kept.pop())
+        except BaseException as error:
+            self.round.faults.append(error)
 
     def keep(self, thing: Any) -> None:
         """Fill an object with its number and keep it."""
