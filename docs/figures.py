@@ -7,13 +7,13 @@ replaced by what is measured now, on the build that is installed.
 
 import json
 import platform
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from measured import fill, require_release
 
 from xmem import insn
 from xmem.cycles import cost
@@ -148,24 +148,16 @@ def traces() -> str:
 
 def main() -> None:
     """Replace the tables."""
-    if insn.BUILD != "release":
-        sys.exit(f"figures are those of a release build, not of a {insn.BUILD} one")
-    text = PAGE.read_text()
-    tables = {
-        "scenarios": scenarios(),
-        "traces": traces(),
-        "machine": machine(),
-        "cycles": timed(),
-    }
-    for name, table in tables.items():
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}",
-            text,
-            count=1,
-            flags=re.DOTALL,
-        )
-    PAGE.write_text(text)
+    require_release()
+    fill(
+        PAGE,
+        {
+            "scenarios": scenarios,
+            "traces": traces,
+            "machine": machine,
+            "cycles": timed,
+        },
+    )
     history()
 
 

@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import statistics
-import sys
 import threading
 import time
 import timeit
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from measured import fill, require_release, table
 
 from xmem import Arena, Pool, insn, numpy_memory
 from xmem.cli.plot import save, style_grid
@@ -51,17 +51,6 @@ LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
 ARENA_LOG2 = (20, 24, 28, 32, 34)
 N_TIMED = 20_000
 SEED = 2004
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Lines of a table; the first column is text."""
-    return "\n".join(
-        [
-            f"| {' | '.join(heads)} |",
-            "|---|" + "---:|" * (len(heads) - 1),
-            *(f"| {' | '.join(row)} |" for row in rows),
-        ]
-    )
 
 
 def machine() -> str:
@@ -445,28 +434,19 @@ def arenas() -> str:
 
 def main() -> None:
     """Replace what was measured."""
-    if insn.BUILD != "release":
-        sys.exit(f"figures are those of a release build, not of a {insn.BUILD} one")
-    text = PAGE.read_text()
-    for name, measured in (
-        ("machine", machine),
-        ("field", field),
-        ("front", front),
-        ("python", python),
-        ("threads", contention),
-        ("live", live),
-        ("arenas", arenas),
-    ):
-        print(f"{name} ...", flush=True)
-        shown = measured()
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda found, shown=shown: f"{found[1]}\n{shown}\n\n{found[2]}",
-            text,
-            count=1,
-            flags=re.DOTALL,
-        )
-    PAGE.write_text(text)
+    require_release()
+    fill(
+        PAGE,
+        {
+            "machine": machine,
+            "field": field,
+            "front": front,
+            "python": python,
+            "threads": contention,
+            "live": live,
+            "arenas": arenas,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ replaced by what is measured now, with real pages of this system. Takes some
 minutes, most of them the legacy engine's; nothing else should run meanwhile.
 """
 
-import re
 import statistics
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from measured import fill, require_release, table
 
-from xmem import Arena, Heap, Pool, insn
+from xmem import Arena, Heap, Pool
 from xmem.cli.plot import save, style_grid
 from xmem.replay import replay
 from xmem.stores.difference_engine import DifferenceEngine
@@ -63,15 +61,17 @@ KINDS = [
 ]
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Lines of a table; the first column is text."""
-    return "\n".join(
-        [
-            f"| {' | '.join(heads)} |",
-            "|---|" + "---:|" * (len(heads) - 1),
-            *(f"| {' | '.join(row)} |" for row in rows),
-        ]
-    )
+def heap_row(
+    kind: Kind, per_page: float, times: list[float], worst: float
+) -> list[str]:
+    """Row of a store over one kind of heap: arena pages per page, us, cycles."""
+    return [
+        kind.name,
+        f"{per_page:.3f}",
+        f"{statistics.median(times) / 1000:.1f} "
+        f"({min(times) / 1000:.1f} to {max(times) / 1000:.1f})",
+        f"{worst:,.0f}",
+    ]
 
 
 def worst_xfree(recorder: Recorder, kind: Kind) -> float:
@@ -135,15 +135,7 @@ def tmem() -> str:
             times.append(ns)
         worst = worst_xfree(recorder, kind)
         drawn.append((kind.name, per_page, worst))
-        rows.append(
-            [
-                kind.name,
-                f"{per_page:.3f}",
-                f"{statistics.median(times) / 1000:.1f} "
-                f"({min(times) / 1000:.1f} to {max(times) / 1000:.1f})",
-                f"{worst:,.0f}",
-            ]
-        )
+        rows.append(heap_row(kind, per_page, times, worst))
     draw_heaps("tmem over heaps and pools", drawn, "stores-tmem.png")
     return table(
         [
@@ -325,15 +317,7 @@ def de_heaps() -> str:
                     store.free_machine(machine)
         worst = worst_xfree(recorder, kind)
         drawn.append((kind.name, per_page, worst))
-        rows.append(
-            [
-                kind.name,
-                f"{per_page:.3f}",
-                f"{statistics.median(times) / 1000:.1f} "
-                f"({min(times) / 1000:.1f} to {max(times) / 1000:.1f})",
-                f"{worst:,.0f}",
-            ]
-        )
+        rows.append(heap_row(kind, per_page, times, worst))
     draw_heaps("Difference Engine over heaps and pools", drawn, "stores-heaps.png")
     return table(
         [
@@ -348,27 +332,17 @@ def de_heaps() -> str:
 
 def main() -> None:
     """Replace what was measured."""
-    if insn.BUILD != "release":
-        sys.exit(f"figures are those of a release build, not of a {insn.BUILD} one")
-    text = PAGE.read_text()
-    parts: dict[str, Callable[[], str]] = {
-        "tmem": tmem,
-        "growth": growth,
-        "regions": regions,
-        "savings": difference_engine,
-        "heaps": de_heaps,
-    }
-    for name, measured in parts.items():
-        print(f"{name} ...", flush=True)
-        shown = measured()
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda found, shown=shown: f"{found[1]}\n{shown}\n\n{found[2]}",
-            text,
-            count=1,
-            flags=re.DOTALL,
-        )
-    PAGE.write_text(text)
+    require_release()
+    fill(
+        PAGE,
+        {
+            "tmem": tmem,
+            "growth": growth,
+            "regions": regions,
+            "savings": difference_engine,
+            "heaps": de_heaps,
+        },
+    )
 
 
 if __name__ == "__main__":
