@@ -123,7 +123,6 @@ cdef packed struct row_t:           # of FRAME_DTYPE
     uint16_t owner
 
 cdef extern from "pythread.h" nogil:
-    unsigned long PyThread_get_thread_ident()
     PyThread_type_lock PyThread_allocate_lock()
     void PyThread_free_lock(PyThread_type_lock lock)
     int PyThread_acquire_lock(PyThread_type_lock lock, int waits)

@@ -250,6 +250,12 @@ cdef class Allocator:
         self.begin()
         return self.arena.begin_owning(_give_back)
 
+    cdef int count_lent(self, int buffers) noexcept:
+        """Count buffers of owned blocks that are out, or no longer."""
+        self.arena.n_exports += buffers
+        self.arena.holds.n_lent[self.number] += buffers
+        return 0
+
     cdef offset_t take_owned(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ) except 0:
@@ -297,8 +303,7 @@ cdef class Allocator:
         if arena.n_exports and payload in arena.exports:
             arena.orphans[payload] = self
             return 0
-        hold_clear(&arena.holds, payload)
-        self.give(payload, "release")
+        self.give_owned(payload, "release")
         return 0
 
     cdef Block new_block(
@@ -625,15 +630,12 @@ cdef class Block:
     cdef int lend(self) noexcept:
         """Count a buffer."""
         self.n_views += 1
-        self.allocator.arena.n_exports += 1
-        self.allocator.arena.holds.n_lent[self.allocator.number] += 1
-        return 0
+        return self.allocator.count_lent(1)
 
     cdef int take_back(self) noexcept:
         """Count a buffer that has been released."""
         self.n_views -= 1
-        self.allocator.arena.n_exports -= 1
-        self.allocator.arena.holds.n_lent[self.allocator.number] -= 1
+        self.allocator.count_lent(-1)
         if self.detached and self.n_views == 0:
             self.allocator.arena.unpin(self.offset)
         return 0
@@ -732,14 +734,18 @@ cdef class Block:
         HeapCorruption
             As in `Pool.xfree` of a hardened pool.
         """
-        cdef offset_t payload = self.offset
-        if payload == 0:
+        cdef offset_t payload
+        if self.offset == 0:
             return
         if not self.detached and not self.is_alive():
             self.forget()
             return
+        arena_enter(self.allocator.arena)
+        if self.offset == 0:            # by another thread, while we waited
+            return
         self.enter()
         self.refuse_lent("released")
+        payload = self.offset
         self.allocator.arena.refuse_viewed(payload)
         self.allocator.room_at(payload, "release")
         self.forget()

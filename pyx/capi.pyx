@@ -108,16 +108,14 @@ cdef xmem_pool* _borrow(object pool) except NULL:
     borrowed.pool = its.c
     borrowed.holds = &its.arena.holds
     borrowed.object = <void*>its
-    its.arena.n_exports += 1
-    its.arena.holds.n_lent[its.number] += 1
+    its.count_lent(1)
     Py_INCREF(its)
     return <xmem_pool*>borrowed
 
 
 cdef void _give_back(xmem_pool* pool) noexcept:
     cdef Pool its = <Pool>(<borrowed_t*>pool).object
-    its.arena.n_exports -= 1
-    its.arena.holds.n_lent[its.number] -= 1
+    its.count_lent(-1)
     free(pool)
     Py_DECREF(its)
 

@@ -49,12 +49,6 @@ cdef inline bint _is_inside(Arena arena, void* at) noexcept:
     )
 
 
-cdef inline void _count(Allocator allocator, int buffers) noexcept:
-    """Count an array's memory as a buffer that is out, or no longer."""
-    allocator.arena.n_exports += buffers
-    allocator.arena.holds.n_lent[allocator.number] += buffers
-
-
 cdef void _report(object error, object where) noexcept:
     """Have `sys.unraisablehook` called with an exception that was caught."""
     PyErr_SetObject(type(error), error)
@@ -74,7 +68,7 @@ cdef void* _obtain(handler_t* handler, uint64_t n_bytes) noexcept:
     except BaseException as error:
         _report(error, allocator)
         return NULL
-    _count(allocator, 1)
+    allocator.count_lent(1)
     return allocator.arena.c.base + payload
 
 
@@ -131,7 +125,7 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
     moved = malloc(n_bytes)
     if moved != NULL:
         memcpy(moved, at, min(room, n_bytes))
-        _count(allocator, -1)
+        allocator.count_lent(-1)
         allocator.drop_owned(payload)
     return moved
 
@@ -148,7 +142,7 @@ cdef void _free(void* context, void* at, size_t n_bytes) noexcept with gil:
         free(at)
         return
     PyErr_Fetch(&kind, &value, &traceback)
-    _count(allocator, -1)
+    allocator.count_lent(-1)
     allocator.drop_owned(<char*>at - allocator.arena.c.base)
     PyErr_Restore(kind, value, traceback)
 

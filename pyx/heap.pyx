@@ -406,6 +406,7 @@ cdef class Heap(Allocator):
     cdef offset_t move(
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
+        self.own(payload, verb)
         return self.resize(payload, n_bytes, alignment, False, verb)
 
     cdef int give(self, offset_t payload, str verb) except -1:
@@ -612,9 +613,8 @@ cdef class Heap(Allocator):
         bint is_array,
         str verb,
     ) except 0:
-        """Resize a block of xmalloc's whose arguments are converted."""
+        """Resize a block of xmalloc's that was proved live."""
         cdef offset_t moved
-        self.own(payload, verb)
         self.main.admit_alignment(alignment)
         moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
         if moved == 0:

@@ -986,9 +986,15 @@ cdef class Pool(Allocator):
     cdef offset_t move(
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
+        self.live(payload, verb)
+        return self.resize(payload, n_bytes, alignment, verb)
+
+    cdef offset_t resize(
+        self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except 0:
+        """Resize a block that was proved live and that nobody else holds."""
         cdef offset_t moved
         cdef bint is_owned = hold_test(&self.arena.holds, payload)
-        self.live(payload, verb)
         self.admit_alignment(alignment)
         moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
         if moved == 0 and self.get_mem is not None:
@@ -1091,7 +1097,7 @@ cdef class Pool(Allocator):
         cdef uint64_t alignment = align_argument(align)
         self.live(payload, "xrealloc")
         arena_refuse_held(self.arena, payload)
-        return self.move(payload, n_bytes, alignment, "xrealloc")
+        return self.resize(payload, n_bytes, alignment, "xrealloc")
 
     def xfree(self, offset, /):
         """Give a block back.

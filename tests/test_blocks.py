@@ -593,6 +593,48 @@ def test_threads_make_and_drop_each_others(arena):
     assert used(pool) == 0
 
 
+def test_threads_end_one_block_while_a_third_checks(arena):
+    """Both wait for the check; what the first has done is seen by the second."""
+    pool = Pool(arena)
+    fill = [pool.xmalloc(24) for _ in range(3000)]
+    stop, faults = threading.Event(), []
+    checker = threading.Thread(
+        target=lambda: [pool.check() for _ in iter(stop.is_set, True)]
+    )
+
+    def act(deed):
+        try:
+            deed()
+        except BadArgument as error:
+            if "released" not in str(error):
+                faults.append(error)
+        except BaseException as error:
+            faults.append(error)
+
+    checker.start()
+    try:
+        for _ in range(60):
+            block, heir = pool.block(40), None
+            deeds = [lambda b=block: b.resize(900), block.release, block.release]
+            threads = [threading.Thread(target=act, args=(deed,)) for deed in deeds]
+            for thread in threads:
+                thread.start()
+            heir = pool.block(40)
+            heir.view()[:] = b"h" * 40
+            for thread in threads:
+                thread.join()
+            assert not block
+            assert bytes(heir) == b"h" * 40
+            heir.release()
+    finally:
+        stop.set()
+        checker.join()
+    assert not faults
+    pool.xfree_many(fill)
+    pool.check()
+    assert used(pool) == 0
+
+
 # Hooks and damage ------------------------------------------------------------
 
 

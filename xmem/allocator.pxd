@@ -29,6 +29,7 @@ cdef class Allocator:
 
     # Blocks with an owner.
     cdef int begin_holding(self) except -1
+    cdef int count_lent(self, int buffers) noexcept
     cdef offset_t take_owned(self, uint64_t n_bytes, uint64_t alignment,
                              bint is_array, str verb) except 0
     cdef offset_t move_owned(self, offset_t payload, uint64_t n_bytes,

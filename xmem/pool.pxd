@@ -21,6 +21,8 @@ cdef class Pool(Allocator):
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
     cdef int hook(self, object get_mem, object put_mem) except -1
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1
+    cdef offset_t resize(self, offset_t payload, uint64_t n_bytes,
+                         uint64_t alignment, str verb) except 0
     cdef int prove(self, offset_t payload) except -1
     cdef int raise_damage(self) except -1
     cdef object damage(self, finding_t* finding)
