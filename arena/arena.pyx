@@ -18,7 +18,7 @@ import os
 import numpy as np
 
 from xmem.arena import vm as _vm
-from xmem.errors import (
+from xmem.base.errors import (
     ArenaClosed,
     ArenaFormatError,
     ArenaInUse,
@@ -39,6 +39,7 @@ from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
+from xmem.arena.check cimport check_frames
 from xmem.arena.frames cimport (
     FRAME_CONTROL as _CONTROL,
     FRAME_FREE as _FREE,
@@ -63,6 +64,7 @@ from xmem.arena.holds cimport (
     holds_end,
     holds_settle,
 )
+from xmem.arena.sites cimport site_allocated, site_freed, sites_end
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_READY,
@@ -88,14 +90,12 @@ from xmem.arena.vm cimport (
     vm_sync,
     vm_unmap,
 )
-from xmem.arena.walk cimport check_frames
-from xmem.arguments cimport count_argument, flag_argument, offset_argument
-from xmem.bits cimport align_down, align_up, bit, ceil_log2
-from xmem.block cimport offset_t
-from xmem.checks cimport store_barrier, unlikely
-from xmem.finding cimport finding_t
-from xmem.shadow cimport memory_open
-from xmem.sites cimport site_born, site_died, sites_end
+from xmem.base.arguments cimport count_argument, flag_argument, offset_argument
+from xmem.base.bits cimport align_down, align_up, bit, ceil_log2
+from xmem.base.checks cimport store_barrier, unlikely
+from xmem.base.finding cimport finding_t
+from xmem.base.memcheck cimport memory_open
+from xmem.base.offset cimport offset_t
 
 FRAME_FREE = _FREE
 FRAME_RUN = _RUN
@@ -656,7 +656,7 @@ cdef class Arena:
                 f"pages are free, the largest free run is of order "
                 f"{self.largest_free_order}"
             )
-        site_born(
+        site_allocated(
             &self.c, page_offset(&self.c, page), page_offset(&self.c, n_pages)
         )
         return page_offset(&self.c, page)
@@ -714,7 +714,7 @@ cdef class Arena:
         self.enter()
         page = self._own_run(where, "page_free")
         self.refuse_exported(where)
-        site_died(&self.c, where)
+        site_freed(&self.c, where)
         frames_free(&self.c, page)
 
     def run_pages(self, offset, /):

@@ -6,15 +6,15 @@ Nothing here maps memory: a file is judged by its first bytes and its length.
 
 import zlib
 
-from xmem.errors import ArenaFormatError, BadArgument
+from xmem.base.errors import ArenaFormatError, BadArgument
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from xmem.arena.vm cimport vm_page_bytes
-from xmem.arguments cimport count_argument
-from xmem.bits cimport align_up, bit, is_power_of_two
+from xmem.base.arguments cimport count_argument
+from xmem.base.bits cimport align_up, bit, is_power_of_two
 
 cdef bytes MAGIC = b"XMEM\r\n\x1a\n"
 

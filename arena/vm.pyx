@@ -27,7 +27,7 @@ from posix.mman cimport (
 )
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
-from xmem.bits cimport align_up
+from xmem.base.bits cimport align_up
 
 cdef extern from "<pthread.h>":
     int pthread_atfork(

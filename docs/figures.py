@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from measured import fill, require_release
 
-from xmem import insn
-from xmem.cycles import cost
-from xmem.peers import Peer, measure
-from xmem.replay import load
-from xmem.scenarios import SCENARIOS
+from xmem.measure import insn
+from xmem.measure.cycles import cost
+from xmem.measure.peers import Peer, measure
+from xmem.measure.replay import load
+from xmem.measure.scenarios import SCENARIOS
 
 PAGE = Path(__file__).with_name("worst-case.md")
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from xmem import insn
+from xmem.measure import insn
 
 
 def require_release() -> None:

@@ -28,16 +28,17 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from measured import fill, require_release, table
 
-from xmem import Arena, Pool, insn, numpy_memory
+from xmem import Arena, Pool, numpy_memory
 from xmem.cli.plot import save, style_grid
 from xmem.cli.versus import enter
 from xmem.cli.versus_plot import draw_versus
-from xmem.counts import Summary
-from xmem.hunting.trials import HeapTrial
-from xmem.insn import count
-from xmem.peers import Peer, measure
-from xmem.trace import TRACE_DTYPE, load, peak_live
-from xmem.versus import compare, least_arena, overall
+from xmem.measure import insn
+from xmem.measure.counts import Summary
+from xmem.measure.insn import count
+from xmem.measure.peers import Peer, measure
+from xmem.measure.trace import TRACE_DTYPE, load, peak_live
+from xmem.measure.versus import compare, least_arena, overall
+from xmem.stress.trials import HeapTrial
 
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "performance.md"
@@ -45,7 +46,7 @@ TRACES = sorted((DOCS.parent / "asv_bench" / "traces").glob("*.npz"))
 ROUNDS = 5
 N_BYTES = 256
 N_PAIRS = 2000
-FRONTS = (0, 4, 16, 64)
+QUICKS = (0, 4, 16, 64)
 EVERY = 29
 LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
 ARENA_LOG2 = (20, 24, 28, 32, 34)
@@ -100,14 +101,14 @@ def field() -> str:
     )
 
 
-# The front -------------------------------------------------------------------------
+# The quick lists -------------------------------------------------------------------------
 
 
-def front() -> str:
-    """Measure what fronts save, and what they cost in memory."""
+def quick() -> str:
+    """Measure what quick lists save, and what they cost in memory."""
     rows = []
-    for n_blocks in FRONTS:
-        rows.append([f"{n_blocks}" if n_blocks else "none", *front_row(n_blocks)])
+    for n_blocks in QUICKS:
+        rows.append([f"{n_blocks}" if n_blocks else "none", *quick_row(n_blocks)])
     return table(
         [
             "blocks of each size",
@@ -121,18 +122,18 @@ def front() -> str:
     )
 
 
-def front_row(n_blocks: int) -> list[str]:
-    """Instructions over the traces (means geometric) and memory with one front."""
+def quick_row(n_blocks: int) -> list[str]:
+    """Instructions over the traces (means geometric) and memory with quick lists."""
     found: dict[str, list[Summary]] = {"xmalloc": [], "xfree": []}
     memory = []
     for file in TRACES:
         ops = load(file)
-        counts = count(ops, every=EVERY, front=n_blocks)
+        counts = count(ops, every=EVERY, quick=n_blocks)
         for verb, summaries in found.items():
             summary = counts.summary(verb)
             if summary is not None:
                 summaries.append(summary)
-        peer = Peer.engine(front=n_blocks)
+        peer = Peer.engine(quick=n_blocks)
         memory.append(least_arena(peer, ops) / peak_live(ops))
     row = []
     for summaries in found.values():
@@ -440,7 +441,7 @@ def main() -> None:
         {
             "machine": machine,
             "field": field,
-            "front": front,
+            "quick": quick,
             "python": python,
             "threads": contention,
             "live": live,

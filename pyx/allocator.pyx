@@ -14,7 +14,7 @@ from operator import index
 
 import numpy as np
 
-from xmem.errors import BadArgument, BadArgumentType, PoolDestroyed
+from xmem.base.errors import BadArgument, BadArgumentType, PoolDestroyed
 
 cimport cython
 cimport numpy as cnp
@@ -34,13 +34,13 @@ from libc.string cimport memcmp, memset
 from xmem.arena.arena cimport Arena, View, arena_enter, arena_is_busy
 from xmem.arena.holds cimport hold_clear, hold_set, hold_test, holds_defer
 from xmem.arena.vm cimport vm_forks
-from xmem.arguments cimport (
+from xmem.base.arguments cimport (
     align_argument,
     count_argument,
     offset_argument,
     size_argument,
 )
-from xmem.block cimport offset_t
+from xmem.base.offset cimport offset_t
 
 cnp.import_array()
 

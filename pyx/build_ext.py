@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Build hook: NumPy's headers, Cython's directives and build modes.
+"""Build hook: flags, macros, Cython's directives and build modes, for all modules.
 
 ``XMEM_TRACE=1``    line tracing for coverage of ``.pyx`` files.
 ``XMEM_CHECKED=1``  every ``require`` of the engines is compiled in and aborts.
+``XMEM_FLAGS=...``  takes the place of the optimisation flags, for quick builds.
+``XMEM_MODULES=...`` builds these modules alone, their names separated by blanks.
 """
 
 import os
@@ -17,6 +19,12 @@ def _is_on(variable):
 
 TRACE = _is_on("XMEM_TRACE")
 CHECKED = _is_on("XMEM_CHECKED")
+FLAGS = os.environ.get("XMEM_FLAGS", "-O3 -fno-tree-slp-vectorize").split()
+MODULES = os.environ.get("XMEM_MODULES", "").split()
+NUMPY_MACROS = [
+    ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+    ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
+]
 
 
 class build_ext(_build_ext):
@@ -38,7 +46,11 @@ class build_ext(_build_ext):
         }
         self.cython_c_in_temp = not TRACE
         self.include_dirs = [*(self.include_dirs or ()), numpy.get_include()]
-        macros = []
+        if MODULES:
+            self.extensions = [one for one in self.extensions if one.name in MODULES]
+        for extension in self.extensions:
+            extension.extra_compile_args = FLAGS
+        macros = [*NUMPY_MACROS]
         if TRACE:
             macros += [
                 ("CYTHON_TRACE", "1"),

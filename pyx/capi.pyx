@@ -7,7 +7,7 @@ changes its meaning, and functions are only appended.
 
 import os
 
-from xmem.errors import BadArgument, BadArgumentType
+from xmem.base.errors import BadArgument, BadArgumentType
 
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -15,8 +15,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from xmem.arena.holds cimport hold_test
-from xmem.bits cimport is_power_of_two
-from xmem.block cimport offset_t
+from xmem.base.bits cimport is_power_of_two
+from xmem.base.offset cimport offset_t
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc,
@@ -26,7 +26,7 @@ from xmem.verbs cimport (
     pool_resize,
 )
 
-cdef extern from "../xmem/xmem.h":
+cdef extern from "xmem/xmem.h":
     enum:
         XMEM_API_VERSION
     const char* XMEM_API_NAME

@@ -8,7 +8,7 @@ reported by `sys.unraisablehook`. An array may be freed while an exception is on
 its way, which has to survive that.
 """
 
-from xmem.errors import BadArgument, BadArgumentType, SizeLimitError
+from xmem.base.errors import BadArgument, BadArgumentType, SizeLimitError
 
 cimport numpy as cnp
 from cpython.exc cimport (
@@ -26,8 +26,8 @@ from libc.string cimport memcpy, memset, strcpy
 
 from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena
-from xmem.arguments cimport align_argument, flag_argument
-from xmem.block cimport offset_t
+from xmem.base.arguments cimport align_argument, flag_argument
+from xmem.base.offset cimport offset_t
 
 cnp.import_array()
 

@@ -6,7 +6,7 @@ integers are proved live, and refusals become exceptions that name the routine
 to use. Threading: as in arena.pyx.
 """
 
-from xmem.errors import (
+from xmem.base.errors import (
     BadArgument,
     BadArgumentType,
     MismatchedFree,
@@ -30,21 +30,22 @@ from libc.string cimport memcpy
 from xmem.allocator cimport Allocator, Block
 from xmem.arena.arena cimport View
 from xmem.arena.frames cimport frame_pages
+from xmem.arena.sites cimport site_allocated, site_freed
 from xmem.arena.superblock cimport page_of
-from xmem.arguments cimport (
+from xmem.base.arguments cimport (
     align_argument,
     count_argument,
     flag_argument,
     offset_argument,
     size_argument,
 )
-from xmem.bits cimport bit
-from xmem.block cimport BLOCK_GRAIN, offset_t
-from xmem.control cimport ENGINE_TLSF, POOL_HARDENED
-from xmem.firstfit cimport FIRSTFIT_LINE
+from xmem.base.bits cimport bit
+from xmem.base.offset cimport offset_t
+from xmem.core.control cimport ENGINE_TLSF, POOL_HARDENED
+from xmem.core.plain cimport pool_alignment
+from xmem.engine.block cimport BLOCK_GRAIN
+from xmem.engine.firstfit cimport FIRSTFIT_LINE
 from xmem.pool cimport Pool
-from xmem.plain cimport pool_alignment
-from xmem.sites cimport site_born, site_died
 from xmem.verbs cimport pool_capacity
 
 INTERFACES = {
@@ -310,7 +311,7 @@ cdef class Heap(Allocator):
         if payload == 0:
             self.main.raise_damage()
             raise self.refusal(n_bytes, alignment, is_array, verb)
-        site_born(self.c.arena, payload, n_bytes)
+        site_allocated(self.c.arena, payload, n_bytes)
         return payload
 
     cdef object refusal(
@@ -600,7 +601,7 @@ cdef class Heap(Allocator):
             if n_bytes > heap_small_max(&self.c, alignment):
                 raise self.limit_error(n_bytes, alignment, "xmalloc_subpage")
             raise self.subpage.no_room(n_bytes, "xmalloc_subpage")
-        site_born(self.c.arena, payload, n_bytes)
+        site_allocated(self.c.arena, payload, n_bytes)
         return payload
 
     # Resizing and freeing
@@ -624,8 +625,8 @@ cdef class Heap(Allocator):
                 alignment, pool_alignment(self.c.arena, self.c.main, payload)
             )
             raise self.refusal(n_bytes, alignment, is_array, verb)
-        site_died(self.c.arena, payload)
-        site_born(self.c.arena, moved, n_bytes)
+        site_freed(self.c.arena, payload)
+        site_allocated(self.c.arena, moved, n_bytes)
         return moved
 
     def xrealloc(self, offset, n, /, align=16):
@@ -698,7 +699,7 @@ cdef class Heap(Allocator):
 
     cdef int free_proved(self, offset_t payload) except -1:
         """Free memory that was proved xfree's and that nobody holds."""
-        site_died(self.c.arena, payload)
+        site_freed(self.c.arena, payload)
         heap_xfree(&self.c, payload)
         return self.main.raise_damage()
 
@@ -721,7 +722,7 @@ cdef class Heap(Allocator):
             return
         self.own_subpage(payload, "xfree_subpage")
         self.arena.refuse_exported(payload)
-        site_died(self.c.arena, payload)
+        site_freed(self.c.arena, payload)
         heap_xfree_subpage(&self.c, payload)
         self.subpage.raise_damage()
 
@@ -772,7 +773,7 @@ cdef class Heap(Allocator):
                 f"pages{limit}; the arena has {self.main.arena.n_free_pages} free, the "
                 f"largest run of order {self.main.arena.largest_free_order}"
             )
-        site_born(self.c.arena, offset, page_offset(self.c.arena, n_pages))
+        site_allocated(self.c.arena, offset, page_offset(self.c.arena, n_pages))
         return offset
 
     def page_free(self, offset, /):
@@ -788,7 +789,7 @@ cdef class Heap(Allocator):
         cdef offset_t where = offset_argument(offset)
         self.own_pages(where, "page_free")
         self.arena.refuse_exported(where)
-        site_died(self.c.arena, where)
+        site_freed(self.c.arena, where)
         heap_page_free(&self.c, where)
 
     # The object form

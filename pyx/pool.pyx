@@ -10,7 +10,7 @@ Threading: as in arena.pyx; the GIL excludes one method from another.
 
 import numpy as np
 
-from xmem.errors import (
+from xmem.base.errors import (
     BadArgument,
     BadArgumentType,
     DoubleFree,
@@ -32,6 +32,7 @@ from libc.string cimport memcpy, memset
 
 from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
+from xmem.arena.check cimport check_frames
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
@@ -49,6 +50,7 @@ from xmem.arena.frames cimport (
     is_region,
 )
 from xmem.arena.holds cimport hold_clear_pages, hold_test
+from xmem.arena.sites cimport site_allocated, site_freed
 from xmem.arena.superblock cimport (
     ENTRY_EMPTY,
     ENTRY_INITIALISING,
@@ -59,8 +61,7 @@ from xmem.arena.superblock cimport (
     page_of,
     page_offset,
 )
-from xmem.arena.walk cimport check_frames
-from xmem.arguments cimport (
+from xmem.base.arguments cimport (
     align_argument,
     count_argument,
     flag_argument,
@@ -68,68 +69,20 @@ from xmem.arguments cimport (
     size_argument,
     words_argument,
 )
-from xmem.bits cimport bit, ceil_log2, find_last_set
-from xmem.block cimport (
-    BLOCK_ALIGN_MAX,
-    BLOCK_GRAIN,
-    BLOCK_HEADER_BYTES,
-    PAGE_RULE_BYTES,
-    REGION_OVERHEAD_BYTES,
-    block_bytes_for,
-    block_of,
-    offset_t,
-)
-from xmem.checks cimport store_barrier, unlikely
-from xmem.control cimport (
-    ENGINE_FIRSTFIT,
-    ENGINE_TLSF,
-    FRONT_MAX_BLOCKS,
-    POOL_ADAPTS,
-    POOL_CANARY,
-    POOL_CHECKSUM,
-    POOL_HARDENED,
-    POOL_HOOKED,
-    POOL_JOINS,
-    POOL_POISON,
-    POOL_QUARANTINE,
-    POOL_SAFE_LINKS,
-    control_add_front,
-    control_bytes,
-    control_init,
-    control_of,
-)
-from xmem.diagnosis cimport diagnose
-from xmem.finding cimport finding_t
-from xmem.firstfit cimport FIRSTFIT_LINE
-from xmem.freelists cimport freelists_remove
-from xmem.growth cimport (
-    may_hold,
-    pages_for,
-    region_add,
-    region_cut,
-    region_inside,
-    region_pages_for,
-)
-from xmem.front cimport front_count, front_drain
-from xmem.hardening cimport check_live, end_quarantine, hard_overhead
-from xmem.plain cimport is_run, pool_owns
-from xmem.shadow cimport (
+from xmem.base.bits cimport bit, ceil_log2, find_last_set
+from xmem.base.checks cimport store_barrier, unlikely
+from xmem.base.finding cimport finding_t
+from xmem.base.memcheck cimport (
     checker_pause,
     checker_resume,
     memory_close,
     memory_open,
-    pool_died,
+    memory_pool_destroyed,
 )
-from xmem.sites cimport site_born, site_died
-from xmem.startbits cimport start_clear, start_set, start_test
-from xmem.stepper cimport STEP_DAMAGE, STEP_END, check_step, step_t
-from xmem.verbs cimport (
-    pool_alloc,
-    pool_capacity,
-    pool_free,
-    pool_resize,
-)
-from xmem.walk cimport (
+from xmem.base.offset cimport offset_t
+from xmem.check.diagnosis cimport diagnose
+from xmem.check.slices cimport STEP_DAMAGE, STEP_END, check_step, step_t
+from xmem.check.walk cimport (
     SEEN_WAITING,
     census_t,
     check_control,
@@ -139,6 +92,48 @@ from xmem.walk cimport (
     see_next,
     seen_t,
 )
+from xmem.core.control cimport (
+    ENGINE_FIRSTFIT,
+    ENGINE_TLSF,
+    QUICK_MAX_BLOCKS,
+    POOL_ADAPTS,
+    POOL_CANARY,
+    POOL_CHECKSUM,
+    POOL_HARDENED,
+    POOL_HOOKED,
+    POOL_JOINS,
+    POOL_POISON,
+    POOL_QUARANTINE,
+    POOL_SAFE_LINKS,
+    control_add_quicklists,
+    control_bytes,
+    control_init,
+    control_of,
+)
+from xmem.core.growth cimport (
+    may_hold,
+    pages_for,
+    region_add,
+    region_cut,
+    region_inside,
+    region_pages_for,
+)
+from xmem.core.hardening cimport check_live, end_quarantine, hard_overhead
+from xmem.core.plain cimport is_run, pool_owns
+from xmem.core.quicklists cimport quick_count, quick_drain
+from xmem.core.startbits cimport start_clear, start_set, start_test
+from xmem.engine.block cimport (
+    BLOCK_ALIGN_MAX,
+    BLOCK_GRAIN,
+    BLOCK_HEADER_BYTES,
+    PAGE_RULE_BYTES,
+    REGION_OVERHEAD_BYTES,
+    block_bytes_for,
+    block_of,
+)
+from xmem.engine.firstfit cimport FIRSTFIT_LINE
+from xmem.engine.freelists cimport freelists_remove
+from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
 
 cdef extern from "Python.h":
     # Without Cython's check: NULL is looked at by the caller.
@@ -167,7 +162,7 @@ BLOCK_DTYPE = np.dtype(
 )
 
 cdef enum:
-    DEFAULT_FRONT_BYTES = 1 << 16
+    DEFAULT_QUICK_BYTES = 1 << 16
     DEFAULT_GROW_PAGES = 16     # fits every arena: there may be no more pages
 
 
@@ -221,8 +216,8 @@ cdef uint32_t pool_create(
     object max_pages,
     bint join_regions,
     unsigned hardening,
-    object front,
-    object front_bytes,
+    object quick,
+    object quick_bytes,
 ) except 0:
     """Number of a new pool; when anything is refused nothing has changed."""
     cdef uint64_t grow, limit, held_blocks, held_bytes
@@ -239,21 +234,21 @@ cdef uint32_t pool_create(
     grow = DEFAULT_GROW_PAGES
     if grow_pages is not None:
         grow = count_argument(grow_pages, "grow_pages", 1)
-    held_blocks = count_argument(front, "front", 0)
-    held_bytes = count_argument(front_bytes, "front_bytes", 0)
+    held_blocks = count_argument(quick, "quick", 0)
+    held_bytes = count_argument(quick_bytes, "quick_bytes", 0)
     limit = 0 if max_pages is None else count_argument(max_pages, "max_pages", 1)
     encoded = None if name is None else _encode_name(name)
     if hardening and kind != ENGINE_TLSF:
         raise BadArgument("only the tlsf engine can be hardened")
-    if held_blocks > FRONT_MAX_BLOCKS:
+    if held_blocks > QUICK_MAX_BLOCKS:
         raise BadArgument(
-            f"front must be at most {FRONT_MAX_BLOCKS} blocks, not {held_blocks}"
+            f"quick must be at most {QUICK_MAX_BLOCKS} blocks, not {held_blocks}"
         )
     if held_blocks and kind != ENGINE_TLSF:
-        raise BadArgument("only the tlsf engine can have a front")
+        raise BadArgument("only the tlsf engine can have quick lists")
     if held_blocks and hardening:
         raise BadArgument(
-            "a hardened pool has no front: use the quarantine, or do without one"
+            "a hardened pool has no quick lists: use the quarantine, or do without one"
         )
     arena.enter()
     if grow > arena.c.n_pages:
@@ -298,7 +293,7 @@ cdef uint32_t pool_create(
         limit,
     )
     if held_blocks:
-        control_add_front(
+        control_add_quicklists(
             &arena.c,
             page_offset(&arena.c, page),
             held_blocks,
@@ -438,7 +433,7 @@ cdef int _refuse_repeated(Pool pool, uint64_t[::1] blocks) except -1:
 
 cdef int _free_proved(Pool pool, offset_t payload) except -1:
     """Free a block that was proved live and that nobody holds."""
-    site_died(&pool.arena.c, payload)
+    site_freed(&pool.arena.c, payload)
     pool_free(&pool.arena.c, pool.c, payload)
     if pool.c.returned:
         pool.settle()
@@ -483,14 +478,14 @@ cdef class Pool(Allocator):
         overwritten, and verified when they are used again; ``"quarantine"``:
         a freed block waits until 16 others have been freed. For the tlsf
         engine; `usable_size` is then what was asked for.
-    front : int
+    quick : int
         Blocks of each size that wait, when they are freed, to be used again as
         they are: at most 255 for each size up to 1024 bytes with the header; 0
         for none. It makes most calls for small blocks shorter, the longest
         somewhat longer; what waits does not merge with its neighbours. A
         request that finds no room gives the largest 16 of them to the engine
         first, and `shrink` all. For the tlsf engine, not hardened.
-    front_bytes : int
+    quick_bytes : int
         Bytes, headers included, that may wait in all.
     get_mem, put_mem : callable, optional
         Where regions come from and go to, in place of the arena's own frames;
@@ -527,8 +522,8 @@ cdef class Pool(Allocator):
         max_pages=None,
         join_regions=True,
         hardened=False,
-        front=0,
-        front_bytes=DEFAULT_FRONT_BYTES,
+        quick=0,
+        quick_bytes=DEFAULT_QUICK_BYTES,
         get_mem=None,
         put_mem=None,
     ):
@@ -548,8 +543,8 @@ cdef class Pool(Allocator):
             max_pages,
             flag_argument(join_regions, "join_regions"),
             _hardening_flags(hardened),
-            front,
-            front_bytes,
+            quick,
+            quick_bytes,
         )
         self.attach(arena, (<Arena>arena)._pool_name(number), number)
         self.hook(get_mem, put_mem)
@@ -669,16 +664,16 @@ cdef class Pool(Allocator):
         return self.c.grow_pages
 
     @property
-    def front(self):
+    def quick(self):
         """Blocks of each size that may wait to be used again; 0 for none."""
         self.enter()
-        return self.c.front_blocks
+        return self.c.quick_blocks
 
     @property
-    def front_bytes(self):
+    def quick_bytes(self):
         """Bytes that may wait to be used again, headers included."""
         self.enter()
-        return self.c.front_limit
+        return self.c.quick_limit
 
     @property
     def max_pages(self):
@@ -871,10 +866,10 @@ cdef class Pool(Allocator):
     cdef object no_room(self, object n, str verb):
         """The error for a request that the pool cannot serve."""
         limit = f" of at most {self.c.max_pages}" if self.c.max_pages else ""
-        if self.c.front_bytes:
-            n_front = front_count(&self.arena.c, self.c)
+        if self.c.quick_bytes:
+            n_waiting = quick_count(&self.arena.c, self.c)
             limit += (
-                f" ({n_front} freed blocks wait in the front: shrink() gives them "
+                f" ({n_waiting} freed blocks wait in the quick lists: shrink() gives them "
                 "back)"
             )
         return OutOfMemory(
@@ -903,7 +898,7 @@ cdef class Pool(Allocator):
         if payload == 0:
             self.raise_damage()
             raise self.no_room(n_bytes, verb)
-        site_born(&self.arena.c, payload, n_bytes)
+        site_allocated(&self.arena.c, payload, n_bytes)
         return payload
 
     cdef int grow_hooked(self, uint64_t n_bytes, uint64_t alignment) except -1:
@@ -1011,8 +1006,8 @@ cdef class Pool(Allocator):
         if moved == 0:
             self.raise_damage()
             raise self.no_room(n_bytes, verb)
-        site_died(&self.arena.c, payload)
-        site_born(&self.arena.c, moved, n_bytes)
+        site_freed(&self.arena.c, payload)
+        site_allocated(&self.arena.c, moved, n_bytes)
         self.settle()
         return moved
 
@@ -1167,11 +1162,11 @@ cdef class Pool(Allocator):
             given[i] = pool_alloc(&self.arena.c, self.c, wanted[i], alignment)
             if given[i] == 0:
                 break
-            site_born(&self.arena.c, given[i], wanted[i])
+            site_allocated(&self.arena.c, given[i], wanted[i])
         else:
             return offsets
         for j in range(i):
-            site_died(&self.arena.c, given[j])
+            site_freed(&self.arena.c, given[j])
             pool_free(&self.arena.c, self.c, given[j])
         self.raise_damage()
         raise self.no_room(wanted[i], "xmalloc_many")
@@ -1208,7 +1203,7 @@ cdef class Pool(Allocator):
                 self.xfree(blocks[i])
             return
         for i in range(n):
-            site_died(&self.arena.c, blocks[i])
+            site_freed(&self.arena.c, blocks[i])
             pool_free(&self.arena.c, self.c, blocks[i])
         if self.c.flags & POOL_HARDENED:
             self.raise_damage()
@@ -1315,7 +1310,7 @@ cdef class Pool(Allocator):
             return 0
         checker_pause()
         end_quarantine(arena, self.c)
-        front_drain(arena, self.c, ~<uint64_t>0)
+        quick_drain(arena, self.c, ~<uint64_t>0)
         checker_resume()
         self.raise_damage()
         self.c.spare = 0
@@ -1431,9 +1426,9 @@ cdef class Pool(Allocator):
         entry = &arena.directory[self.number - 1]
         entry.state = ENTRY_EMPTY
         store_barrier()
-        pool_died(self.c)
+        memory_pool_destroyed(self.c)
         for offset in live["offset"].tolist():
-            site_died(arena, offset)
+            site_freed(arena, offset)
         page = arena.first_page
         while page != 0:
             word = arena.frames[page].word
@@ -1482,7 +1477,7 @@ cdef class Pool(Allocator):
         return (
             self.c.hard.n_waiting
             + self.c.hard.n_lost
-            + front_count(&self.arena.c, self.c)
+            + quick_count(&self.arena.c, self.c)
         )
 
     cdef int audit(self, census_t* census) except -1:
@@ -1627,7 +1622,7 @@ cdef class Pool(Allocator):
             bytes with its header, ``capacity`` of the payload in bytes,
             ``used``, ``region`` (page where the region or run starts),
             ``kind`` (0 a block, 1 a block of whole pages, 2 pages of a heap's
-            page_alloc, 3 a freed block in quarantine or in the front).
+            page_alloc, 3 a freed block in quarantine or in the quick lists).
 
         Raises
         ------

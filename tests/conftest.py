@@ -16,12 +16,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from built import installed, sdist, unpacked, wheel  # noqa: F401
+from support.built import installed, sdist, unpacked, wheel  # noqa: F401
 
 import xmem
 
 SEED = int(os.environ.get("XMEM_TEST_SEED", "20"))
-PROBE = Path(__file__).parent / "_probe.pyx"
+PROBE = Path(__file__).parent / "support" / "_probe.pyx"
 BUILD_PROBE = """
 import sys
 
@@ -37,7 +37,7 @@ setup(
                 ["_probe.pyx"],
                 # It calls engines by themselves: nobody would tell the memory
                 # checkers which memory is whose.
-                define_macros=[("XMEM_CHECKED", None), ("XMEM_UNSHADOWED", None)],
+                define_macros=[("XMEM_CHECKED", None), ("XMEM_NO_MEMCHECK", None)],
                 extra_compile_args=["-O1", "-finstrument-functions"],
             )
         ],

@@ -53,7 +53,7 @@ def command(chosen: random.Random) -> list[str]:
         options += ["--load", chosen.choice(LOADS)]
         if "tlsf" in options:
             options += chosen.choice(
-                [[], [], ["--hardened", "all"], ["--front", str(chosen.randint(1, 64))]]
+                [[], [], ["--hardened", "all"], ["--quick", str(chosen.randint(1, 64))]]
             )
     else:
         options += ["--compression", chosen.choice(["lz4", "zstd"])]

@@ -8,8 +8,9 @@ what the functions take. No function here takes a lock or checks its offsets:
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.superblock cimport arena_t
-from xmem.block cimport offset_t
-from xmem.control cimport pool_t
+from xmem.base.offset cimport offset_t
+from xmem.core.control cimport pool_t
+from xmem.core.plain cimport pool_owns
 from xmem.heap cimport (
     Heap,
     heap_lends,
@@ -32,7 +33,6 @@ from xmem.heap cimport (
     heap_xzalloc,
     heap_xzalloc_array,
 )
-from xmem.plain cimport pool_owns
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc,

@@ -8,20 +8,8 @@ heap in it. Offsets name memory and hold in every process that opens the arena.
 
 from xmem.allocator import Allocator, Block
 from xmem.arena import Arena
-from xmem.capi import _C_API as _C_API
-from xmem.capi import get_include
-from xmem.datamem import numpy_memory
-from xmem.defaults import (
-    configure,
-    default_pool,
-    usable_size,
-    view,
-    xfree,
-    xmalloc,
-    xrealloc,
-    xzalloc,
-)
-from xmem.errors import (
+from xmem.arena.sites import TRACEMALLOC_DOMAIN, trace_sites
+from xmem.base.errors import (
     ArenaClosed,
     ArenaFormatError,
     ArenaInUse,
@@ -40,9 +28,21 @@ from xmem.errors import (
     SizeLimitError,
     XmemError,
 )
+from xmem.capi import _C_API as _C_API
+from xmem.capi import get_include
+from xmem.datamem import numpy_memory
+from xmem.defaults import (
+    configure,
+    default_pool,
+    usable_size,
+    view,
+    xfree,
+    xmalloc,
+    xrealloc,
+    xzalloc,
+)
 from xmem.heap import Heap
 from xmem.pool import Pool
-from xmem.sites import TRACEMALLOC_DOMAIN, trace_sites
 from xmem.stats import HeapStats, PoolStats
 
 __all__ = [

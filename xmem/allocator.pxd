@@ -10,7 +10,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
-from xmem.block cimport offset_t
+from xmem.base.offset cimport offset_t
 
 
 cdef class Allocator:

@@ -3,7 +3,7 @@
 
 from xmem.arena.holds cimport holds_t
 from xmem.arena.superblock cimport arena_t
-from xmem.control cimport pool_t
+from xmem.core.control cimport pool_t
 from xmem.pool cimport Pool
 
 

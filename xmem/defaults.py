@@ -12,7 +12,7 @@ from operator import index
 from typing import SupportsIndex
 
 from xmem.arena import Arena
-from xmem.errors import BadArgument, BadArgumentType
+from xmem.base.errors import BadArgument, BadArgumentType
 from xmem.pool import Pool
 
 __all__ = [

@@ -27,26 +27,26 @@ from libc.string cimport memcpy, memset
 from xmem.allocator cimport Allocator
 from xmem.arena.frames cimport FRAME_RUN
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.block cimport (
-    BLOCK_ALIGN_MAX,
-    BLOCK_GRAIN,
-    PAGE_RULE_BYTES,
-    REGION_HEAD_BYTES,
-    REGION_OVERHEAD_BYTES,
-    offset_t,
-)
-from xmem.control cimport ENGINE_TLSF, pool_t
-from xmem.growth cimport run_alloc, run_free
-from xmem.hardening cimport hard_overhead
-from xmem.pool cimport Pool
-from xmem.plain cimport (
+from xmem.base.offset cimport offset_t
+from xmem.core.control cimport ENGINE_TLSF, pool_t
+from xmem.core.growth cimport run_alloc, run_free
+from xmem.core.hardening cimport hard_overhead
+from xmem.core.plain cimport (
     is_run,
     pool_alignment,
     pool_owns,
     run_resize,
     tlsf_pool_run,
 )
-from xmem.tlsf cimport aligned_gap
+from xmem.engine.block cimport (
+    BLOCK_ALIGN_MAX,
+    BLOCK_GRAIN,
+    PAGE_RULE_BYTES,
+    REGION_HEAD_BYTES,
+    REGION_OVERHEAD_BYTES,
+)
+from xmem.engine.tlsf cimport aligned_gap
+from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
 
 cdef extern from *:

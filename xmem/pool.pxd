@@ -5,10 +5,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena
-from xmem.block cimport offset_t
-from xmem.control cimport pool_t
-from xmem.finding cimport finding_t
-from xmem.walk cimport census_t, cursor_t, seen_t
+from xmem.base.finding cimport finding_t
+from xmem.base.offset cimport offset_t
+from xmem.check.walk cimport census_t, cursor_t, seen_t
+from xmem.core.control cimport pool_t
 
 
 cdef class Pool(Allocator):
@@ -47,4 +47,4 @@ cdef class Pool(Allocator):
 cdef uint32_t pool_create(Arena arena, object name, object engine,
                           object grow_pages, object max_pages,
                           bint join_regions, unsigned hardening,
-                          object front, object front_bytes) except 0
+                          object quick, object quick_bytes) except 0

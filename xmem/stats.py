@@ -40,7 +40,7 @@ class PoolStats(NamedTuple):
         One less the largest free block's share of the free bytes; 0 when
         nothing is free.
     waiting_blocks : int
-        Freed blocks in the quarantine of a hardened pool, or in the front;
+        Freed blocks in the quarantine of a hardened pool, or in the quick lists;
         their size counts in ``used_bytes``.
     lost_blocks : int
         Freed blocks that were found damaged in the quarantine, and were

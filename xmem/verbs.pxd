@@ -6,7 +6,7 @@
 whether an integer may be given to them, and Python callers always pass
 through it. A pool with hardening takes the detour of hardening.pxd, whose
 verbs record in ``pool.hard.damage`` what they find and then leave all as it
-is; one with a front passes through front.pxd; everything else goes straight to
+is; one with quick lists passes through quicklists.pxd; everything else goes straight to
 plain.pxd.
 
 In a build with checks the verbs tell memory checkers what becomes of payloads,
@@ -17,13 +17,20 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t
-from xmem.audit cimport audit
-from xmem.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES, offset_t
-from xmem.checks cimport likely, unlikely
-from xmem.control cimport POOL_HARDENED, pool_t
-from xmem.front cimport front_alloc, front_free, front_resize
-from xmem.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
-from xmem.plain cimport (
+from xmem.base.checks cimport likely, unlikely
+from xmem.base.memcheck cimport (
+    MEMCHECKED,
+    checker_pause,
+    checker_resume,
+    memory_allocated,
+    memory_defined,
+    memory_freed,
+)
+from xmem.base.offset cimport offset_t
+from xmem.check.audit cimport audit
+from xmem.core.control cimport POOL_HARDENED, pool_t
+from xmem.core.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
+from xmem.core.plain cimport (
     has_tag,
     outlined_alloc,
     outlined_free,
@@ -36,15 +43,9 @@ from xmem.plain cimport (
     tlsf_pool_alloc,
     tlsf_pool_free,
 )
-from xmem.shadow cimport (
-    SHADOWED,
-    checker_pause,
-    checker_resume,
-    memory_born,
-    memory_defined,
-    memory_died,
-)
-from xmem.startbits cimport start_test
+from xmem.core.quicklists cimport quick_alloc, quick_free, quick_resize
+from xmem.core.startbits cimport start_test
+from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
 
 
 cdef inline uint64_t pool_capacity(
@@ -64,7 +65,7 @@ cdef inline uint64_t pool_capacity(
 cdef inline offset_t any_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_alloc``, whatever the request and the pool, if it has no front."""
+    """As ``pool_alloc``, whatever the request and the pool, if it has no quick lists."""
     if pool.flags & POOL_HARDENED:
         return hard_alloc(arena, pool, n_bytes, alignment)
     return plain_alloc(arena, pool, n_bytes, alignment)
@@ -73,7 +74,7 @@ cdef inline offset_t any_alloc(
 cdef inline void any_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """As ``pool_free``, whatever the payload and the pool, if it has no front."""
+    """As ``pool_free``, whatever the payload and the pool, if it has no quick lists."""
     if pool.flags & POOL_HARDENED:
         hard_free(arena, pool, payload)
     else:
@@ -91,13 +92,13 @@ cdef inline offset_t pool_alloc(
     checker_pause()
     if likely(n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
-    elif likely(pool.front != 0):
-        payload = outlined_alloc(front_alloc)(arena, pool, n_bytes, alignment)
+    elif likely(pool.quicklists != 0):
+        payload = outlined_alloc(quick_alloc)(arena, pool, n_bytes, alignment)
     else:
         payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
     checker_resume()
-    if SHADOWED and payload != 0:
-        memory_born(
+    if MEMCHECKED and payload != 0:
+        memory_allocated(
             pool, arena.base + payload, pool_capacity(arena, pool, payload)
         )
         audit(arena, pool)
@@ -119,21 +120,21 @@ cdef inline void pool_free(
 ) noexcept nogil:
     """Give back what ``pool_alloc`` gave."""
     cdef uint64_t capacity = 0
-    if SHADOWED:
+    if MEMCHECKED:
         capacity = pool_capacity(arena, pool, payload)
-        memory_died(pool, arena.base + payload, capacity)
+        memory_freed(pool, arena.base + payload, capacity)
     checker_pause()
     if likely(pool.short_limit != 0 and (payload & (PAGE_RULE_BYTES - 1)) != 0):
         tlsf_pool_free(arena, pool, payload)
-    elif likely(pool.front != 0):
-        outlined_free(front_free)(arena, pool, payload)
+    elif likely(pool.quicklists != 0):
+        outlined_free(quick_free)(arena, pool, payload)
     else:
         outlined_free(any_free)(arena, pool, payload)
     checker_resume()
     # A hardened pool keeps a damaged block.
-    if SHADOWED and start_test(arena, payload):
-        memory_born(pool, arena.base + payload, capacity)
-    if SHADOWED:
+    if MEMCHECKED and start_test(arena, payload):
+        memory_allocated(pool, arena.base + payload, capacity)
+    if MEMCHECKED:
         audit(arena, pool)
 
 
@@ -178,22 +179,22 @@ cdef inline offset_t pool_resize(
     """
     cdef offset_t moved
     cdef uint64_t capacity = 0
-    if SHADOWED:
+    if MEMCHECKED:
         capacity = pool_capacity(arena, pool, payload)
-        memory_died(pool, arena.base + payload, capacity)
+        memory_freed(pool, arena.base + payload, capacity)
     checker_pause()
     if unlikely(pool.flags & POOL_HARDENED):
         moved = hard_resize(arena, pool, payload, n_bytes, alignment)
-    elif unlikely(pool.front != 0):
-        moved = front_resize(arena, pool, payload, n_bytes, alignment)
+    elif unlikely(pool.quicklists != 0):
+        moved = quick_resize(arena, pool, payload, n_bytes, alignment)
     else:
         moved = plain_resize(arena, pool, payload, n_bytes, alignment)
     checker_resume()
-    if SHADOWED:
+    if MEMCHECKED:
         if moved != 0:
             payload = moved
             capacity = pool_capacity(arena, pool, moved)
-        memory_born(pool, arena.base + payload, capacity)
+        memory_allocated(pool, arena.base + payload, capacity)
         memory_defined(arena.base + payload, capacity)
         audit(arena, pool)
     return moved

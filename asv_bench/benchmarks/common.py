@@ -2,7 +2,7 @@
 """What the benchmarks share: traces, engines, and one measured replay of each.
 
 Every module here must import on every commit of the history, also on one that
-has no ``xmem.replay``: what is missing is found out in ``setup``, which then
+has no ``xmem.measure.replay``: what is missing is found out in ``setup``, which then
 raises NotImplementedError, and asv records "n/a".
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 try:
-    from xmem.replay import TRACE_DTYPE, replay
+    from xmem.measure.replay import TRACE_DTYPE, replay
 except ImportError:
     TRACE_DTYPE = replay = None
 
@@ -33,10 +33,10 @@ REPEATS = 15
 FOLDER = Path(__file__).resolve().parent.parent / "traces"
 
 
-def need_replay():
+def needREPLAY():
     """End a benchmark's setup where the commit cannot replay."""
     if replay is None:
-        raise NotImplementedError("this commit has no xmem.replay")
+        raise NotImplementedError("this commit has no xmem.measure.replay")
 
 
 def load_trace(name):
@@ -87,4 +87,4 @@ class Measured:
     setup_cache.timeout = 900
 
     def setup(self, figures, engine, trace):
-        need_replay()
+        needREPLAY()

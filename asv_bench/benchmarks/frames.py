@@ -7,14 +7,10 @@ one asked for, page_free merges as often. Exact instructions, and cycles.
 
 import numpy as np
 
-from .instructions import need_insn
+from .common import module
+from .instructions import SCENARIOS, insn, need_insn
 
-try:
-    from xmem import cycles, insn
-    from xmem.scenarios import SCENARIOS
-except ImportError:
-    cycles = insn = None
-    SCENARIOS = []
+cycles = module("xmem.measure.cycles", "xmem.cycles")
 
 ORDERS = [0, 2, 4, 6, 8, 10]
 VERBS = ["page_alloc", "page_free"]

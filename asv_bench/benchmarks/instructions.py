@@ -2,18 +2,14 @@
 """Retired instructions: exact, the same each time and on every machine.
 
 The history of a commit rests on these. Scenarios are heaps built so that the
-call takes its worst path, see xmem/scenarios.py, over two sizes of backdrop; of
+call takes its worst path, see xmem/measure/scenarios.py, over two sizes of backdrop; of
 traces the first operations are counted, since counting one takes milliseconds.
 """
 
-from .common import ENGINES, load_trace, need_replay
+from .common import ENGINES, load_trace, module, need_replay
 
-try:
-    from xmem import insn
-    from xmem.scenarios import SCENARIOS
-except ImportError:
-    insn = None
-    SCENARIOS = []
+insn = module("xmem.measure.insn", "xmem.insn")
+SCENARIOS = getattr(module("xmem.measure.scenarios", "xmem.scenarios"), "SCENARIOS", [])
 
 # Named here, not read from the package: a commit may have others.
 NAMES = [
@@ -42,7 +38,7 @@ def need_insn():
     """End a benchmark's setup where instructions cannot be counted."""
     need_replay()
     if insn is None:
-        raise NotImplementedError("this commit has no xmem.insn")
+        raise NotImplementedError("this commit has no xmem.measure.insn")
     if not insn.is_available():
         raise NotImplementedError("the system lets nobody trace a child")
 

@@ -4,19 +4,17 @@
 These are the sizes for which the proposal of 2008 was made. The load is a
 store that fills, then replaces what it holds, then empties, in random order;
 it is written for each interface as a program ported to it would be: see
-`xmem.replay.replay`. The latency is taken as in ``latency``, the pages as in
-``pages``.
+`xmem.measure.replay.replay`. The latency is taken as in ``latency``, the pages
+as in ``pages``.
 """
 
 import numpy as np
 
-from .common import REPEATS, TRACE_DTYPE, replay
+from .common import REPEATS, REPLAY, TRACE_DTYPE, replay
 
 try:
-    from xmem.replay import ReplayResult
-
-    HAS_INTERFACES = "interface" in ReplayResult.__dataclass_fields__
-except (ImportError, AttributeError):
+    HAS_INTERFACES = "interface" in REPLAY.ReplayResult.__dataclass_fields__
+except AttributeError:
     HAS_INTERFACES = False
 
 # Fixed, as in common: PAGE_SIZE and PAGE_SIZE - DELTA are those of 4096 bytes.

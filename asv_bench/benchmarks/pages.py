@@ -6,12 +6,9 @@ no request fails, everything counted: superblock, tables, control block.
 Both are exact and the same on every machine of one page size.
 """
 
-from .common import GROW_PAGES, Measured, load_trace, replay
+from .common import GROW_PAGES, Measured, load_trace, module, replay
 
-try:
-    from xmem.errors import XmemError
-except ImportError:
-    XmemError = MemoryError
+XmemError = getattr(module("xmem.base.errors", "xmem.errors"), "XmemError", MemoryError)
 
 # The search ends when it knows the least arena to this share of it.
 PRECISION = 1 / 512

@@ -11,14 +11,10 @@ import contextlib
 
 import numpy as np
 
-from .common import ENGINES
+from .common import ENGINES, module
 
-try:
-    from xmem import cycles
-    from xmem.scenarios import SCENARIOS
-except ImportError:
-    cycles = None
-    SCENARIOS = []
+cycles = module("xmem.measure.cycles", "xmem.cycles")
+SCENARIOS = getattr(module("xmem.measure.scenarios", "xmem.scenarios"), "SCENARIOS", [])
 
 # Named here, not read from the package: a commit may have others.
 NAMES = [

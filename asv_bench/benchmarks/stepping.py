@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Retired instructions of one call from Python, on any commit.
 
-`xmem.insn` counts what it builds with, so it cannot count commits older than
+`xmem.measure.insn` counts what it builds with, so it cannot count commits older than
 itself. This counts from outside: a forked child stops, calls, stops; the parent
 steps it from stop to stop and counts the instructions that lie in the compiled
 modules of xmem, not those of the interpreter around them. Exact, the same on

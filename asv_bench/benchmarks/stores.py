@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 
+from .common import replay
+
 try:
     from xmem import Arena, Heap, Pool
-    from xmem.replay import replay
     from xmem.stores.difference_engine import DifferenceEngine
     from xmem.stores.memory import Recorder
     from xmem.stores.tmem import TmemStore

@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How long a whole trace takes: one pass without a clock per operation.
 
-Timed is what `xmem.replay` calls a pass: format the arena's tables, make a
+Timed is what `xmem.measure.replay` calls a pass: format the arena's tables, make a
 pool, do every operation of the trace without the GIL. The arena is mapped, and
 its pages are touched by a first pass, in ``setup``.
 """
 
-from .common import ENGINES, GROW_PAGES, TRACES, load_trace, need_replay
+from .common import (
+    ENGINES,
+    GROW_PAGES,
+    REPLAY,
+    TRACES,
+    load_trace,
+    module,
+    need_replay,
+)
 
 try:
     from xmem import Arena
-    from xmem.replay import Replayer
-    from xmem.trace import peak_live
 except ImportError:
-    Replayer = None
+    Arena = None
+Replayer = getattr(REPLAY, "Replayer", None)
+peak_live = getattr(module("xmem.measure.trace", "xmem.trace"), "peak_live", None)
 
 # Ample for the worst of the traces on the legacy engine, and so small that
 # formatting the tables hardly counts.

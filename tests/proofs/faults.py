@@ -26,8 +26,8 @@ import click
 import numpy as np
 
 from xmem import Arena, OutOfMemory, Pool
-from xmem.replay import load
-from xmem.trace import OP_FREE, OP_MEMALIGN, OP_REALLOC
+from xmem.measure.replay import load
+from xmem.measure.trace import OP_FREE, OP_MEMALIGN, OP_REALLOC
 
 from . import Refuted
 

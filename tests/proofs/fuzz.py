@@ -25,8 +25,8 @@ import numpy as np
 
 import xmem
 from xmem import Arena, OutOfMemory, Pool, XmemError
-from xmem.replay import Replayer
-from xmem.trace import (
+from xmem.measure.replay import Replayer
+from xmem.measure.trace import (
     OP_CALLOC,
     OP_FREE,
     OP_MALLOC,

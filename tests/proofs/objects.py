@@ -46,7 +46,7 @@ KINDS: tuple[Callable[[Arena], Allocator], ...] = (
     lambda arena: Pool(arena, grow_pages=1),
     lambda arena: Pool(arena, engine="firstfit"),
     lambda arena: Pool(arena, hardened=True),
-    lambda arena: Pool(arena, front=8),
+    lambda arena: Pool(arena, quick=8),
     lambda arena: Heap(arena, "array"),
     lambda arena: Heap(arena, "merged"),
 )
@@ -297,7 +297,7 @@ class Round:
         self.workers = [Worker(self, seed * 100 + i) for i in range(N_THREADS)]
 
     def used(self) -> int:
-        """Bytes in use, but for what waits in a quarantine or a front."""
+        """Bytes in use, but for what waits in a quarantine or quick lists."""
         stats: Any = self.allocator.stats()  # type: ignore[attr-defined]
         return int(stats.live_blocks)
 

@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from xmem import Arena, OutOfMemory, Pool
-from xmem.insn import Steps
+from xmem.measure.insn import Steps
 
 from . import Refuted
 from .headers import LINE, Seen, Snapshot

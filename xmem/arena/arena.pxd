@@ -6,8 +6,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.holds cimport give_back_t, holds_t
 from xmem.arena.superblock cimport arena_t, entry_t
 from xmem.arena.vm cimport vm_forks
-from xmem.block cimport offset_t
-from xmem.checks cimport unlikely
+from xmem.base.checks cimport unlikely
+from xmem.base.offset cimport offset_t
 
 cdef extern from "pythread.h" nogil:
     ctypedef void* PyThread_type_lock

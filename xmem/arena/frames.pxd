@@ -36,9 +36,9 @@ from xmem.arena.superblock cimport (
     frames_t,
     page_offset,
 )
-from xmem.bits cimport bit, ceil_log2, find_first_set, find_last_set
-from xmem.checks cimport require, store_barrier
-from xmem.shadow cimport SHADOWED, memory_close, memory_open
+from xmem.base.bits cimport bit, ceil_log2, find_first_set, find_last_set
+from xmem.base.checks cimport require, store_barrier
+from xmem.base.memcheck cimport MEMCHECKED, memory_close, memory_open
 
 cdef enum:
     FRAME_INSIDE = 0        # not the first page of a run
@@ -189,7 +189,7 @@ cdef inline uint32_t frames_alloc(
         store_barrier()
         arena.frames[page].word = frame_pack(state, order, owner, n_pages)
     lists.n_free_pages -= n_pages
-    if SHADOWED and state == FRAME_RUN:
+    if MEMCHECKED and state == FRAME_RUN:
         memory_open(
             arena.base + page_offset(arena, page), page_offset(arena, n_pages)
         )

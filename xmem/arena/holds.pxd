@@ -19,8 +19,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from xmem.arena.vm cimport vm_map, vm_page_bytes, vm_unmap
-from xmem.bits cimport align_up, with_bit, without_bit
-from xmem.block cimport offset_t
+from xmem.base.bits cimport align_up, with_bit, without_bit
+from xmem.base.offset cimport offset_t
 
 ctypedef void (*give_back_t)(PyObject* owner, offset_t payload) noexcept
 

@@ -22,9 +22,9 @@ addresses that follow. It is never stored in the arena.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from xmem.bits cimport align_up, find_last_set
-from xmem.block cimport offset_t
-from xmem.shadow cimport audit_start
+from xmem.base.bits cimport align_up, find_last_set
+from xmem.base.memcheck cimport audit_start
+from xmem.base.offset cimport offset_t
 
 cdef enum:
     ARENA_VERSION = 3

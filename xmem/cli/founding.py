@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from xmem.cli.progress import ReplayProgress
 from xmem.cli.runs import ENGINES, Settings, Trace, run_one
-from xmem.replay import ReplayResult
-from xmem.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE
+from xmem.measure.replay import ReplayResult
+from xmem.measure.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE
 
 BLOCK_BYTES = 3500
 PAGE_BYTES = 4096

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from xmem.base.errors import XmemError
 from xmem.cli.exits import FAILED
 from xmem.cli.outputs import OUTPUT_FILE, STDOUT, check_json
-from xmem.errors import XmemError
-from xmem.hunting.hunt import Outcome, Plan, command_of, hunt, write_prefix
-from xmem.hunting.trials import HeapTrial, Ops, Trial
-from xmem.stress import ticks_per_second
-from xmem.trace import TRACE_DTYPE, check_trace
+from xmem.measure.trace import TRACE_DTYPE, check_trace
+from xmem.stress.hunt import Outcome, Plan, command_of, hunt, write_prefix
+from xmem.stress.load import ticks_per_second
+from xmem.stress.trials import HeapTrial, Ops, Trial
 
 DEFAULT_SECONDS = 10.0
 Command = Callable[..., None]

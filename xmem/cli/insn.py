@@ -23,10 +23,10 @@ from xmem.cli.outputs import (
 from xmem.cli.replay import TRACE_FILE
 from xmem.cli.runs import ENGINES, load_traces
 from xmem.cli.table import print_whole
-from xmem.counts import VERBS, Counts, Summary
-from xmem.insn import BUILD, SteppingUnavailable, cost, count, method
+from xmem.measure.counts import VERBS, Counts, Summary
+from xmem.measure.insn import BUILD, SteppingUnavailable, cost, count, method
+from xmem.measure.scenarios import SCENARIOS, Scenario
 from xmem.pool import HARDENING
-from xmem.scenarios import SCENARIOS, Scenario
 
 FREE_BLOCKS = (10, 1000)
 ALL = "all"
@@ -52,7 +52,7 @@ BOTH: tuple[Literal["tlsf", "firstfit"], ...] = ("tlsf", "firstfit")
     help="Harden the pool; may be given again.",
 )
 @click.option(
-    "--front",
+    "--quick",
     metavar="BLOCKS",
     type=click.IntRange(min=0, max=255),
     default=0,
@@ -97,7 +97,7 @@ def insn(
     traces: Sequence[Path],
     engines: Sequence[Literal["tlsf", "firstfit"]],
     hardening: Sequence[str],
-    front: int,
+    quick: int,
     checked: bool,
     max_ops: int,
     every: int,
@@ -117,14 +117,14 @@ def insn(
     refuse_clashes(traces, {"--json": json_file})
     if flags and "firstfit" in engines:
         raise click.UsageError("--hardened is for the engine tlsf alone.")
-    if front and (flags or "firstfit" in engines or not traces):
+    if quick and (flags or "firstfit" in engines or not traces):
         raise click.UsageError(
-            "--front is for traces on the engine tlsf, not hardened."
+            "--quick is for traces on the engine tlsf, not hardened."
         )
     try:
         if traces:
             records = count_traces(
-                traces, engines or ONE, flags, front, checked, max_ops, every, aside
+                traces, engines or ONE, flags, quick, checked, max_ops, every, aside
             )
         else:
             chosen = engines or (ONE if flags else BOTH)
@@ -139,7 +139,7 @@ def count_traces(
     traces: Sequence[Path],
     engines: Sequence[Literal["tlsf", "firstfit"]],
     flags: bool | list[str],
-    front: int,
+    quick: int,
     checked: bool,
     max_ops: int,
     every: int,
@@ -158,7 +158,7 @@ def count_traces(
                     trace.ops,
                     engine=engine,
                     hardened=flags,
-                    front=front,
+                    quick=quick,
                     checked=checked,
                     every=every,
                     progress=partial(show, bars, task),

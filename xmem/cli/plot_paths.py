@@ -23,9 +23,9 @@ from xmem.cli.plot import (
 )
 from xmem.cli.runs import Run
 from xmem.cli.table import passes
-from xmem.counts import path_name
-from xmem.replay import ReplayResult
-from xmem.trace import PeerResult
+from xmem.measure.counts import path_name
+from xmem.measure.replay import ReplayResult
+from xmem.measure.trace import PeerResult
 
 VERBS = ("xmalloc", "xfree", "xrealloc")
 BINS_PER_DECADE = 8

@@ -24,7 +24,7 @@ from rich.progress import (
 
 SECONDS_BETWEEN_LINES = 5.0
 
-#: What `xmem.replay.replay` calls: operations done, operations in all.
+#: What `xmem.measure.replay.replay` calls: operations done, operations in all.
 Report = Callable[[int, int], None]
 
 

@@ -92,7 +92,7 @@ TRACE_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Pa
     help="Harden the pool or heap; may be given again.",
 )
 @click.option(
-    "--front",
+    "--quick",
     metavar="BLOCKS",
     type=click.IntRange(min=0, max=255),
     default=0,
@@ -138,7 +138,7 @@ def replay(
     max_ops: int | None,
     verify: bool,
     hardening: Sequence[str],
-    front: int,
+    quick: int,
     checked: bool,
     json_file: Path | None,
     plot_file: Path | None,
@@ -161,7 +161,7 @@ def replay(
         hardened,
         checked,
         paths=plot_file is not None,
-        front=front,
+        quick=quick,
     )
     contenders = list(dict.fromkeys([*engines, *interfaces]))
     if not contenders:
@@ -170,9 +170,9 @@ def replay(
         raise click.UsageError(
             "--hardened is for TLSF alone: name the engine tlsf, or interfaces."
         )
-    if front and (hardened or not set(contenders) <= {*ENGINES, SYSTEM}):
+    if quick and (hardened or not set(contenders) <= {*ENGINES, SYSTEM}):
         raise click.UsageError(
-            "--front is for the engine tlsf, not hardened, and for no interface."
+            "--quick is for the engine tlsf, not hardened, and for no interface."
         )
     outputs = {"--json": json_file, "--plot": plot_file}
     if plot_file is not None:

@@ -13,14 +13,14 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from xmem.base.errors import BadArgument, XmemError
 from xmem.cli.exits import ReplayFailed
 from xmem.cli.progress import ReplayProgress, Report
-from xmem.errors import BadArgument, XmemError
 from xmem.heap import INTERFACES as INTERFACE_NUMBERS
-from xmem.peers import Peer, measure
-from xmem.replay import ReplayResult, load
-from xmem.replay import replay as replay_ops
-from xmem.trace import PeerResult
+from xmem.measure.peers import Peer, measure
+from xmem.measure.replay import ReplayResult, load
+from xmem.measure.replay import replay as replay_ops
+from xmem.measure.trace import PeerResult
 
 ENGINES = ("tlsf", "firstfit")
 #: The malloc of this process, to compare with.
@@ -48,7 +48,7 @@ class Settings:
     hardened: bool | tuple[str, ...] = False
     checked: bool = False
     paths: bool = False
-    front: int = 0
+    quick: int = 0
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def run_one(
             hardened=settings.hardened,
             checked=settings.checked,
             paths=settings.paths and contender in ENGINES,
-            front=settings.front if contender == "tlsf" else 0,
+            quick=settings.quick if contender == "tlsf" else 0,
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error

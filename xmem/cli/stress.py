@@ -9,10 +9,10 @@ import click
 from xmem.cli.hunting import run, run_options
 from xmem.cli.runs import ENGINES, INTERFACES
 from xmem.cli.size import parse_size
-from xmem.hunting.hunt import BATCH_OPS, EPISODE_OPS
-from xmem.hunting.loads import FRAME_LOADS, LOADS
-from xmem.hunting.trials import HeapTrial
 from xmem.pool import HARDENING
+from xmem.stress.hunt import BATCH_OPS, EPISODE_OPS
+from xmem.stress.loads import FRAME_LOADS, LOADS
+from xmem.stress.trials import HeapTrial
 
 ALL = "all"
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -43,7 +43,7 @@ def told(loads: dict[str, Any]) -> str:
     help="Harden it; may be given again.",
 )
 @click.option(
-    "--front",
+    "--quick",
     type=click.IntRange(min=0, max=255),
     default=0,
     help="Freed blocks of each size that wait to be used again.",
@@ -66,7 +66,7 @@ def stress(
     engine: str | None,
     interface: str | None,
     hardening: tuple[str, ...],
-    front: int,
+    quick: int,
     load: str,
     arena_bytes: int | None,
     threads: int,
@@ -85,14 +85,14 @@ def stress(
     if interface is not None:
         settings["interface"] = interface
         given += ["--interface", interface]
-        if front:
-            raise click.UsageError("--front is for a pool: give no --interface.")
+        if quick:
+            raise click.UsageError("--quick is for a pool: give no --interface.")
     else:
         settings["engine"] = engine or "tlsf"
         given += ["--engine", settings["engine"]]
-    if front:
-        settings["front"] = front
-        given += ["--front", str(front)]
+    if quick:
+        settings["quick"] = quick
+        given += ["--quick", str(quick)]
     for name in hardening:
         given += ["--hardened", name]
     size = arena_bytes or LOADS[load].arena_bytes

@@ -9,13 +9,13 @@ from typing import Any
 import click
 import numpy as np
 
+from xmem.base.errors import BadArgument
 from xmem.cli.hunting import run, run_options
 from xmem.cli.runs import ENGINES, INTERFACES
 from xmem.cli.size import parse_size
-from xmem.errors import BadArgument
-from xmem.hunting.store_trials import DiffEngineTrial, StoreTrial, TmemTrial
 from xmem.stores.codec import CODECS
 from xmem.stores.images import file_pages, process_pages
+from xmem.stress.store_trials import DiffEngineTrial, StoreTrial, TmemTrial
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 #: Operations of a thread in an episode: Python carries them out.

@@ -9,8 +9,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from xmem.cli.runs import Run
-from xmem.replay import ReplayResult
-from xmem.trace import PeerResult
+from xmem.measure.replay import ReplayResult
+from xmem.measure.trace import PeerResult
 
 #: Columns of one verb: heading, key in `ReplayResult.summary`.
 QUANTILES = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("worst", "worst"))

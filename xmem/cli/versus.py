@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from xmem.base.errors import PeerError
 from xmem.cli.exits import Interrupted, ReplayFailed
 from xmem.cli.outputs import (
     OUTPUT_FILE,
@@ -24,9 +25,8 @@ from xmem.cli.replay import TRACE_FILE
 from xmem.cli.runs import load_traces
 from xmem.cli.table import NOTHING, print_whole
 from xmem.data import demo_trace_path
-from xmem.errors import PeerError
-from xmem.peers import Peer
-from xmem.versus import (
+from xmem.measure.peers import Peer
+from xmem.measure.versus import (
     Contender,
     compare,
     engines,

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from xmem.cli.plot import save, style_grid
-from xmem.versus import overall
+from xmem.measure.versus import overall
 
 OURS, THEIRS = "#0072B2", "#7F7F7F"
 TITLES = (
@@ -35,7 +35,7 @@ def draw_versus(found: Sequence[dict[str, Any]], path: Path) -> None:
     Parameters
     ----------
     found : sequence of dict
-        As `xmem.versus.compare` answers them.
+        As `xmem.measure.versus.compare` answers them.
     path : Path
         Where the picture goes; an existing file is replaced.
     """

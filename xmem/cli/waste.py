@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from xmem.base.errors import BadArgument, XmemError
 from xmem.cli.exits import ReplayFailed
 from xmem.cli.outputs import (
     OUTPUT_FILE,
@@ -20,8 +21,7 @@ from xmem.cli.runs import INTERFACES
 from xmem.cli.size import parse_size
 from xmem.cli.table import print_whole
 from xmem.cli.waste_table import make_waste_table, waste_notes
-from xmem.errors import BadArgument, XmemError
-from xmem.waste import WasteCurve, measure_waste
+from xmem.measure.waste import WasteCurve, measure_waste
 
 
 @click.command()

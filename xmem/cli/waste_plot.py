@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xmem.cli.plot import COLOURS, save, style_grid
-from xmem.waste import WasteCurve
+from xmem.measure.waste import WasteCurve
 
 ASKED = (1, 2)  # pages: the sizes of the proposal's complaint
 

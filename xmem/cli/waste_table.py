@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xmem.cli.table import NOTHING
-from xmem.waste import WasteCurve
+from xmem.measure.waste import WasteCurve
 
 
 def telling_sizes(curves: Sequence[WasteCurve]) -> list[tuple[str, int]]:

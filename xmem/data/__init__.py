@@ -13,6 +13,6 @@ def demo_trace_path() -> Path:
     Returns
     -------
     Path
-        An ``.npz`` that `xmem.replay.load` reads.
+        An ``.npz`` that `xmem.measure.replay.load` reads.
     """
     return Path(str(files(__name__) / DEMO_TRACE))

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from xmem.errors import BadArgument
+from xmem.base.errors import BadArgument
 
 try:
     import lz4.block

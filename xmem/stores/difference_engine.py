@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from xmem.errors import BadArgument, BadArgumentType, OutOfMemory, XmemError
+from xmem.base.errors import BadArgument, BadArgumentType, OutOfMemory, XmemError
 from xmem.heap import Heap
 from xmem.pool import Pool
 from xmem.stores.codec import apply_patch, codec_named, make_patch

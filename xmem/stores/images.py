@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from xmem.errors import BadArgument
+from xmem.base.errors import BadArgument
 
 __all__ = ["Mix", "file_pages", "memory_images", "mutated", "process_pages"]
 

@@ -9,10 +9,10 @@ frees follows from the length alone.
 import numpy as np
 import numpy.typing as npt
 
-from xmem.errors import BadArgumentType
+from xmem.base.errors import BadArgumentType
 from xmem.heap import Heap
+from xmem.measure.trace import TRACE_DTYPE
 from xmem.pool import Pool
-from xmem.trace import TRACE_DTYPE
 
 __all__ = ["Memory", "Recorder"]
 
@@ -102,7 +102,7 @@ class Memory:
 class Recorder(Memory):
     """A memory that writes down what is asked of it, as a trace.
 
-    `xmem.replay.replay` then measures the same calls without the store around them.
+    `xmem.measure.replay.replay` then measures the same calls without the store around them.
     """
 
     def __init__(self, heap: Heap | Pool) -> None:

@@ -25,7 +25,7 @@ from operator import index as as_integer
 from struct import Struct
 from typing import NamedTuple
 
-from xmem.errors import BadArgument, BadArgumentType, OutOfMemory, XmemError
+from xmem.base.errors import BadArgument, BadArgumentType, OutOfMemory, XmemError
 from xmem.heap import Heap
 from xmem.pool import Pool
 from xmem.stores.codec import codec_named

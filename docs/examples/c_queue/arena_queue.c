@@ -148,7 +148,7 @@ queue_length(Queue *self)
 
 static PyMethodDef queue_methods[] = {
     {"push", (PyCFunction)queue_push, METH_O, "Put a copy of some bytes at the end."},
-    {"pop", (PyCFunction)queue_pop, METH_NOARGS, "Take the bytes at the front away."},
+    {"pop", (PyCFunction)queue_pop, METH_NOARGS, "Take the bytes at the quick lists away."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sizes, counts and offsets from Python callers, or the error that says why not."""
+
+import numpy as np
+
+from xmem.base.errors import BadArgument, BadArgumentType, NotABlock
+
+from libc.stdint cimport uint64_t
+
+from xmem.base.bits cimport is_power_of_two
+
+
+cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0:
+    """A count or size given by the caller, at least ``least``."""
+    cdef fit_t fit
+    cdef uint64_t word
+    try:
+        word = word_of(value, &fit)
+    except TypeError:
+        raise BadArgumentType(
+            f"{what} must be an integer, not {type(value).__name__}"
+        ) from None
+    if fit == NEGATIVE or word < least:
+        raise BadArgument(f"{what} must be at least {least}, not {value}")
+    return word
+
+
+cdef int flag_argument(object value, str what) except -1:
+    """A switch given by the caller: a truth value and nothing that resembles one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise BadArgumentType(
+            f"{what} must be True or False, not {type(value).__name__}"
+        )
+    return 1 if value else 0
+
+
+cdef uint64_t refused_size(object value) except? 0:
+    """A size that is no plain word: what it is, or the error."""
+    return count_argument(value, "a size", 0)
+
+
+cdef uint64_t refused_offset(object value) except? 0:
+    """An offset that is no plain word: what does not fit is no block."""
+    cdef fit_t fit
+    cdef uint64_t word
+    try:
+        word = word_of(value, &fit)
+    except TypeError:
+        raise BadArgumentType(
+            f"an offset must be an integer, not {type(value).__name__}"
+        ) from None
+    if fit != FITS:
+        raise NotABlock(f"{value} is not an offset in any arena")
+    return word
+
+
+cdef object words_argument(object values, str what, bint are_offsets):
+    """Sizes or offsets given by the caller, in an array of our own.
+
+    Integers in a list count as they would alone.
+    """
+    cdef uint64_t[::1] cells
+    cdef Py_ssize_t i
+    if not isinstance(values, np.ndarray):
+        try:
+            values = list(values)
+        except TypeError:
+            raise BadArgumentType(
+                f"{what} must be an array or a list of integers, not "
+                f"{type(values).__name__}"
+            ) from None
+        words = np.zeros(len(values), dtype=np.uint64)
+        cells = words
+        for i in range(cells.shape[0]):
+            cells[i] = (
+                offset_argument(values[i]) if are_offsets else size_argument(values[i])
+            )
+        return words
+    if values.ndim != 1:
+        raise BadArgument(f"{what} must have one dimension, not {values.ndim}")
+    if values.dtype.kind == "u" or not len(values):
+        return np.array(values, dtype=np.uint64, order="C", copy=True)
+    if values.dtype.kind != "i":
+        raise BadArgumentType(f"{what} must be integers, not {values.dtype.name}")
+    words = np.array(values, dtype=np.int64, order="C", copy=True)
+    if (words < 0).any():
+        if are_offsets:
+            raise NotABlock(f"{words.min()} is not an offset in any arena")
+        raise BadArgument(f"{what} must not be negative, as {words.min()} is")
+    return words.view(np.uint64)
+
+
+cdef uint64_t refused_align(object value) except? 0:
+    """An alignment that is no plain power of two: what it is, or the error."""
+    cdef uint64_t word = count_argument(value, "align", 1)
+    if not is_power_of_two(word):
+        raise BadArgument(f"align must be a power of two in bytes, not {value}")
+    return word

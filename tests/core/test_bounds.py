@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The work of a verb is bounded: counted, not timed.
+
+A probe counts the calls of the core's functions, so that loops show. In the
+same surroundings an xfree of TLSF does the same with a hundred live blocks as
+with tens of thousands; whatever the surroundings, a verb does no more than a
+constant. The legacy engine, counted the same way, climbs.
+"""
+
+import random
+
+import pytest
+from support.models import make_arena
+
+import xmem
+
+# What a verb may do to free lists and headers. Growing may give up to four empty
+# regions back first, then adds one, joins it to its neighbours and carves a
+# block; freeing may cut a region out, or replace the empty one in hand.
+MOST = {
+    "alloc": {"insert": 5 + 4 * 2, "remove": 4 + 4, "find": 3 + 4 * 9, "header": 40},
+    "free": {"insert": 2, "remove": 3, "find": 1, "header": 8},
+}
+WITHOUT_PAGES = {
+    "alloc": {"insert": 1, "remove": 1, "find": 1, "header": 2},
+    "free": {"insert": 1, "remove": 2, "find": 1, "header": 1},
+}
+MOST_CALLS = 2000
+
+
+def fill(pool, n_blocks, source):
+    """Many live blocks with as many holes of all sizes between them."""
+    blocks = [pool.xmalloc(source.randrange(1, 400)) for _ in range(2 * n_blocks)]
+    for block in blocks[::2]:
+        pool.xfree(block)
+    return blocks[1::2]
+
+
+def neighbours(pool, scenario):
+    """The block to free in a known surrounding, and what keeps it there."""
+    pool.reserve(64)
+    a, b, c, d, e = (pool.xmalloc(3000) for _ in range(5))
+    if scenario in ("left", "sandwiched"):
+        pool.xfree(b)
+    if scenario in ("right", "sandwiched"):
+        pool.xfree(d)
+    return c, (a, e)
+
+
+@pytest.mark.parametrize("scenario", ["isolated", "left", "right", "sandwiched"])
+def test_xfree_does_the_same_with_any_number_of_live_blocks(probe, scenario, seed):
+    counts = []
+    for n_blocks in (100, 1000, 30000):
+        with make_arena(8192) as arena:
+            pool = xmem.Pool(arena)
+            fill(pool, n_blocks, random.Random(seed))
+            target, _ = neighbours(pool, scenario)
+            counts.append(probe.counted_free(pool, target))
+            pool.check()
+    calls = [count.pop("calls") for count in counts]
+    assert counts[0] == counts[1] == counts[2]
+    # A list that runs empty clears a bit in one bitmap or in both.
+    assert max(calls) - min(calls) <= 6
+    assert max(calls) < 100
+    removals = {"isolated": 0, "left": 1, "right": 1, "sandwiched": 2}
+    assert counts[0]["remove"] == removals[scenario]
+    assert counts[0]["insert"] == 1
+
+
+def bounded(counts, most):
+    assert counts["calls"] <= MOST_CALLS, counts
+    for name, limit in most.items():
+        assert counts[name] <= limit, counts
+
+
+@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize("grow_pages", [1, 3, 16])
+def test_every_verb_of_tlsf_is_bounded(probe, joins, grow_pages, seed):
+    source = random.Random(seed)
+    with make_arena(4096) as arena:
+        pool = xmem.Pool(arena, grow_pages=grow_pages, join_regions=joins)
+        live = fill(pool, 5000, source)
+        for step in range(20000):
+            roll = source.random()
+            n_bytes = source.choice([20, 300, 3000, 30000])
+            n_bytes = source.randrange(n_bytes)
+            k = source.randrange(len(live))
+            if roll < (0.4 if step % 10000 < 5000 else 0.6):
+                counts = probe.counted_free(pool, live[k])
+                live[k] = live[-1]
+                live.pop()
+                verb = "free"
+            elif roll < 0.7:
+                moved, counts = probe.counted_resize(pool, live[k], n_bytes)
+                live[k] = moved or live[k]
+                both = {
+                    name: limit + MOST["free"][name]
+                    for name, limit in MOST["alloc"].items()
+                }
+                bounded(counts, both)
+                continue
+            else:
+                align = source.choice([16, 16, 64, 1024])
+                payload, counts = probe.counted_alloc(pool, n_bytes, align)
+                if payload:
+                    live.append(payload)
+                verb = "alloc"
+                if align > 16 or not payload:
+                    bounded(counts, MOST[verb])
+                    continue
+            with_pages = counts["frames_link"] or counts["frames_unlink"]
+            bounded(counts, (MOST if with_pages else WITHOUT_PAGES)[verb])
+        pool.check()
+
+
+def test_the_legacy_engine_climbs(probe):
+    """The count sees a loop: the whole list is walked by each xfree."""
+    calls = []
+    for n_free in (10, 100, 1000):
+        with make_arena(2048) as arena:
+            pool = xmem.Pool(arena, engine="firstfit")
+            blocks = [pool.xmalloc(3000) for _ in range(n_free + 1)]
+            assert pool.stats().free_blocks == n_free + 1
+            counts = probe.counted_free(pool, blocks[0])
+            calls.append(counts["calls"])
+            assert counts["unlink"] == 1
+    assert calls[0] > 10
+    assert calls[1] > 100
+    assert calls[2] > 1000
+
+
+def test_page_frames_are_bounded_by_the_orders(probe, seed):
+    source = random.Random(seed)
+    with make_arena(4096) as arena:
+        orders = arena.max_order + 1
+        runs = []
+        for step in range(4000):
+            if runs and source.random() < (0.4 if step % 2000 < 1000 else 0.6):
+                offset = runs.pop(source.randrange(len(runs)))
+                pieces = arena.run_pages(offset).bit_count()
+                counts = probe.counted_page_free(arena, offset)
+                assert counts["frames_link"] == pieces
+                assert counts["frames_unlink"] <= pieces * orders
+            else:
+                n_pages = source.choice([1, 1, 2, 3, 7, 8, 31, 100])
+                offset, counts = probe.counted_page_alloc(arena, n_pages)
+                assert counts["frames_unlink"] <= 1
+                assert counts["frames_link"] <= 2 * orders
+                if offset:
+                    runs.append(offset)
+            assert counts["calls"] <= 12 * orders * orders
+        arena.check()
+
+
+def test_one_page_costs_the_same_however_many_runs_there_are(probe):
+    counts = []
+    for n_runs in (8, 1500):
+        with make_arena(4096) as arena:
+            runs = [arena.page_alloc(0) for _ in range(2 * n_runs)]
+            for run in runs[::2]:
+                arena.page_free(run)
+            offset, taken = probe.counted_page_alloc(arena, 1)
+            counts.append((taken, probe.counted_page_free(arena, offset)))
+            arena.check()
+    assert counts[0] == counts[1]

@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Hardened pools: what a stray write did is seen, at once or when it is next used.
+
+Stray writes are made through the arena's address, as a C program would.
+"""
+
+import ctypes
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import support.damage as fmt
+from support.damage import Words
+
+import xmem
+from xmem import Arena, Heap, HeapCorruption, Pool
+from xmem.pool import HARDENING
+
+PAGE = 4096
+POISONED_BYTES = 256
+RING = 16
+SIZES = (*range(66), 100, 247, 248, 249, 255, 256, 257, 1000, 3500, 4040, 9000)
+
+
+@pytest.fixture
+def arena():
+    with Arena.anonymous(2 << 20, page_size=PAGE) as made:
+        yield made
+
+
+class Memory:
+    """The bytes of an arena, written to by nobody's leave."""
+
+    def __init__(self, arena):
+        self.bytes = (ctypes.c_ubyte * arena.n_bytes).from_address(arena.address(0))
+
+    def flip(self, offset, bits=1):
+        self.bytes[offset] ^= bits
+
+
+@pytest.fixture
+def memory(arena):
+    return Memory(arena)
+
+
+def fill(pool, offset):
+    view = pool.view(offset)
+    view[:] = b"\x00" * len(view)
+    view.release()
+
+
+def corrupt(call, *invariants):
+    with pytest.raises(HeapCorruption) as caught:
+        call()
+    assert caught.value.invariant in invariants, caught.value
+    return caught.value
+
+
+# What is switched on ------------------------------------------------------------
+
+
+def test_a_pool_is_not_hardened_unless_asked(arena):
+    assert Pool(arena).hardening == ()
+    assert Pool(arena, hardened=False).hardening == ()
+    assert set(Pool(arena, hardened=True).hardening) == set(HARDENING)
+    assert Pool(arena, hardened=["poison"]).hardening == ("poison",)
+    assert Pool(arena, hardened={"canaries": 1}).hardening == ("canaries",)
+    assert Pool(arena, hardened=()).hardening == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("canaries", xmem.BadArgumentType),
+        (1, xmem.BadArgumentType),
+        (None, xmem.BadArgumentType),
+        (["canary"], xmem.BadArgument),
+        ([1], xmem.BadArgument),
+        ([[]], xmem.BadArgument),
+    ],
+)
+def test_what_cannot_be_hardened(arena, value, error):
+    before = arena.pools()
+    with pytest.raises(error, match="hardened"):
+        Pool(arena, hardened=value)
+    with pytest.raises(xmem.BadArgument, match="only the tlsf engine"):
+        Pool(arena, engine="firstfit", hardened=True)
+    assert arena.pools() == before
+
+
+def test_hardening_is_remembered(arena_path):
+    with Arena.create(arena_path, 1 << 20, page_size=PAGE) as arena:
+        pool = Pool(arena, name="p", hardened=True)
+        offset = pool.xmalloc(100)
+        pool.xfree(pool.xmalloc(10))
+    with Arena.open(arena_path) as arena:
+        pool = Pool.open(arena, "p")
+        assert set(pool.hardening) == set(HARDENING)
+        assert pool.stats().waiting_blocks == 1
+        Memory(arena).flip(offset + 100)
+        corrupt(lambda: pool.xfree(offset), "H1")
+
+
+@pytest.mark.parametrize("flag", HARDENING)
+def test_usable_size_is_what_was_asked_for_where_there_is_a_trailer(arena, flag):
+    pool = Pool(arena, hardened=[flag])
+    for n in SIZES:
+        offset = pool.xmalloc(n)
+        if flag in ("canaries", "checksums"):
+            assert pool.usable_size(offset) == n
+            assert len(pool.view(offset)) == n
+        else:
+            assert pool.usable_size(offset) >= n
+    assert pool.maxalloc == 16 * PAGE - (
+        32 if flag in ("canaries", "checksums") else 24
+    )
+
+
+@pytest.mark.parametrize("hardened", [True, *([flag] for flag in HARDENING)], ids=str)
+def test_a_pool_s_maxalloc_is_exact(arena, hardened):
+    pool = Pool(arena, grow_pages=2, max_pages=2, hardened=hardened)
+    offset = pool.xmalloc(pool.maxalloc)
+    pool.check()
+    pool.xfree(offset)
+    with pytest.raises(xmem.OutOfMemory):
+        pool.xmalloc(pool.maxalloc + 1)
+    assert pool.xmalloc(pool.maxalloc) == offset
+
+
+# A sound program ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize("hardened", [True, *([flag] for flag in HARDENING)], ids=str)
+def test_a_sound_program_is_never_accused(arena, hardened, joins, seed):
+    rng = np.random.default_rng(seed)
+    pool = Pool(arena, grow_pages=3, join_regions=joins, hardened=hardened)
+    live = {}
+    for i in range(4000):
+        draw = rng.random()
+        if live and draw < 0.42:
+            offset = list(live)[int(rng.integers(len(live)))]
+            n, byte = live.pop(offset)
+            assert bytes(pool.view(offset, n)) == bytes([byte]) * n
+            pool.xfree(offset)
+        elif live and draw < 0.6:
+            offset = list(live)[int(rng.integers(len(live)))]
+            n, byte = live.pop(offset)
+            new = int(rng.choice([0, 5, 60, 300, 3000, 9000]))
+            align = int(rng.choice([16, 16, 64, 2048, PAGE]))
+            moved = pool.xrealloc(offset, new, align=align)
+            assert moved % align == 0
+            kept = min(n, new)
+            assert bytes(pool.view(moved, kept)) == bytes([byte]) * kept
+            pool.view(moved, new)[:] = bytes([byte]) * new
+            live[moved] = (new, byte)
+        elif len(live) < 120:
+            n = int(rng.choice(SIZES))
+            align = int(rng.choice([16, 16, 16, 32, 512, 2048, PAGE]))
+            try:
+                offset = pool.xmalloc(n, align=align)
+            except xmem.OutOfMemory:
+                continue
+            assert offset % align == 0
+            pool.view(offset, n)[:] = bytes([i & 255]) * n
+            live[offset] = (n, i & 255)
+        if i % 100 == 0:
+            pool.check()
+            assert pool.stats().live_blocks == len(live)
+            walked = pool.walk()
+            assert set(walked["offset"][walked["used"]].tolist()) == set(live)
+    for offset in live:
+        pool.xfree(offset)
+    pool.check()
+    pool.shrink()
+    stats = pool.stats()
+    assert (stats.live_blocks, stats.waiting_blocks, stats.n_pages) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("hardened", [True, *([flag] for flag in HARDENING)], ids=str)
+def test_freeing_and_asking_again_succeeds_in_a_full_pool(arena, hardened):
+    """The quarantine ends where a request would fail."""
+    for n in (0, 1, 16, 100, 255, 256, 700, 2000, 4000, 8000):
+        pool = Pool(arena, grow_pages=4, max_pages=4, hardened=hardened)
+        live = []
+        try:
+            while True:
+                live.append(pool.xmalloc(n))
+        except xmem.OutOfMemory:
+            pass
+        for offset in live:
+            pool.xfree(offset)
+            again = pool.xmalloc(n)
+            pool.xfree(again)
+            pool.xmalloc(n)
+        pool.check()
+        pool.destroy(force=True)
+
+
+def test_the_quarantine_holds_back_sixteen_blocks(arena):
+    pool = Pool(arena, hardened=["quarantine"])
+    blocks = [pool.xmalloc(64) for _ in range(40)]
+    for i, offset in enumerate(blocks):
+        pool.xfree(offset)
+        assert pool.stats().waiting_blocks == min(i + 1, RING)
+        assert pool.stats().live_blocks == len(blocks) - i - 1
+        with pytest.raises(xmem.DoubleFree):
+            pool.xfree(offset)
+    taken = {pool.xmalloc(64) for _ in range(20)}
+    assert not taken & set(blocks[-RING:])
+    walked = pool.walk()
+    waiting = walked[walked["kind"] == 3]
+    assert sorted(waiting["offset"].tolist()) == sorted(blocks[-RING:])
+    assert not waiting["used"].any()
+    pool.shrink()
+    assert pool.stats().waiting_blocks == 0
+    large = pool.xmalloc(2 * PAGE)
+    pool.xfree(large)
+    assert pool.stats().waiting_blocks == 0  # more than a page does not wait
+
+
+# Overflow -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["canaries", "checksums"])
+@pytest.mark.parametrize("verb", ["xfree", "xrealloc", "view", "usable_size"])
+def test_overflow_behind_a_block_is_seen_by_the_next_call(arena, memory, flag, verb):
+    """By one byte and by one bit; with checksums alone, when the trailer is hit."""
+    pool = Pool(arena, hardened=[flag])
+    for n in SIZES:
+        offset = pool.xmalloc(n)
+        wall = pool.xmalloc(16)
+        first = offset + n
+        if flag == "checksums":
+            row = next(r for r in pool.walk() if r["offset"] == offset)
+            first = offset - 8 + int(row["size"]) - 8
+        for place, bits in itertools.product((first, first + 1), (0xFF, 1, 0x80)):
+            memory.flip(place, bits)
+            calls = {
+                "xfree": (pool.xfree, offset),
+                "xrealloc": (pool.xrealloc, offset, n + 50),
+                "view": (pool.view, offset),
+                "usable_size": (pool.usable_size, offset),
+            }
+            error = corrupt(functools.partial(*calls[verb]), "H1", "B5")
+            assert error.offset in (offset - 8, wall - 8)
+            corrupt(pool.check, "H1", "B5", "B7", "V1")
+            memory.flip(place, bits)
+            pool.check()
+        pool.xfree(offset)
+        pool.xfree(wall)
+
+
+def test_a_text_written_with_its_nul_one_byte_too_far(arena):
+    """The commonest overflow of all: strlen without the one."""
+    pool = Pool(arena, hardened=True)
+    for n in range(200):
+        offset = pool.xmalloc(n)
+        ctypes.memset(arena.address(offset) + n, 0, 1)
+        corrupt(lambda offset=offset: pool.xfree(offset), "H1")
+
+
+def test_a_byte_in_front_of_a_block_is_seen(arena, memory):
+    """The highest byte of its own header."""
+    pool = Pool(arena, hardened=True)
+    for n in (0, 10, 100, 1000):
+        offset = pool.xmalloc(n)
+        for place, k in itertools.product(range(offset - 8, offset), range(8)):
+            if place == offset - 8 and k == 1:
+                continue  # PREV_FREE: no part of the checksum
+            memory.flip(place, 1 << k)
+            with pytest.raises((HeapCorruption, xmem.InvalidFree)):
+                pool.xfree(offset)
+            memory.flip(place, 1 << k)
+        pool.check()
+        pool.xfree(offset)
+
+
+# Use after free -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 24, 100, 264, 1000, 3000])
+def test_a_write_after_free_is_seen_when_the_quarantine_ends(arena, memory, n):
+    pool = Pool(arena, hardened=["poison", "quarantine"])
+    for place in {0, 1, min(n, POISONED_BYTES) // 2, min(n, POISONED_BYTES) - 1}:
+        offset = pool.xmalloc(n)
+        walls = [pool.xmalloc(16) for _ in range(RING + 1)]
+        pool.xfree(offset)
+        memory.flip(offset + place)
+        corrupt(pool.check, "H3")
+        for wall in walls[:-2]:
+            pool.xfree(wall)
+        error = corrupt(functools.partial(pool.xfree, walls[-2]), "H3")
+        assert error.offset == offset - 8
+        # The call itself was carried out; the damaged block is never used again.
+        with pytest.raises(xmem.DoubleFree):
+            pool.xfree(walls[-2])
+        memory.flip(offset + place)
+        pool.destroy(force=True)
+        pool = Pool(arena, hardened=["poison", "quarantine"])
+
+
+def test_a_write_after_free_is_seen_when_the_memory_is_used_again(arena, memory):
+    pool = Pool(arena, hardened=["poison"])
+    for n in (100, 264, 1000):
+        for place in (16, 17, min(n, POISONED_BYTES + 16) - 9):
+            offset = pool.xmalloc(n)
+            wall = pool.xmalloc(16)
+            pool.xfree(offset)
+            memory.flip(offset + place)
+            corrupt(lambda n=n: pool.xmalloc(n), "H2")
+            corrupt(pool.check, "H2")
+            memory.flip(offset + place)
+            assert pool.xmalloc(n) == offset
+            pool.xfree(wall)
+            pool.xfree(offset)
+            pool.check()
+
+
+def test_a_damaged_free_neighbour_is_seen_by_a_free(arena, memory):
+    for side in ("left", "right"):
+        pool = Pool(arena, hardened=["poison", "safe_links"])
+        left, middle, right, _ = (pool.xmalloc(200) for _ in range(4))
+        freed = left if side == "left" else right
+        pool.xfree(freed)
+        memory.flip(freed + 50)
+        corrupt(functools.partial(pool.xfree, middle), "H2")
+        corrupt(functools.partial(pool.xrealloc, middle, 1000), "H2")
+        memory.flip(freed + 50)
+        pool.xfree(middle)
+        pool.check()
+
+
+# Links ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 5, 8, 14])
+def test_corrupted_links_are_seen_before_they_are_followed(arena, memory, place):
+    pool = Pool(arena, hardened=["safe_links"])
+    blocks = [pool.xmalloc(200) for _ in range(8)]
+    for offset in blocks[1::2]:
+        pool.xfree(offset)
+    memory.flip(blocks[1] + place, 0x40)
+    before = bytes(memory.bytes)
+    corrupt(lambda: pool.xfree(blocks[0]), "F4")
+    corrupt(lambda: pool.xfree(blocks[2]), "F4")
+    corrupt(lambda: pool.xrealloc(blocks[0], 300), "F4")
+    control = Words(arena).control(pool)
+    end = control + fmt.CONTROL_BYTES
+    after = bytes(memory.bytes)
+    assert before[:control] + before[end:] == after[:control] + after[end:]
+    memory.flip(blocks[1] + place, 0x40)
+    pool.xfree(blocks[0])
+    pool.xfree(blocks[2])
+    pool.check()
+
+
+def test_a_forged_boundary_tag_is_seen(arena, memory):
+    """An overflow from a free block's end leads the next free to nowhere."""
+    pool = Pool(arena, hardened=["safe_links"])
+    left, middle, _ = (pool.xmalloc(200) for _ in range(3))
+    pool.xfree(left)
+    memory.flip(middle - 16, 0x20)
+    corrupt(lambda: pool.xfree(middle), "B6")
+    memory.flip(middle - 16, 0x20)
+    pool.xfree(middle)
+
+
+def test_the_head_of_the_list_that_serves_a_request_is_verified(arena, memory):
+    pool = Pool(arena, hardened=["safe_links"])
+    offset, _ = pool.xmalloc(200), pool.xmalloc(200)
+    pool.xfree(offset)
+    memory.flip(offset + 8, 0x40)
+    corrupt(lambda: pool.xmalloc(200), "F4")
+    memory.flip(offset + 8, 0x40)
+    assert pool.xmalloc(200) == offset
+
+
+# Invariants -----------------------------------------------------------------------
+
+
+def test_H1_patterns_and_trailers(arena, memory):
+    pool = Pool(arena, hardened=["canaries", "checksums"])
+    offset = pool.xmalloc(50)
+    pool.xmalloc(1)
+    row = next(r for r in pool.walk() if r["offset"] == offset)
+    end = offset - 8 + int(row["size"])
+    for place in range(offset + 50, end):
+        for k in range(8):
+            memory.flip(place, 1 << k)
+            assert corrupt(pool.check, "H1").offset == offset - 8
+            memory.flip(place, 1 << k)
+    pool.check()
+
+
+def test_H2_poison_of_free_blocks(arena, memory):
+    pool = Pool(arena, hardened=["poison"])
+    offset, _ = pool.xmalloc(600), pool.xmalloc(1)
+    pool.xfree(offset)
+    for place in range(offset + 16, offset + 16 + POISONED_BYTES):
+        memory.flip(place)
+        assert corrupt(pool.check, "H2").offset == offset - 8
+        memory.flip(place)
+    memory.flip(offset + 16 + POISONED_BYTES)  # beyond the limit: nobody looks
+    pool.check()
+
+
+def test_H3_what_waits_in_the_quarantine(arena, memory):
+    pool = Pool(arena, hardened=True)
+    offset = pool.xmalloc(600)
+    pool.xfree(offset)
+    for place in (offset, offset + POISONED_BYTES - 1):
+        memory.flip(place)
+        assert corrupt(pool.check, "H3").offset == offset - 8
+        memory.flip(place)
+    # A block that is neither live nor waiting.
+    words = Words(arena)
+    slot = words.control(pool) + fmt.RING
+    held = words.word(slot)
+    assert held == offset - 8
+    words.set(slot, 0)
+    words.add(words.control(pool) + fmt.N_WAITING, -1)
+    corrupt(pool.check, "V1")
+    words.repair()
+    pool.check()
+
+
+# Diagnosis -------------------------------------------------------------------------
+
+
+def test_a_report_names_the_culprit(arena, memory):
+    pool = Pool(arena, hardened=True)
+    culprit, victim, after = (pool.xmalloc(n) for n in (100, 200, 300))
+    memory.flip(victim - 3, 0xFF)
+    with pytest.raises(HeapCorruption) as caught:
+        pool.xfree(victim)
+    error = caught.value
+    assert error.offset == victim - 8
+    assert error.around["before"] == {"offset": culprit, "capacity": 100}
+    assert error.around["after"] == {"offset": after, "capacity": 300}
+    assert error.around["owner"] == pool.id
+    assert f"the live block before: 100 bytes at {culprit:#x}" in str(error)
+    shown = error.around["bytes"].replace(" ", "").replace("|", "")
+    assert bytes.fromhex(shown) == bytes(memory.bytes[victim - 24 : victim + 8])
+    memory.flip(victim - 3, 0xFF)
+    memory.flip(culprit + 100)
+    with pytest.raises(HeapCorruption) as caught:
+        pool.check()
+    assert caught.value.around["block"] is not None
+    assert caught.value.around["block"]["offset"] == culprit
+
+
+def test_reports_of_the_checker_have_the_bytes_too(arena, memory):
+    pool = Pool(arena)
+    first, second = pool.xmalloc(100), pool.xmalloc(100)
+    memory.flip(second - 7)
+    error = corrupt(pool.check, "B7", "B1")
+    assert error.around["before"]["offset"] == first
+    assert "the bytes there" in str(error)
+
+
+# Heaps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interface", ["strict", "array", "subpage", "merged"])
+def test_heaps_can_be_hardened(arena, memory, interface):
+    heap = Heap(arena, interface, hardened=True)
+    assert heap.DELTA == 32
+    assert heap.XMALLOC_MAX == PAGE - 32
+    sub = interface == "subpage"
+    give = heap.xmalloc_subpage if sub else heap.xmalloc
+    free = heap.xfree_subpage if sub else heap.xfree
+    most = give(heap.XMALLOC_MAX)
+    assert heap.usable_size(most) == heap.XMALLOC_MAX
+    free(most)
+    offset = give(100)
+    memory.flip(offset + 100)
+    corrupt(lambda: free(offset), "H1")
+    corrupt(lambda: heap.view(offset), "H1")
+    if not sub:
+        corrupt(lambda: heap.xrealloc(offset, 200), "H1")
+    memory.flip(offset + 100)
+    free(offset)
+    heap.check()
+
+
+def test_the_legacy_interface_cannot_be_hardened(arena):
+    with pytest.raises(xmem.BadArgument, match="tlsf"):
+        Heap(arena, "legacy", hardened=True)
+    assert arena.pools() == {}
+
+
+def test_an_empty_block_of_a_hardened_heap_has_no_room(arena):
+    """Found by proofs.integers: 0 was taken for an error without exception."""
+    heap = Heap(arena, hardened=True)
+    offset = heap.xmalloc(0)
+    assert heap.usable_size(offset) == 0
+    assert len(heap.view(offset)) == 0

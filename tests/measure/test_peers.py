@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Other allocators on the rig: loaded, measured, refused."""
+
+import ctypes.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xmem
+from xmem.measure.peers import Peer, measure, run_touched, serves
+from xmem.measure.replay import TRACE_DTYPE, load
+
+ROOT = Path(__file__).resolve().parents[2]
+REDIS = Path(xmem.__file__).parent / "data" / "redis.npz"
+HEADER = Path(xmem.__file__).parent / "measure" / "peer.h"
+
+BUMP = r"""
+#include "peer.h"
+#include <stdint.h>
+
+struct heap { char *next, *end; long n_live; };
+
+static void *create(void *mem, size_t bytes)
+{
+    struct heap *h = mem;
+    if (bytes < 100000)
+        return NULL;
+    h->next = (char *)mem + 4096;
+    h->end = (char *)mem + bytes;
+    h->n_live = 0;
+    return h;
+}
+
+static void *take(void *handle, size_t n)
+{
+    struct heap *h = handle;
+    char *found = h->next;
+    n = (n + 31) & ~(size_t)15;
+    if ((size_t)(h->end - found) < n)
+        return NULL;
+    h->next += n;
+    h->n_live++;
+    return found;
+}
+
+static void give(void *handle, void *p) { (void)p; ((struct heap *)handle)->n_live--; }
+static void destroy(void *handle) { (void)handle; }
+
+%s
+"""
+WHOLE = 'struct peer PEER = {"bump", create, take, give, NULL, NULL, destroy};'
+
+
+def build(folder, tail):
+    """A shared object with this end."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = folder / "peer.c"
+    source.write_text(BUMP % tail)
+    target = folder / "peer.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", f"-I{HEADER.parent}", "-o", target, source],
+        check=True,
+    )
+    return target
+
+
+def trace(*rows):
+    return np.array([(op, align, 0, i, n) for op, align, i, n in rows], TRACE_DTYPE)
+
+
+OPS = load(REDIS)[:4000]
+PEERS = [
+    Peer.null(),
+    Peer.system(),
+    Peer.engine("tlsf"),
+    Peer.engine("tlsf", checked=True, name="proved"),
+    Peer.engine("firstfit"),
+]
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_every_peer_runs_a_trace(peer):
+    seen = []
+    found = measure(peer, OPS, repeats=2, progress=lambda *both: seen.append(both))
+    assert (found.failed, found.skipped) == (0, 0)
+    assert found.engine == found.contender == peer.name
+    assert len(found.cycles) == len(OPS)
+    assert found.was_run.all()
+    assert found.ns_per_op > 0
+    assert found.summary("xmalloc")["worst"] >= found.summary("xmalloc")["p50"]
+    assert found.record("redis")["trace"] == "redis"
+    assert found.pages_per_live_byte is None
+    assert seen[-1] == (5, 5)
+    assert repr(peer) == f"<xmem.measure.peers.Peer {peer.name}>"
+
+
+def test_a_shared_object_joins_by_its_own_functions(tmp_path):
+    peer = Peer.load(build(tmp_path, WHOLE))
+    assert (peer.name, peer.needs_arena) == ("bump", True)
+    found = measure(peer, OPS, repeats=1)
+    assert found.failed == 0
+    # It has no memalign, and its realloc is made of its other functions.
+    odd = trace(
+        (4, 8, 0, 10), (0, 0, 1, 10), (2, 0, 1, 5000), (2, 0, 0, 9), (1, 0, 0, 0)
+    )
+    found = measure(peer, odd, repeats=1)
+    assert (found.failed, found.skipped) == (2, 2)
+    with pytest.raises(xmem.PeerError, match="could not make a heap"):
+        measure(peer, OPS, repeats=1, arena_bytes=1 << 16)
+
+
+def test_the_least_arena_of_a_peer(tmp_path):
+    ops = trace((0, 0, 0, 60_000), (0, 0, 1, 60_000))
+    peer = Peer.load(build(tmp_path, WHOLE))
+    assert serves(peer, ops, 1 << 18)
+    assert not serves(peer, ops, 1 << 16)
+    assert not serves(peer, ops, 120_000)
+    assert serves(Peer.engine(), ops, 1 << 18)
+    assert not serves(Peer.engine(), ops, 1 << 16)
+    with pytest.raises(xmem.BadArgument, match="from the system"):
+        serves(Peer.system(), ops, 1 << 20)
+    assert run_touched(Peer.system(), ops) == 0
+    assert run_touched(Peer.engine(), OPS) == 0
+
+
+def test_what_is_no_peer_is_refused(tmp_path):
+    with pytest.raises(xmem.PeerError, match="cannot load"):
+        Peer.load(tmp_path / "missing.so")
+    with pytest.raises(xmem.PeerError, match="no object PEER"):
+        Peer.load(build(tmp_path, ""))
+    lacking = tmp_path / "lacking"
+    lacking.mkdir()
+    with pytest.raises(xmem.PeerError, match="lacks one of"):
+        Peer.load(build(lacking, WHOLE.replace("take,", "NULL,")))
+    with pytest.raises(xmem.PeerError, match="cannot load"):
+        Peer.library(tmp_path / "missing.so")
+    with pytest.raises(xmem.BadArgumentType, match="made by"):
+        Peer()
+    with pytest.raises(xmem.BadArgumentType, match="Peer"):
+        measure("glibc", OPS)
+    with pytest.raises(xmem.BadArgument, match="repeats"):
+        measure(Peer.null(), OPS, repeats=0)
+    with pytest.raises(xmem.BadArgument, match="repeats"):
+        measure(Peer.null(), OPS, repeats=10**7)
+    with pytest.raises(xmem.BadArgumentType, match="progress"):
+        measure(Peer.null(), OPS, progress=3)
+    with pytest.raises(xmem.BadArgumentType):
+        measure(Peer.null(), [1, 2])
+    with pytest.raises(TypeError, match="nonsense"):
+        measure(Peer.engine(nonsense=5), OPS)
+
+
+def test_a_library_is_called_by_its_own_malloc():
+    name = ctypes.util.find_library("c")
+    peer = Peer.library(name, "libc")
+    assert (peer.name, peer.needs_arena) == ("libc", False)
+    assert measure(peer, OPS, repeats=1).failed == 0
+
+
+def test_an_empty_trace_is_measured():
+    found = measure(Peer.null(), OPS[:0], repeats=1)
+    assert (found.n_ops, found.ns_per_op) == (0, 0.0)

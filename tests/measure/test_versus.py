@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`xmem versus`: rounds in processes of their own, and what is said of them."""
+
+import ctypes.util
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support.tracing import trace
+from test_peers import WHOLE, build
+
+from xmem.base.errors import BadArgument, PeerError
+from xmem.cli.group import xmem
+from xmem.data import demo_trace_path
+from xmem.measure.trace import OP_FREE, OP_MALLOC
+from xmem.measure.versus import (
+    Contender,
+    compare,
+    engines,
+    libraries,
+    overall,
+    run_child,
+)
+
+# Its children preload allocators, not ASan's runtime.
+pytestmark = pytest.mark.no_asan
+
+RECORD_KEYS = {
+    *("name", "trace", "ops", "failed", "ns", "ratio"),
+    *("xmalloc_cycles", "xfree_cycles", "memory"),
+}
+OPS = trace(
+    *((OP_MALLOC, i, 1000 + i) for i in range(300)),
+    *((OP_FREE, i, 0) for i in range(0, 300, 2)),
+)
+
+
+@pytest.fixture
+def small(tmp_path):
+    np.savez(tmp_path / "small.npz", ops=OPS)
+    return tmp_path / "small.npz"
+
+
+def versus(*arguments):
+    return CliRunner().invoke(xmem, ["versus", *map(str, arguments)])
+
+
+def test_all_run_in_each_round(small):
+    contenders = [*engines(), Contender("libc", "system")]
+    seen = []
+    found = compare(
+        contenders,
+        [small, demo_trace_path()],
+        rounds=2,
+        repeats=2,
+        max_ops=2000,
+        progress=lambda *what: seen.append(what),
+    )
+    assert [(r["name"], r["trace"]) for r in found] == [
+        (name, trace)
+        for name in ("xmem", "xmem, quick", "xmem, checked", "libc")
+        for trace in ("small", "redis")
+    ]
+    for record in found:
+        assert set(record) == RECORD_KEYS
+        assert len(record["ns"]) == len(record["ratio"]) == 2
+        assert record["failed"] == 0
+        # What the process has in hand already may serve a small trace.
+        assert record["memory"] > (0.9 if record["name"].startswith("xmem") else 0)
+    assert [record["ratio"] for record in found[:2]] == [[1.0, 1.0]] * 2
+    # The order turns, so that nobody always runs behind the same.
+    assert [name for name, _, _ in seen[:5]] == [
+        "null",
+        "xmem",
+        "xmem, quick",
+        "xmem, checked",
+        "libc",
+    ]
+    assert [name for name, _, _ in seen[5:]] == [
+        "xmem",
+        "xmem, quick",
+        "xmem, checked",
+        "libc",
+        "null",
+    ]
+    means = overall(found)
+    assert [mean["name"] for mean in means] == [
+        "xmem",
+        "xmem, quick",
+        "xmem, checked",
+        "libc",
+    ]
+    for mean in means:
+        median, least, greatest = mean["ratio"]
+        assert least <= median <= greatest
+        mine = [r for r in found if r["name"] == mean["name"]]
+        assert mean["xfree_cycles"]["worst_of_all"] == max(
+            r["xfree_cycles"]["worst"] for r in mine
+        )
+
+
+def test_a_peer_of_ones_own_enters(small, tmp_path):
+    file = build(tmp_path, WHOLE)
+    result = versus(
+        *(small, "--peer", file, "--rounds", 1, "--repeats", 1, "--json", "-"),
+        *(
+            "--plot",
+            tmp_path / "versus.png",
+            "--library",
+            ctypes.util.find_library("c"),
+        ),
+    )
+    assert result.exit_code == 0, result.output
+    names = [record["name"] for record in json.loads(result.stdout)]
+    assert names[:3] == ["xmem", "xmem, quick", "xmem, checked"]
+    assert names[-1] == "bump"
+    assert len(names) == 6
+    assert "bump" in result.stderr
+    assert (tmp_path / "versus.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_installed_libraries_are_preloaded(tmp_path):
+    np.save(tmp_path / "small.npy", OPS)
+    for contender in libraries():
+        (record,) = run_child(contender, [tmp_path / "small.npy"])
+        assert (record["engine"], record["failed"]) == (contender.name, 0)
+
+
+def test_a_library_that_is_not_there_is_no_figure(tmp_path):
+    np.save(tmp_path / "small.npy", OPS)
+    missing = Contender("missing", "system", preload="libmissing-malloc.so.1")
+    with pytest.raises(PeerError, match="was not preloaded"):
+        run_child(missing, [tmp_path / "small.npy"])
+
+
+def test_what_cannot_be_run_is_refused(small, tmp_path):
+    result = versus(small, "--library", "libmissing.so", "--rounds", 1)
+    assert result.exit_code == 1
+    assert "libmissing.so" in result.stderr
+    result = versus(small, "--peer", small)
+    assert result.exit_code == 2
+    assert "cannot load" in result.stderr
+    file = build(tmp_path, WHOLE.replace("bump", "xmem"))
+    result = versus(small, "--peer", file)
+    assert result.exit_code == 2
+    assert "2 allocators are called xmem" in result.stderr
+    result = versus(small, "--json", small)
+    assert result.exit_code == 2
+    assert "would overwrite" in result.stderr
+    with pytest.raises(BadArgument, match="names of their own"):
+        compare([], [small])
+    with pytest.raises(BadArgument, match="names of their own"):
+        compare([Contender("null", "null")], [small])
+    with pytest.raises(BadArgument, match="two traces"):
+        compare(engines(), [small, small], rounds=1)
+
+
+def test_a_trace_that_lives_nowhere_has_no_memory(tmp_path):
+    np.savez(tmp_path / "empty.npz", ops=trace((OP_MALLOC, 0, 0)))
+    found = compare(engines()[:1], [tmp_path / "empty.npz"], rounds=1, repeats=1)
+    assert found[0]["memory"] is None
+    assert overall(found)[0]["memory"] is None
+    result = versus(tmp_path / "empty.npz", "--rounds", 1, "--repeats", 1)
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,586 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""NumPy's data in a pool (NEP 49): every allocation, freed wherever it may be."""
+
+import asyncio
+import contextvars
+import gc
+import os
+import re
+import subprocess
+import sys
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xmem
+from xmem import Arena, BadArgument, Heap, Pool, numpy_memory
+
+try:
+    from numpy._core.multiarray import get_handler_name
+except ImportError:  # NumPy 1
+    from numpy.core.multiarray import get_handler_name
+
+MAKERS = {
+    "tlsf": lambda arena: Pool(arena),
+    "firstfit": lambda arena: Pool(arena, engine="firstfit"),
+    "hardened": lambda arena: Pool(arena, hardened=True),
+    "quick": lambda arena: Pool(arena, quick=16),
+    "merged": lambda arena: Heap(arena, "merged"),
+}
+
+
+@pytest.fixture
+def arena():
+    return Arena.anonymous(16 << 20, page_size=4096)
+
+
+@pytest.fixture(params=MAKERS)
+def maker(arena, request):
+    """Pools and heaps of every kind; nothing is left of what the test made."""
+    allocator = MAKERS[request.param](arena)
+    yield allocator
+    gc.collect()
+    allocator.check()
+    assert allocator.stats().live_blocks == 0
+
+
+@pytest.fixture
+def pool(arena):
+    return Pool(arena)
+
+
+def live(allocator):
+    return allocator.stats().live_blocks
+
+
+# Where data comes from and goes to -------------------------------------------
+
+
+def test_data_comes_from_the_pool_inside_and_only_there(maker):
+    before = np.zeros(100)
+    with numpy_memory(maker):
+        assert get_handler_name() == "xmem"
+        inside = np.zeros(100)
+        assert live(maker) == 1
+    after = np.zeros(100)
+    assert get_handler_name() == "default_allocator"
+    assert [get_handler_name(a) for a in (before, inside, after)] == [
+        "default_allocator",
+        "xmem",
+        "default_allocator",
+    ]
+    assert inside.flags.owndata
+    assert inside.sum() == 0
+    inside[:] = 7
+    del inside
+    assert live(maker) == 0
+
+
+def test_all_of_numpy_is_concerned(maker):
+    with numpy_memory(maker):
+        made = [
+            np.arange(50.0),
+            np.ones((5, 5)).T.copy(),
+            np.array([1, 2, 3]),
+            np.sort(np.arange(30)[::-1]),
+            np.arange(10)[[1, 5, 2]],
+            np.arange(20).reshape(4, 5).sum(axis=0),
+            np.concatenate([np.zeros(3), np.ones(4)]),
+            np.full((3, 3), 2) @ np.full((3, 3), 3),
+            np.array(["a", "bc"]),
+            np.array([object(), None]),
+            np.fromiter(range(100), int),
+            np.add.outer(np.arange(3), np.arange(4)),
+        ]
+    assert all(get_handler_name(array) == "xmem" for array in made)
+    assert live(maker) == len(made)
+    assert made[3].tolist() == list(range(30))
+    assert made[7].tolist() == [[18] * 3] * 3
+    del made
+
+
+def test_alignment_is_kept(maker):
+    for align in (16, 64, 1024):
+        with numpy_memory(maker, align=align):
+            for n in (1, 3, 100, 1000):
+                array = np.empty(n)
+                assert array.ctypes.data % align == 0
+                array.resize(2 * n, refcheck=False)
+                assert array.ctypes.data % align == 0
+        del array
+
+
+def test_arrays_grow_and_shrink_in_place(maker):
+    with numpy_memory(maker):
+        array = np.arange(10)
+        for n in (100, 5000, 20_000, 300, 7, 0, 50):
+            array.resize(n, refcheck=False)
+            assert array[: min(n, 7)].tolist() == list(range(min(n, 7))) or n == 50
+            assert live(maker) == 1
+            maker.check()
+    array.resize(400, refcheck=False)
+    assert get_handler_name(array) == "xmem"
+    del array
+
+
+def test_zeros_are_zeros_where_others_were(pool):
+    with numpy_memory(pool):
+        for _ in range(5):
+            np.full(1000, 255, "u1")
+            assert not np.zeros(1000, "u1").any()
+
+
+# Contexts --------------------------------------------------------------------
+
+
+def test_managers_nest_and_are_used_again(arena):
+    one, two = Pool(arena), Pool(arena)
+    outer, inner = numpy_memory(one), numpy_memory(two)
+    with outer:
+        a = np.zeros(10)
+        with inner, outer, inner:
+            b = np.zeros(10)
+        c = np.zeros(10)
+    with outer:
+        d = np.zeros(10)
+    assert (live(one), live(two)) == (3, 1)
+    del a, b, c, d
+    assert (live(one), live(two)) == (0, 0)
+
+
+def test_an_exception_leaves_it(pool):
+    with pytest.raises(KeyError), numpy_memory(pool):
+        raise KeyError
+    assert get_handler_name() == "default_allocator"
+
+
+def test_other_threads_and_contexts_go_on_as_before(pool):
+    names = []
+
+    def look():
+        names.append(get_handler_name(np.zeros(10)))
+
+    with numpy_memory(pool):
+        thread = threading.Thread(target=look, **_empty_context())
+        thread.start()
+        thread.join()
+        look()
+        contextvars.copy_context().run(look)
+        contextvars.Context().run(look)
+    assert names == ["default_allocator", "xmem", "xmem", "default_allocator"]
+
+
+def _empty_context():
+    """What starts a thread in a context of its own, where that is not so anyway."""
+    if getattr(sys.flags, "thread_inherit_context", False):
+        return {"context": contextvars.Context()}
+    return {}
+
+
+def test_tasks_have_each_their_own(arena):
+    pools = [Pool(arena) for _ in range(4)]
+
+    async def work(pool):
+        with numpy_memory(pool):
+            arrays = []
+            for i in range(20):
+                arrays.append(np.full(10, i))
+                await asyncio.sleep(0)
+            assert live(pool) == 20
+            return arrays
+
+    async def main():
+        return await asyncio.gather(*map(work, pools))
+
+    kept = asyncio.run(main())
+    assert [live(pool) for pool in pools] == [20] * 4
+    del kept
+    gc.collect()
+    assert [live(pool) for pool in pools] == [0] * 4
+
+
+def test_any_thread_frees(pool):
+    box = []
+    with numpy_memory(pool):
+        box += [np.full(100, i) for i in range(200)]
+    threads = [
+        threading.Thread(target=lambda: [box.pop() for _ in range(50)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert live(pool) == 0
+    pool.check()
+
+
+def test_arrays_dropped_while_another_thread_checks(arena):
+    pool = Pool(arena)
+    with numpy_memory(pool):
+        arrays = [np.zeros(8) for _ in range(3000)]
+    stop = threading.Event()
+    checker = threading.Thread(
+        target=lambda: [pool.check() for _ in iter(stop.is_set, True)]
+    )
+    checker.start()
+    try:
+        with numpy_memory(pool):
+            while arrays:
+                del arrays[-50:]
+                np.arange(5.0).sum()
+    finally:
+        stop.set()
+        checker.join()
+    assert live(pool) == 0
+    pool.check()
+
+
+# No room ---------------------------------------------------------------------
+
+
+def test_a_full_pool_is_a_memory_error(maker):
+    with numpy_memory(maker):
+        with pytest.raises(MemoryError):
+            np.empty(1 << 30)
+        with pytest.raises(MemoryError):
+            np.zeros(1 << 30)
+        kept = []
+        with pytest.raises(MemoryError):
+            kept.extend(np.full(20_000, 1.0) for _ in range(1000))
+        array = kept.pop(0)
+        with pytest.raises(MemoryError):
+            array.resize(4 << 20, refcheck=False)
+        assert array.sum() == 20_000
+    del kept, array
+    gc.collect()
+
+
+def test_or_it_falls_back(maker):
+    with numpy_memory(maker, fallback=True) as manager:
+        assert manager.fallback
+        large = np.zeros(4 << 20, "f8")
+        assert live(maker) == 0
+        assert not large.any()
+        large.resize(8 << 20, refcheck=False)
+        large.resize(10, refcheck=False)
+        small = np.arange(10)
+        assert live(maker) == 1
+        small.resize(4 << 20, refcheck=False)
+        assert live(maker) == 0
+        assert small[:10].tolist() == list(range(10))
+        kept = [np.full(20_000, i, "f8") for i in range(200)]
+        assert 0 < live(maker) < 200
+        assert all(array[-1] == i for i, array in enumerate(kept))
+    del large, small, kept
+    assert live(maker) == 0
+
+
+def test_what_falls_back_outlives_the_arena():
+    arena = Arena.anonymous(1 << 20)
+    with numpy_memory(Pool(arena), fallback=True):
+        large = np.full(1 << 20, 5.0)
+    arena.close()
+    assert large.sum() == 5 << 20
+    large.resize(10, refcheck=False)
+    del large
+
+
+# What holds what -------------------------------------------------------------
+
+
+def test_nothing_is_closed_under_an_array(maker):
+    with numpy_memory(maker):
+        array = np.arange(10)
+    for act in (maker.arena.close, lambda: maker.destroy(force=True)):
+        with pytest.raises(BufferError):
+            act()
+    (row,) = [row for row in walk(maker) if row["used"]]
+    for act in (maker.xfree, lambda offset: maker.xrealloc(offset, 500)):
+        with pytest.raises(xmem.MismatchedFree):
+            act(int(row["offset"]))
+    assert array.tolist() == list(range(10))
+    del array
+
+
+def walk(allocator):
+    pools = allocator.pools if isinstance(allocator, Heap) else (allocator,)
+    return np.concatenate([pool.walk() for pool in pools])
+
+
+def test_an_array_keeps_everything_that_it_needs():
+    with numpy_memory(Pool(Arena.anonymous(1 << 20))):
+        array = np.arange(1000)
+    gc.collect()
+    assert array.sum() == 499_500
+    array.resize(5, refcheck=False)
+    assert array.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_figures_of_the_pool_itself_are_right_inside(maker):
+    """Tables that the methods answer are not in the pool that they are about."""
+    with numpy_memory(maker):
+        kept = [np.zeros(n) for n in range(50)]
+        for _ in range(3):
+            rows = walk(maker) if isinstance(maker, Heap) else maker.walk()
+            assert rows["used"].sum() >= 50
+            assert maker.arena.frames()["n_pages"].sum() > 0
+            maker.check()
+            if isinstance(maker, Pool):
+                offsets = maker.xmalloc_many([10, 20, 30])
+                maker.xfree_many(offsets)
+                del offsets
+        del rows
+        with pytest.raises(xmem.PoolInUse):
+            maker.destroy()
+        with pytest.raises(BufferError):
+            maker.destroy(force=True)
+        del kept
+
+
+def test_a_pool_is_destroyed_inside_its_own_context(arena):
+    pool = Pool(arena)
+    offset = pool.xmalloc(100)
+    with numpy_memory(pool):
+        (row,) = pool.destroy(force=True)
+        assert row["offset"] == offset
+    assert np.zeros(10).sum() == 0
+
+
+def test_a_pool_that_is_gone_is_told(arena, monkeypatch):
+    caught = []
+    monkeypatch.setattr("sys.unraisablehook", caught.append)
+    pool = Pool(arena)
+    with numpy_memory(pool):
+        pool.destroy()
+        with pytest.raises(MemoryError):
+            np.zeros(10)
+    assert [args.exc_type for args in caught] == [xmem.PoolDestroyed]
+
+
+def test_a_view_by_offset_outlives_the_array(pool):
+    with numpy_memory(pool):
+        array = np.full(4, 7, "u1")
+    (row,) = [row for row in pool.walk() if row["used"]]
+    view = pool.view(int(row["offset"]), 4)
+    del array
+    assert bytes(view) == b"\7\7\7\7"
+    assert live(pool) == 1
+    del view
+    assert live(pool) == 0
+
+
+def test_hooks_serve_numpy_too(arena):
+    taken = []
+
+    def get_mem(n_pages):
+        taken.append(n_pages)
+        return arena.page_alloc_exact(n_pages)
+
+    pool = Pool(arena, get_mem=get_mem, put_mem=lambda at, n: arena.page_free(at))
+    with numpy_memory(pool):
+        arrays = [np.full(1000, i) for i in range(100)]
+    assert taken
+    assert all(array[5] == i for i, array in enumerate(arrays))
+    del arrays
+    assert live(pool) == 0
+
+
+def test_an_exception_on_its_way_survives_the_end_of_an_array(pool):
+    """The locals of a frame that raises are dropped while it propagates."""
+
+    def fails():
+        with numpy_memory(pool):
+            array = np.zeros(100)
+            return array["wrong"]
+
+    for _ in range(20):
+        with pytest.raises(IndexError):
+            fails()
+    gc.collect()
+    assert live(pool) == 0
+
+
+def test_it_has_a_domain_of_tracemalloc(pool):
+    before = xmem.trace_sites(True)
+    tracemalloc.start(5)
+    try:
+        with numpy_memory(pool):
+            array = np.zeros(1234, "u1")
+        only = tracemalloc.DomainFilter(True, xmem.TRACEMALLOC_DOMAIN)
+        traces = tracemalloc.take_snapshot().filter_traces([only]).traces
+        assert [trace.size for trace in traces] == [1234]
+        assert any(frame.filename == __file__ for frame in traces[0].traceback)
+        del array, traces
+        left = tracemalloc.take_snapshot().filter_traces([only]).traces
+        assert len(left) == 0
+    finally:
+        tracemalloc.stop()
+        xmem.trace_sites(before)
+
+
+def test_a_child_frees_its_copies(pool):
+    if not hasattr(os, "fork"):
+        pytest.skip("the system has no fork")
+    code = """
+import os, sys, numpy as np, xmem
+path = sys.argv[1] if len(sys.argv) > 1 else None
+arena = xmem.Arena.create(path, 1 << 20) if path else xmem.Arena.anonymous(1 << 20)
+pool = xmem.Pool(arena, name="p")
+manager = xmem.numpy_memory(pool, fallback=True)
+with manager:
+    array, other = np.arange(100), np.arange(50)
+block = pool.block(10)
+pid = os.fork()
+if pid == 0:
+    assert array.sum() == 4950
+    del array, block
+    try:
+        with manager:
+            more = np.ones(10)
+    except xmem.ArenaInUse:
+        os._exit(0 if path else 1)  # the file is the parent's, see docs
+    assert pool.stats().live_blocks == 2
+    pool.check()
+    os._exit(0 if more.sum() == 10 and not path else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert pool.stats().live_blocks == 3
+del array, other, block
+pool.check()
+assert pool.stats().live_blocks == 0
+arena.close()
+"""
+    for path in ([], [str(Path(os.environ.get("TMPDIR", "/tmp")) / f"x{os.getpid()}")]):
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", code, *path],
+            capture_output=True,
+            text=True,
+        )
+        if path:
+            os.unlink(path[0])
+        assert done.returncode == 0, done.stderr
+
+
+# Random programs -------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_program_computes_the_same(data):
+    """Sequences of NumPy calls, with their data in a pool and without."""
+    calls = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ["new", "copy", "add", "sort", "take", "resize", "drop", "cat"]
+                ),
+                st.integers(0, 400),
+                st.integers(0, 9),
+            ),
+            max_size=40,
+        )
+    )
+
+    def run():
+        kept = [np.arange(5)]
+        for verb, n, which in calls:
+            array = kept[which % len(kept)]
+            if verb == "new":
+                kept.append(np.arange(n))
+            elif verb == "copy":
+                kept.append(array.copy())
+            elif verb == "add":
+                kept.append(array + n)
+            elif verb == "sort":
+                kept.append(np.sort(-array))
+            elif verb == "take" and array.size:
+                kept.append(array[np.arange(n) % array.size])
+            elif verb == "resize":
+                mine = array.copy()
+                mine.resize(n, refcheck=False)
+                kept.append(mine)
+            elif verb == "drop" and len(kept) > 1:
+                del kept[which % len(kept)]
+            elif verb == "cat" and array.size < 10_000:
+                kept.append(np.concatenate([array, array[:n]]))
+        return kept
+
+    pool = Pool(Arena.anonymous(64 << 20))
+    with numpy_memory(pool, fallback=True):
+        ours = run()
+    theirs = run()
+    pool.check()
+    assert all(map(np.array_equal, ours, theirs))
+    del ours
+    assert live(pool) == 0
+
+
+# NumPy's own tests -----------------------------------------------------------
+
+EVERYTHING = os.environ.get("XMEM_TEST_PROFILE") == "soak"
+NUMPYS = (
+    "test_multiarray",
+    "test_indexing",
+    "test_item_selection",
+    "test_shape_base",
+    "test_numeric",
+)
+#: Of them where time is short; XMEM_TEST_PROFILE=soak runs all, some 16 thousand.
+CHOSEN = (
+    "Creation or TestMethods or Resize or Stats or Fancy or Assign or Attributes or "
+    "ZeroSized or Construction or indexing or item_selection or shape_base or numeric"
+)
+
+
+@pytest.mark.no_asan  # NumPy is not built for it, and it takes minutes
+@pytest.mark.parametrize("kind", ["plain", "hardened"])
+def test_numpys_own_tests_pass(kind, tmp_path):
+    """Creation, copies, reductions, sorting, fancy indexing, growth in place."""
+    version = int(np.__version__.split(".")[0])
+    core = "numpy._core" if version > 1 else "numpy.core"
+    modules = NUMPYS if kind == "plain" else NUMPYS[1:4]
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "support.numpy_under_xmem",
+            ),
+            *("-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)),
+            *([] if EVERYTHING else ["-k", CHOSEN]),
+            *("--pyargs", *(f"{core}.tests.{module}" for module in modules)),
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+            ).rstrip(os.pathsep),
+            "NPY_AVAILABLE_MEM": "1 MB",
+            "NUMPY_UNDER_XMEM": kind,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    n_passed = int(re.search(r"(\d+) passed", done.stdout)[1])
+    n_inside = int(re.search(r"under xmem: (\d+) tests", done.stdout)[1])
+    least = 300 if kind == "hardened" else 10_000 if EVERYTHING else 2000
+    assert n_passed > least
+    assert n_inside >= n_passed
+
+
+def test_the_alignment_is_one_the_arena_keeps(pool):
+    numpy_memory(pool, align=pool.arena.max_align)
+    with pytest.raises(BadArgument, match="at most"):
+        numpy_memory(pool, align=2 * pool.arena.max_align)

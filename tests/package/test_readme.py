@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the README and the pages in docs/ say is so.
+
+Their Python runs, their links lead somewhere, the tables of the format are those
+of an arena made now, and what they name is there under that name.
+"""
+
+import ast
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+
+import xmem
+from xmem.measure import replay
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.skipif(
+    not DOCS.is_dir(), reason="the pages are in a checkout only"
+)
+
+#: What a page does on a large scale, done on a small one.
+SMALLER = {"founding_load(50_000)": "founding_load(500)"}
+
+
+def pages():
+    return [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def all_pages():
+    return [
+        *pages(),
+        *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")),
+        *(ROOT / "asv_bench").rglob("README.md"),
+        *(ROOT / "xmem").rglob("README.md"),
+    ]
+
+
+def python_of(page):
+    """The Python of a page, one program: later blocks go on where others ended.
+
+    All other lines are empty, so that an error names the line in the page.
+    """
+    text = page.read_text()
+    kept = [""] * (text.count("\n") + 1)
+    for match in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
+        first = text[: match.start(1)].count("\n")
+        lines = match[1].splitlines()
+        kept[first : first + len(lines)] = lines
+    return "\n".join(kept)
+
+
+def programs():
+    """The pages that hold Python."""
+    return [page for page in pages() if python_of(page).strip()]
+
+
+def section(page, title):
+    """Text of a page under a heading, up to the next of any level."""
+    text = (DOCS / page).read_text()
+    return re.search(rf"^#+ {title}$(.*?)(?=^#|\Z)", text, re.M | re.S)[1]
+
+
+def rows(text):
+    """Cells of the tables in a text, without their head."""
+    lines = re.findall(r"^\| (.*) \|$", text, re.M)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+# Code and links --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", programs(), ids=lambda page: page.name)
+def test_the_python_runs(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = python_of(page)
+    for large, small in SMALLER.items():
+        code = code.replace(large, small)
+    exec(compile(code, page, "exec"), {"__name__": "page"})
+
+
+def test_the_readme_has_the_ten_lines():
+    assert ROOT / "README.md" in programs()
+
+
+@pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page)[-24:])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.M)
+            slugs = {
+                re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles
+            }
+            assert anchor in slugs, target
+
+
+def test_every_page_is_in_the_index():
+    index = (DOCS / "README.md").read_text()
+    for page in DOCS.glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index
+
+
+# The commands ----------------------------------------------------------------
+
+
+def test_every_make_target_is_described():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())
+    told = re.findall(
+        r"^\| `make ([\w-]+)`", (DOCS / "developing.md").read_text(), re.M
+    )
+    assert set(told) == targets
+    proofs = re.search(r"^PROOFS := (.*)$", makefile, re.M)[1].split()
+    assert all((ROOT / "tests" / "proofs" / f"{name}.py").is_file() for name in proofs)
+    targets |= {f"proof-{name}" for name in proofs}
+    for page in all_pages():
+        named = re.findall(r"(?:^|`)make ([\w-]+)(?=`|\s+#|$)", page.read_text(), re.M)
+        assert set(named) <= targets, page
+
+
+def test_every_command_that_a_page_names_is_there():
+    click = pytest.importorskip("click")
+    from xmem.cli.group import xmem as group
+
+    commands = set(group.list_commands(click.Context(group)))
+    for page in pages():
+        named = re.findall(r"(?:^|`)xmem ([a-z]+)", page.read_text(), re.M)
+        assert set(named) <= commands, page
+
+
+# The interface ---------------------------------------------------------------
+
+CLASSES = (
+    *(xmem.Arena, xmem.Pool, xmem.Heap, xmem.Allocator, xmem.Block),
+    xmem.numpy_memory,
+)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_public_member_is_in_the_interface(cls):
+    text = (DOCS / "api.md").read_text()
+    for name in dir(cls):
+        if not name.startswith("_"):
+            assert re.search(rf"`[^`]*\b{name}\b[^`]*`", text), name
+
+
+@pytest.mark.parametrize(
+    ("title", "stub", "cls"),
+    [
+        ("`xmem.Arena`", "arena/arena.pyi", "Arena"),
+        ("`xmem.Pool`", "pool.pyi", "Pool"),
+        ("`xmem.Heap`", "heap.pyi", "Heap"),
+        ("`xmem.Allocator`", "allocator.pyi", "Allocator"),
+        ("`xmem.Block`", "allocator.pyi", "Block"),
+        ("`xmem.numpy_memory`", "datamem.pyi", "numpy_memory"),
+    ],
+)
+def test_signatures_are_those_of_the_stubs(title, stub, cls):
+    methods = stub_methods(ROOT / "xmem" / stub, cls)
+    cells = [row[0] for row in rows(section("api.md", title))]
+    calls = [call for cell in cells for call in re.findall(r"`([^`]+\))`", cell)]
+    assert calls
+    for call in calls:
+        name, _, arguments = call.removesuffix(")").partition("(")
+        method = "__init__" if name == cls else name.removeprefix(f"{cls}.")
+        named = [a for a in arguments.split(", ") if a not in ("", "*")]
+        assert named == methods[method], call
+
+
+def stub_methods(path, cls):
+    """Parameters of each method in a stub, with defaults, without self."""
+    tree = ast.parse(path.read_text())
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
+    return {
+        node.name: stub_parameters(node.args)
+        for node in body.body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def stub_parameters(arguments):
+    """Parameters of one method, as they would be called."""
+    plain = arguments.posonlyargs + arguments.args
+    defaults = [None] * (len(plain) - len(arguments.defaults)) + arguments.defaults
+    both = [
+        *zip(plain, defaults, strict=True),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    return [
+        name.arg
+        if default is None
+        else f"{name.arg}={ast.unparse(default)}".replace("'", '"')
+        for name, default in both
+        if name.arg != "self"
+    ]
+
+
+def test_every_error_is_in_the_interface():
+    told = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in rows(section("api.md", "Errors"))
+    }
+    errors = {
+        name
+        for name, value in vars(xmem).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    assert set(told) - {"", "---"} == errors - {"XmemError"}
+    for name, base in told.items():
+        if name in errors and base:
+            assert base in {cls.__name__ for cls in getattr(xmem, name).__mro__}
+
+
+def test_the_interface_names_what_replay_has():
+    for name in re.findall(
+        r"^\| `(\w+)", section("api.md", "`xmem.measure.replay`"), re.M
+    ):
+        assert hasattr(replay, name)
+
+
+# The format ------------------------------------------------------------------
+
+
+@pytest.fixture
+def arena():
+    """An arena with a pool of each engine, in pages that were used before."""
+    with xmem.Arena.anonymous(1 << 20, page_size=4096, max_pools=5) as arena:
+        dirt = arena.page_alloc(arena.largest_free_order)
+        arena.view(dirt)[:] = b"\xaa" * (arena.run_pages(dirt) * arena.page_size)
+        arena.page_free(dirt)
+        for engine in ("tlsf", "firstfit"):
+            pool = xmem.Pool(arena, name=f"of {engine}", engine=engine, max_pages=100)
+            pool.xfree(pool.xmalloc(100))
+            pool.xmalloc(200, align=256)
+        yield arena
+
+
+def fields(title):
+    """(offset, bytes, what) of a table of the format."""
+    found = [row for row in rows(section("format.md", title)) if row[0].isdigit()]
+    return [(int(offset), int(size), what) for offset, size, what in found]
+
+
+def word(arena, offset, n_bytes):
+    """A word of an arena."""
+    held = ctypes.string_at(arena.address(offset), n_bytes)
+    return int.from_bytes(held, "little")
+
+
+def told(arena, title, start=0):
+    """Words of an arena by what the format says of them."""
+    return {
+        what: word(arena, start + offset, size) for offset, size, what in fields(title)
+    }
+
+
+def find(words, text):
+    """The one word of which the format says this."""
+    found = [value for what, value in words.items() if text in what]
+    assert len(found) == 1, (text, found)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("title", "end"),
+    [("Superblock", 1024), ("Pool directory", 64), ("Control block", 608)],
+)
+def test_fields_follow_one_another(title, end):
+    reached = 0
+    for offset, size, what in fields(title):
+        assert offset == reached, what
+        reached += size
+    assert reached == end
+
+
+def test_the_superblock_is_as_told(arena):
+    words = told(arena, "Superblock")
+    assert ctypes.string_at(arena.address(0), 8) == b"XMEM\r\n\x1a\n"
+    assert find(words, "format version") == 3
+    assert find(words, "byte order") == 0x01020304
+    assert find(words, "`n_bytes`") == arena.n_bytes
+    assert find(words, "bytes of a page") == arena.page_size
+    assert find(words, "`n_pages`") == arena.n_pages
+    assert find(words, "`first_page`") == arena.first_page
+    assert find(words, "`max_pools`") == 5
+    assert find(words, "offset of the pool directory") == 1024
+    assert find(words, "offset of the frame table") == 1024 + 64 * 5
+    assert find(words, "offset of the start bitmap") == (
+        1024 + 64 * 5 + 16 * arena.n_pages
+    )
+    assert find(words, "pools made so far") == 2
+    assert find(words, "number of free pages") == arena.n_free_pages
+    assert find(words, "reserved: 0") == 0
+    assert find(words, "room for locks") == 0
+    states = rows(section("format.md", "Superblock"))
+    ready = next(int(row[1], 16) for row in states if row[0] == "READY")
+    assert words["state"] == ready
+
+
+def test_directory_and_control_blocks_are_as_told(arena):
+    for number, engine in ((1, "tlsf"), (2, "firstfit")):
+        pool = xmem.Pool.open(arena, f"of {engine}")
+        start = 1024 + 64 * (number - 1)
+        entry = told(arena, "Pool directory", start)
+        name = ctypes.string_at(arena.address(start), 40)
+        assert name.rstrip(b"\0").decode() == pool.name
+        assert find(entry, "engine") == number
+        assert find(entry, "2 READY") == 2
+        at = find(entry, "offset of the control block")
+        words = told(arena, "Control block", at)
+        assert find(words, "magic").to_bytes(4, "little") == b"POOL"
+        assert find(words, "number of the pool") == pool.id
+        assert find(words, "`max_request`") == arena.n_bytes - arena.page_size
+        assert find(words, "`grow_pages`") == pool.grow_pages
+        assert find(words, "`max_pages`") == 100
+        assert find(words, "room for a lock") == 0
+        assert find(words, "interface of the heap") == 0
+        stats = pool.stats()
+        assert words["pages held"] == stats.n_pages
+        assert words["regions"] == stats.n_regions
+        kind = "TLSF" if engine == "tlsf" else "legacy"
+        assert find(words, f"{kind}: blocks in use") == stats.live_blocks
+        assert find(words, f"{kind}: tag") == pool.id << 5
+        if engine == "tlsf":
+            assert find(words, "offset of the bins") == at + 640
+
+
+def test_states_of_runs_are_as_told():
+    states = {
+        row[1]: int(row[0])
+        for row in rows(section("format.md", "Frame table"))
+        if row[0].isdigit()
+    }
+    there = {
+        name.removeprefix("FRAME_"): value
+        for name, value in vars(xmem.arena).items()
+        if name.startswith("FRAME_") and isinstance(value, int)
+    }
+    assert states == there
+
+
+def test_every_invariant_is_told_once_and_checked():
+    told = re.findall(r"^- \*\*([A-Z]\d)\*\*", (DOCS / "format.md").read_text(), re.M)
+    assert len(told) == len(set(told))
+    stated = set()
+    checked = set()
+    for header in (ROOT / "xmem").rglob("*.pxd"):
+        text = header.read_text()
+        stated |= set(re.findall(r"^([SPBFVLCH]\d)  \w", text, re.M))
+        found = re.findall(r'invariant\(c"(\w)", (\d)\)', text)
+        checked |= {letter + number for letter, number in found}
+    assert set(told) == stated
+    # A superblock is judged in Python, before it is mapped.
+    assert checked == stated - {"S1", "S2", "S3"}
+
+
+# The journey -----------------------------------------------------------------
+
+
+def test_what_the_journey_names_is_in_the_file_it_names():
+    text = (DOCS / "xfree.md").read_text()
+    sources = {
+        path.relative_to(ROOT).as_posix(): path.read_text()
+        for folder in ("xmem", "pyx", "arena")
+        for suffix in ("*.pxd", "*.pyx")
+        for path in (ROOT / folder).rglob(suffix)
+    }
+    for path in re.findall(r"[\w/]+\.p(?:xd|yx)", text):
+        assert path in sources, path
+    pairs = re.findall(r"`([\w.]+)`\s\((?:`)([\w/.]+)`\)", text)
+    pairs += re.findall(r"^\s+([\w.]+)  .* ([\w/]+\.p(?:xd|yx))$", text, re.M)
+    assert len(pairs) > 15
+    for name, path in pairs:
+        assert re.search(rf"\b{name.split('.')[-1]}\b", sources[path]), (name, path)
+    everything = (
+        "\n".join(sources.values()) + (ROOT / "xmem/base/errors.py").read_text()
+    )
+    for name in re.findall(r"`([A-Za-z]\w+(?:\.[a-z_]+)?)`", text):
+        last = name.split(".")[-1]
+        assert re.search(rf"\b{last}\b", everything), name

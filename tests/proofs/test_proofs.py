@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A short form of each proof by brute force; ``make proofs`` runs them whole.
+
+And what the proofs stand on: that each can fail.
+"""
+
+import numpy as np
+import pytest
+from support.damage import Words
+
+import xmem
+from proofs import (
+    Refuted,
+    bits,
+    exhaustive,
+    faults,
+    fuzz,
+    integers,
+    objects,
+    stores,
+    turmoil,
+)
+from proofs.headers import Snapshot
+from xmem import Arena, Pool
+from xmem.measure import insn
+
+steps = pytest.mark.skipif(
+    not insn.is_available(), reason="the system lets nobody trace a child"
+)
+
+
+def test_exhaustive():
+    n_states, n_refused = exhaustive.prove(4)
+    assert n_states > 20_000
+    assert n_refused > 50
+
+
+def test_integers_of_one_pool_and_one_heap():
+    assert integers.prove_pool({"engine": "tlsf", "hardened": True}) > 500_000
+    assert integers.prove_heap("subpage", False) > 400_000
+
+
+def test_bits():
+    assert bits.prove().total() > 10_000
+
+
+@pytest.mark.no_asan
+def test_faults():
+    n_failed, n_refused = faults.prove_pages(400)
+    assert n_failed > 20
+    assert n_refused > 20
+    assert faults.prove_calls() > 40
+
+
+def test_turmoil(seed):
+    seen = turmoil.prove(100_000, seed)
+    assert sum(seen.n_done) == 100_000
+
+
+def test_objects(seed):
+    seen = objects.prove(4, seed)
+    assert seen["rounds"] >= len(objects.KINDS)
+    assert all(seen[deed] for deed in ("make", "end", "view", "resize", "misuse"))
+
+
+def test_objects_notices_what_is_lost_or_overwritten(monkeypatch):
+    bytes_of = objects.bytes_of
+
+    def careless(thing):
+        memory = bytes_of(thing)
+        return memory[:0] if len(memory) == 200 else memory
+
+    monkeypatch.setattr(objects, "bytes_of", careless)
+    make = objects.Worker.make
+
+    def overwrites(self):
+        make(self)
+        memory = bytes_of(self.kept[-1][0])
+        if len(memory) > 200:
+            memory[-1] ^= 1
+
+    monkeypatch.setattr(objects.Worker, "make", overwrites)
+    with pytest.raises(Refuted, match=r"does not hold|lost its contents"):
+        objects.prove(4, 1)
+
+
+def test_objects_notices_a_leak(monkeypatch):
+    end = objects.Round.end
+
+    def forgets(self):
+        self.allocator.xmalloc(10)
+        end(self)
+
+    monkeypatch.setattr(objects.Round, "end", forgets)
+    with pytest.raises(Refuted, match="were lost"):
+        objects.prove(4, 1)
+
+
+@steps
+def test_stores(seed):
+    n_instructions, paths = stores.prove(8, seed)
+    assert n_instructions > 1000
+    assert paths.total() == 8 * len(stores.KINDS)
+
+
+@pytest.mark.parametrize("seed_bytes", range(20))
+def test_fuzzed_inputs_without_a_fuzzer(seed_bytes, tmp_path):
+    rng = np.random.default_rng(seed_bytes)
+    replay = fuzz.FuzzReplay()
+    opened = fuzz.FuzzOpen(tmp_path)
+    for _ in range(30):
+        replay(rng.bytes(int(rng.integers(1, 900))))
+        opened(rng.bytes(int(rng.integers(1, 60))))
+
+
+# That they can fail ------------------------------------------------------------
+
+
+@pytest.fixture
+def arena():
+    with Arena.anonymous(40 << 12, page_size=4096) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda words, block: words.flip(block, 1 << 25),  # its size
+        lambda words, block: words.flip(block, 1 << 6),  # its tag
+        lambda words, block: words.set(block, 0),
+        lambda words, block: words.set_half(words.frame(block >> 12), 99),
+    ],
+)
+def test_the_walk_by_headers_sees_damage(arena, spoil):
+    pool = Pool(arena)
+    offset = pool.xmalloc(100)
+    assert len([b for b in Snapshot(arena).pool(pool.id, "tlsf") if b.used]) == 1
+    spoil(Words(arena), offset - 8)
+    with pytest.raises(Refuted):
+        Snapshot(arena).pool(pool.id, "tlsf")
+
+
+@steps
+def test_stores_sees_a_block_that_is_not_where_it_was(tmp_path):
+    scene = stores.Scene(tmp_path / "arena", {"engine": "tlsf"}, 1)
+    offset = scene.pool.xmalloc(100)
+    scene.live[offset] = scene.fill(scene.pool.view(offset))
+    scene.look(None)
+    scene.pool.view(offset)[3] ^= 1
+    with pytest.raises(Refuted, match="contents"):
+        scene.look(None)
+    scene.look(offset)
+    scene.pool.view(offset)[3] ^= 1
+    scene.pool.xfree(offset)
+    with pytest.raises(Refuted):
+        scene.look(None)
+
+
+def test_exhaustive_sees_a_pool_that_loses_a_block(monkeypatch):
+    tree = exhaustive.Tree({"engine": "tlsf"})
+    monkeypatch.setattr(tree, "make", lambda verb, offset, n, align, live: live)
+    tree.pool.xmalloc(10)
+    with pytest.raises(Refuted, match="live are"):
+        tree.visit({}, 1)
+
+
+def test_integers_sees_a_function_that_takes_too_much(arena):
+    pool = Pool(arena)
+    offset = pool.xmalloc(100)
+    assert integers.compare(arena, "usable_size", pool.usable_size, {offset})
+    with pytest.raises(Refuted):
+        integers.compare(arena, "lenient", lambda i: pool.usable_size(i | 1), {offset})
+    with pytest.raises(Refuted):
+        integers.compare(arena, "usable_size", pool.usable_size, {offset + 16})
+
+
+def test_turmoil_sees_a_block_that_was_overwritten():
+    scene = turmoil.Turmoil(1)
+    offset, size, number = scene.born(100)
+    scene.pool.view(offset)[0] ^= 1
+    scene.died(offset, size, number)
+    assert scene.wrong
+
+
+def test_a_fuzzed_damage_report_that_names_no_invariant(arena):
+    """Found by proofs.fuzz: such a report in a control block was believed."""
+    import damage as fmt
+
+    pool = Pool(arena, name="it", hardened=True)
+    words = Words(arena)
+    words.set_half(words.control(pool) + fmt.DAMAGE, 0x0FFFFFFF)
+    with pytest.raises(xmem.HeapCorruption, match="C6"):
+        pool.check()

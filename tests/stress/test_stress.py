@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The stress commands and what they are made of: loads, subjects, the hunt."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import xmem
+from xmem.cli.stress import stress, stress_frames
+from xmem.cli.stress_stores import stress_diffengine, stress_tmem
+from xmem.measure.replay import replay
+from xmem.measure.trace import TRACE_DTYPE, check_trace
+from xmem.stress.hunt import Outcome, Plan, hunt
+from xmem.stress.load import MAX_LIFETIME, Load, Subject
+from xmem.stress.loads import FRAME_LOADS, LOADS, table
+from xmem.stress.trials import HeapTrial, renumbered
+
+FREE = 1
+SIZES = np.arange(1, 4097)
+LIVES = np.arange(1, 4097) % 500 + 1
+
+
+def load(seed: int = 1, **options: bool) -> Load:
+    return Load(SIZES, LIVES, seed, **options)
+
+
+# Made up -----------------------------------------------------------------------
+
+
+def test_the_same_seed_makes_the_same_operations() -> None:
+    first, second, other = load(1), load(1), load(2)
+    whole = first.make(5000)
+    parts = [second.make(n) for n in (1, 0, 999, 4000)]
+    assert np.array_equal(whole, np.concatenate(parts))
+    assert not np.array_equal(whole, other.make(5000))
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_operations_obey_the_format(frames: bool) -> None:
+    ops = load(frames=frames).make(50_000)
+    live: set[int] = set()
+    for op, number, size in zip(
+        ops["op"].tolist(), ops["id"].tolist(), ops["size"].tolist(), strict=True
+    ):
+        if op == FREE:
+            live.remove(number)
+        elif op == 2:
+            assert number in live
+            assert not frames
+        else:
+            assert number not in live
+            live.add(number)
+        assert op == FREE or size in SIZES
+    assert 0 < len(live) <= 500
+    assert set(ops["op"].tolist()) == ({0, 1} if frames else {0, 1, 2, 3, 4})
+    trace = check_trace(renumbered(ops))
+    assert len(trace) == len(ops)
+
+
+def test_an_object_lives_as_long_as_was_drawn() -> None:
+    ops = Load(np.full(4096, 8), np.full(4096, 10), 1, frames=True).make(1000)
+    now = 0
+    born = {}
+    for op, number in zip(ops["op"].tolist(), ops["id"].tolist(), strict=True):
+        if op == FREE:
+            assert now - born.pop(number) == 10
+        else:
+            now += 1
+            born[number] = now
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((SIZES[:-1], LIVES, 1), xmem.BadArgument),
+        ((SIZES, LIVES * 0, 1), xmem.BadArgument),
+        ((SIZES, LIVES + MAX_LIFETIME, 1), xmem.BadArgument),
+        ((-SIZES, LIVES, 1), xmem.BadArgument),
+        (("a", LIVES, 1), xmem.BadArgumentType),
+        ((SIZES, LIVES, -1), xmem.BadArgument),
+        ((SIZES, LIVES, "a"), xmem.BadArgumentType),
+    ],
+)
+def test_tables_that_cannot_be_meant(arguments: tuple, error: type) -> None:
+    with pytest.raises(error):
+        Load(*arguments)
+
+
+# Carried out -------------------------------------------------------------------
+
+SUBJECTS = [
+    ("pool", {}),
+    ("pool", {"quick": 8}),
+    ("pool", {"hardened": True}),
+    ("pool", {"engine": "firstfit"}),
+    *(
+        ("heap", {"interface": name})
+        for name in ("strict", "array", "subpage", "legacy", "merged")
+    ),
+    ("frames", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), SUBJECTS)
+def test_a_sound_subject_has_no_fault(kind: str, settings: dict) -> None:
+    subject = Subject(kind, settings, 16 << 20)
+    ops = load(frames=kind == "frames").make(20_000)
+    if kind == "frames":
+        ops["size"] = ops["size"] % 9 + (ops["op"] != FREE)
+    for i in range(0, 20_000, 5000):
+        assert subject.run(0, ops[i : i + 5000]) == -1
+        assert subject.check() == 0
+    seen = subject.seen()
+    assert seen["live"] > 0
+    assert seen["worst_free"] > 0
+    assert 0 <= subject.fragmentation() <= 1
+
+
+def test_a_full_arena_refuses_and_stays_sound() -> None:
+    subject = Subject("pool", {}, 1 << 18)
+    assert subject.run(0, load().make(20_000)) == -1
+    assert subject.seen()["failed"] > 0
+    assert subject.check() == 0
+
+
+def test_threads_take_turns() -> None:
+    subject = Subject("pool", {}, 64 << 20, threads=2)
+    turns = [np.zeros(3000, dtype=np.uint64) for _ in range(2)]
+    for thread in range(2):
+        assert subject.run(thread, load(thread).make(3000), turns[thread]) == -1
+    assert sorted([*turns[0].tolist(), *turns[1].tolist()]) == list(range(6000))
+    assert subject.check() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda s: s.run(1, load().make(10)), xmem.BadArgument),
+        (lambda s: s.run(0, np.zeros(3)), xmem.BadArgumentType),
+        (lambda s: s.run(0, [1, 2]), xmem.BadArgumentType),
+        (lambda s: s.run(0, field("id", 1 << 20)), xmem.BadArgument),
+        (lambda s: s.run(0, field("op", 5)), xmem.BadArgument),
+        (lambda s: s.run(0, field("align_log2", 60)), xmem.BadArgument),
+        (lambda s: s.run(0, field("size", 1 << 50)), xmem.BadArgument),
+        (lambda s: s.run(0, np.zeros(2, dtype=TRACE_DTYPE)), xmem.BadArgument),
+        (lambda s: s.run(0, load().make(9), np.zeros(3, np.uint64)), xmem.BadArgument),
+        (lambda s: Subject("heap", {"interface": "x"}, 1 << 20), xmem.BadArgument),
+        (lambda s: Subject("stack", {}, 1 << 20), xmem.BadArgument),
+        (lambda s: Subject("pool", {}, 1 << 20, threads=65), xmem.BadArgument),
+        (lambda s: Subject("pool", {}, 1 << 20, n_objects=0), xmem.BadArgument),
+        (lambda s: Subject.__new__(Subject).check(), xmem.BadArgument),
+        (lambda s: Subject.__new__(Subject).run(0, load().make(1)), xmem.BadArgument),
+        (lambda s: Load.__new__(Load).make(1), xmem.BadArgument),
+    ],
+)
+def test_what_cannot_be_meant(call: Callable[[Subject], object], error: type) -> None:
+    subject = Subject("pool", {}, 1 << 20)
+    with pytest.raises(error):
+        call(subject)
+    assert subject.check() == 0
+    assert subject.run(0, load().make(100)) == -1
+
+
+def field(name: str, value: int) -> np.ndarray:
+    """One operation with a field that is too great."""
+    ops = np.zeros(1, dtype=TRACE_DTYPE)
+    ops[name] = value
+    return ops
+
+
+# The hunt ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_every_load(name: str) -> None:
+    sizes, lifetimes = table(LOADS[name], 7)
+    assert (sizes.min(), lifetimes.min()) >= (1, 1)
+    outcome = hunt(
+        Plan(HeapTrial("pool", {}, name, LOADS[name].arena_bytes), n_ops=100_000)
+    )
+    assert (outcome.fault, outcome.n_ops, outcome.n_checks) == (None, 100_000, 1)
+
+
+@pytest.mark.parametrize("name", FRAME_LOADS)
+def test_every_load_of_frames(name: str) -> None:
+    trial = HeapTrial("frames", {}, name, FRAME_LOADS[name].arena_bytes)
+    outcome = hunt(Plan(trial, n_ops=70_000, check_every=20_000))
+    assert (outcome.fault, outcome.n_checks) == (None, 4)
+
+
+def test_episodes_and_threads() -> None:
+    told: list[int] = []
+    outcome = hunt(
+        Plan(
+            HeapTrial("heap", {"interface": "strict"}, "small", 16 << 20, threads=2),
+            n_ops=50_000,
+            episode_ops=20_000,
+            check_every=7000,
+        ),
+        lambda outcome: told.append(outcome.n_ops),
+    )
+    assert isinstance(outcome, Outcome)
+    assert (outcome.n_ops, outcome.n_episodes, outcome.fault) == (100_000, 3, None)
+    assert told == sorted(told)
+
+
+def test_a_trace_runs_once(tmp_path: Path) -> None:
+    ops = renumbered(load().make(5000))
+    trial = HeapTrial("pool", {}, "mixed", 16 << 20)
+    assert hunt(Plan(trial, ops=ops)).n_ops == 5000
+    # It is a trace: `xmem replay` takes it as well.
+    assert replay(ops, repeats=1, verify=True).content_errors == 0
+
+
+# The commands ------------------------------------------------------------------
+
+
+def run(command: object, *options: object) -> tuple[int, str]:
+    result = CliRunner().invoke(command, [str(option) for option in options])
+    return result.exit_code, result.output
+
+
+def test_stress_from_the_command_line(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    status, said = run(
+        stress, "--ops", 300_000, "--seed", 11, "--quick", 4, "--json", record
+    )
+    assert status == 0, said
+    assert said.startswith("seed 11\n")
+    found = json.loads(record.read_text())
+    assert (found["ops"], found["seed"], found["fault"]) == (300_000, 11, None)
+
+
+def test_the_same_run_twice(tmp_path: Path) -> None:
+    seen = []
+    for _ in range(2):
+        record = tmp_path / "record.json"
+        assert run(stress, "--ops", 200_000, "--seed", 3, "--json", record)[0] == 0
+        found = json.loads(record.read_text())
+        seen.append(
+            (found["fragmentation"], found["seen"]["live"], found["seen"]["live_size"])
+        )
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (stress, ("--engine", "firstfit", "--load", "small")),
+        (stress, ("--hardened", "all", "--threads", 2)),
+        (stress, ("--interface", "subpage", "--load", "pages")),
+        (stress_frames, ("--load", "exact")),
+        (stress_frames, ("--threads", 2)),
+    ],
+)
+def test_variants(command: object, options: tuple) -> None:
+    status, said = run(command, "--ops", 40_000, "--check-every", 10_000, *options)
+    assert status == 0, said
+    assert "faults" in said
+
+
+@pytest.mark.parametrize("command", [stress_tmem, stress_diffengine])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--interface", "legacy", "--threads", 2), ("--engine", "firstfit")],
+)
+def test_stores_from_the_command_line(
+    command: object, options: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, said = run(
+        command, "--ops", 3000, "--check-every", 1000, "--pages", "self", *options
+    )
+    assert status == 0, said
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "what"),
+    [
+        (stress, ("--load", "none"), "none"),
+        (stress, ("--engine", "tlsf", "--interface", "strict"), "not both"),
+        (stress, ("--interface", "strict", "--quick", 2), "--quick"),
+        (stress, ("--hardened", "all", "--quick", 2), "quick"),
+        (stress, ("--trace", __file__), "no trace"),
+        (stress, ("--threads", 0), "threads"),
+        (stress_tmem, ("--pages", "/nonexistent"), "--pages"),
+        (stress_tmem, ("--pages", "pid:4000000"), "--pages"),
+        (stress_diffengine, ("--n-pages", 3), "n-pages"),
+    ],
+)
+def test_usage(
+    command: object,
+    options: tuple,
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, said = run(command, *options, "--seconds", 1)
+    assert status == 2, said
+    assert what in said
+
+
+def test_a_file_that_is_no_run(tmp_path: Path) -> None:
+    ops = np.zeros(2, dtype=TRACE_DTYPE)  # one number, allocated twice
+    np.savez(tmp_path / "twice.npz", ops=ops)
+    status, said = run(stress, "--trace", tmp_path / "twice.npz")
+    assert status == 2, said
+    ops["id"] = (0, 1 << 31)
+    np.savez(tmp_path / "far.npz", ops=ops)
+    status, said = run(stress_frames, "--trace", tmp_path / "far.npz")
+    assert status == 2, said
+
+
+@pytest.mark.no_asan
+def test_ctrl_c_ends_with_the_summary(tmp_path: Path) -> None:
+    # A shell starts what runs behind it with Ctrl-C ignored, and so us, perhaps.
+    code = (
+        "import signal\n"
+        "from xmem.cli.main import stress\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    stress()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", code, "--seconds", "100", "--seed", "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "seed 1\n"
+            time.sleep(2)
+            os.killpg(process.pid, signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "operations" in said
+    assert "faults" in said

@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The header-only layers as a module, for tests; requirements abort.
+
+Three things that the package's own interfaces do not show: the functions of a
+layer by themselves, an engine over plain memory without arena or pool, and
+how many function calls a verb makes (the compiler calls a counter at the
+entry of every function, inlined or not). A loop of the core calls a function
+in every turn, so the calls bound the work.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
+
+from xmem.arena.arena cimport Arena
+from xmem.arena.frames cimport (
+    FRAME_RUN,
+    frames_alloc,
+    frames_free,
+    frames_link,
+    frames_unlink,
+)
+from xmem.arena.superblock cimport page_of, page_offset
+from xmem.base.bits cimport (
+    align_down,
+    align_up,
+    bit,
+    ceil_log2,
+    find_first_set,
+    find_last_set,
+    is_power_of_two,
+)
+from xmem.engine.block cimport (
+    BLOCK_ALIGN_MASK,
+    BLOCK_FREE,
+    BLOCK_PREV_FREE,
+    BLOCK_TAG_MASK,
+    REGION_HEAD_BYTES,
+    block_bytes_for,
+    block_prev_free,
+    block_size,
+    block_split_size,
+    block_tag_end,
+    block_word,
+    block_write,
+    breaks_page_rule,
+    word_at,
+    word_size,
+)
+from xmem.engine.firstfit cimport (
+    FIRSTFIT_NEXT,
+    firstfit_alloc,
+    firstfit_bytes_for,
+    firstfit_coalesce,
+    firstfit_init,
+    firstfit_link,
+    firstfit_shrink,
+    firstfit_t,
+    firstfit_take,
+    firstfit_unlink,
+)
+from xmem.engine.freelists cimport (
+    FREELISTS_HEADS,
+    LINK_NEXT,
+    freelists_find,
+    freelists_first,
+    freelists_init,
+    freelists_insert,
+    freelists_remove,
+    freelists_t,
+)
+from xmem.engine.mapping cimport mapping_insert, mapping_n_bins, mapping_search
+from xmem.engine.tlsf cimport (
+    tlsf_add_region,
+    tlsf_add_region_before,
+    tlsf_alloc,
+    tlsf_alloc_aligned,
+    tlsf_free,
+    tlsf_init,
+    tlsf_resize,
+    tlsf_resize_left,
+    tlsf_t,
+    word_alignment,
+)
+from xmem.pool cimport Pool
+from xmem.verbs cimport pool_alloc, pool_free, pool_resize
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #define PROBE_HIDDEN __attribute__((no_instrument_function, visibility("hidden")))
+    static struct { void *function; uint64_t calls; } probe_seen[32];
+    static int probe_n_seen, probe_on;
+    static uint64_t probe_total;
+    void __cyg_profile_func_enter(void *function, void *site) PROBE_HIDDEN;
+    void __cyg_profile_func_exit(void *function, void *site) PROBE_HIDDEN;
+    void __cyg_profile_func_enter(void *function, void *site)
+    {
+        int i;
+        if (!probe_on)
+            return;
+        probe_total++;
+        for (i = 0; i < probe_n_seen; i++)
+            if (probe_seen[i].function == function)
+                probe_seen[i].calls++;
+    }
+    void __cyg_profile_func_exit(void *function, void *site)
+    {
+    }
+    static void PROBE_HIDDEN probe_name(void *function)
+    {
+        probe_seen[probe_n_seen++].function = function;
+    }
+    static void PROBE_HIDDEN probe_start(void)
+    {
+        int i;
+        for (i = 0; i < probe_n_seen; i++)
+            probe_seen[i].calls = 0;
+        probe_total = 0;
+        probe_on = 1;
+    }
+    static uint64_t PROBE_HIDDEN probe_stop(void)
+    {
+        probe_on = 0;
+        return probe_total;
+    }
+    static uint64_t PROBE_HIDDEN probe_calls(int i)
+    {
+        return probe_seen[i].calls;
+    }
+    """
+    void probe_name(void* function) nogil
+    void probe_start() nogil
+    uint64_t probe_stop() nogil
+    uint64_t probe_calls(int i) nogil
+
+
+# Counting ----------------------------------------------------------------------
+
+NAMES = (
+    "insert",
+    "remove",
+    "find",
+    "header",
+    "tag",
+    "link",
+    "unlink",
+    "frames_link",
+    "frames_unlink",
+)
+
+probe_name(<void*>freelists_insert)
+probe_name(<void*>freelists_remove)
+probe_name(<void*>freelists_find)
+probe_name(<void*>block_write)
+probe_name(<void*>block_tag_end)
+probe_name(<void*>firstfit_link)
+probe_name(<void*>firstfit_unlink)
+probe_name(<void*>frames_link)
+probe_name(<void*>frames_unlink)
+
+
+cdef dict _counts(uint64_t total):
+    counts = {name: probe_calls(i) for i, name in enumerate(NAMES)}
+    counts["calls"] = total
+    return counts
+
+
+def counted_alloc(Pool pool, uint64_t n_bytes, uint64_t alignment=16):
+    """Payload (0: refused) and how often each function was called."""
+    cdef uint64_t payload, total
+    probe_start()
+    payload = pool_alloc(&pool.arena.c, pool.c, n_bytes, alignment)
+    total = probe_stop()
+    return payload, _counts(total)
+
+
+def counted_free(Pool pool, uint64_t payload):
+    cdef uint64_t total
+    probe_start()
+    pool_free(&pool.arena.c, pool.c, payload)
+    total = probe_stop()
+    return _counts(total)
+
+
+def counted_resize(Pool pool, uint64_t payload, uint64_t n_bytes):
+    cdef uint64_t moved, total
+    probe_start()
+    moved = pool_resize(&pool.arena.c, pool.c, payload, n_bytes, 16)
+    total = probe_stop()
+    return moved, _counts(total)
+
+
+def counted_page_alloc(Arena arena, uint64_t n_pages):
+    cdef uint64_t page, total
+    probe_start()
+    page = frames_alloc(&arena.c, n_pages, FRAME_RUN, 0)
+    total = probe_stop()
+    return page_offset(&arena.c, page), _counts(total)
+
+
+def counted_page_free(Arena arena, uint64_t offset):
+    cdef uint64_t total
+    probe_start()
+    frames_free(&arena.c, <unsigned>page_of(&arena.c, offset))
+    total = probe_stop()
+    return _counts(total)
+
+
+# Functions of single layers ----------------------------------------------------
+
+def bits(uint64_t word, uint64_t alignment):
+    """Everything that bits.pxd says of a word (not 0)."""
+    return {
+        "find_last_set": find_last_set(word),
+        "find_first_set": find_first_set(word),
+        "align_up": align_up(word, alignment),
+        "align_down": align_down(word, alignment),
+        "is_power_of_two": bool(is_power_of_two(word)),
+        "ceil_log2": ceil_log2(word),
+    }
+
+
+def one_bit(uint64_t index):
+    return bit(index)
+
+
+def mapping(uint64_t size):
+    """Bin where a block is kept, and first bin that is searched."""
+    return mapping_insert(size), mapping_search(size)
+
+
+def n_bins(uint64_t size):
+    return mapping_n_bins(size)
+
+
+def bytes_for(uint64_t payload_bytes):
+    """Block sizes of the two engines for a request."""
+    return block_bytes_for(payload_bytes), firstfit_bytes_for(payload_bytes)
+
+
+def split_size(uint64_t block, uint64_t size, uint64_t need):
+    return block_split_size(block, size, need)
+
+
+def page_rule_broken(uint64_t block):
+    return bool(breaks_page_rule(block))
+
+
+# Plain memory instead of an arena ----------------------------------------------
+
+cdef class Memory:
+    """Zeroed bytes whose base is aligned to 4096."""
+
+    cdef char* base
+    cdef readonly uint64_t n_bytes
+
+    def __cinit__(self, uint64_t n_bytes, *args):
+        if posix_memalign(<void**>&self.base, 4096, n_bytes) != 0:
+            raise MemoryError
+        memset(self.base, 0, n_bytes)
+        self.n_bytes = n_bytes
+
+    def __dealloc__(self):
+        free(self.base)
+
+    def word(self, uint64_t offset):
+        """The word at an offset."""
+        return word_at(self.base, offset)[0]
+
+    def payload(self, uint64_t block):
+        """A copy of a block's payload."""
+        return (self.base + block + 8)[: block_size(self.base, block) - 8]
+
+    def fill(self, uint64_t block, bytes data):
+        """Write into a block's payload."""
+        assert <uint64_t>len(data) <= block_size(self.base, block) - 8
+        memcpy(self.base + block + 8, <char*>data, len(data))
+
+
+cdef class Lists(Memory):
+    """Lists at offset 64, their bins behind, blocks anywhere behind those."""
+
+    cdef freelists_t* lists
+
+    def __init__(self, uint64_t n_bytes, uint64_t max_size):
+        self.lists = <freelists_t*>(self.base + 64)
+        freelists_init(
+            self.base, self.lists, 64 + FREELISTS_HEADS, mapping_n_bins(max_size)
+        )
+
+    def insert(self, uint64_t block, uint64_t size):
+        block_write(self.base, block, size, BLOCK_FREE)
+        freelists_insert(self.base, self.lists, block, size)
+
+    def remove(self, uint64_t block):
+        freelists_remove(self.base, self.lists, block)
+
+    def first(self, uint64_t index):
+        return freelists_first(self.base, self.lists, index)
+
+    def find(self, uint64_t index):
+        return freelists_find(self.base, self.lists, index)
+
+    def bin(self, uint64_t index):
+        """Blocks of a bin in order."""
+        cdef uint64_t block = freelists_first(self.base, self.lists, index)
+        found = []
+        while block != 0:
+            found.append(block)
+            block = word_at(self.base, block + LINK_NEXT)[0]
+        return found
+
+    def bitmaps(self):
+        """Upper word, and bins whose lower bit is set."""
+        return self.lists.upper, {
+            i
+            for i in range(self.lists.n_bins)
+            if (self.lists.lower[i >> 6] >> (i & 63)) & 1
+        }
+
+
+cdef class Engine(Memory):
+    """TLSF over plain memory; bins in its first bytes."""
+
+    cdef tlsf_t* tlsf
+    cdef readonly uint64_t first        # where regions may start
+    cdef readonly uint64_t tag
+
+    def __init__(self, uint64_t n_bytes, unsigned number=5):
+        cdef uint64_t heads
+        self.tag = <uint64_t>number << 5
+        self.tlsf = <tlsf_t*>(self.base + 64)
+        heads = <char*>&self.tlsf.bins - self.base + FREELISTS_HEADS
+        tlsf_init(
+            self.base, self.tlsf, heads, mapping_n_bins(n_bytes), self.tag
+        )
+        self.first = align_up(heads + 8 * mapping_n_bins(n_bytes), 4096)
+
+    @property
+    def used(self):
+        return self.tlsf.n_used, self.tlsf.used_bytes
+
+    def add_region(self, uint64_t start, uint64_t end):
+        tlsf_add_region(self.base, self.tlsf, start, end)
+
+    def add_region_before(self, uint64_t start, uint64_t seam):
+        tlsf_add_region_before(self.base, self.tlsf, start, seam)
+
+    def alloc(self, uint64_t need, uint64_t alignment=16):
+        if alignment <= 16:
+            return tlsf_alloc(self.base, self.tlsf, need)
+        return tlsf_alloc_aligned(self.base, self.tlsf, need, alignment)
+
+    def free(self, uint64_t block):
+        tlsf_free(self.base, self.tlsf, block)
+
+    def resize(self, uint64_t block, uint64_t need):
+        return bool(tlsf_resize(self.base, self.tlsf, block, need))
+
+    def resize_left(self, uint64_t block, uint64_t need):
+        return tlsf_resize_left(self.base, self.tlsf, block, need)
+
+    def listed(self):
+        """Every block on a free list, with the bin it is on."""
+        cdef uint64_t i, block
+        found = {}
+        for i in range(self.tlsf.bins.n_bins):
+            block = freelists_first(self.base, &self.tlsf.bins, i)
+            while block != 0:
+                found[block] = i
+                block = word_at(self.base, block + LINK_NEXT)[0]
+        return found
+
+    def walk(self, uint64_t start):
+        """Blocks of the region at ``start``, the sentinel last."""
+        cdef uint64_t block = start + REGION_HEAD_BYTES
+        cdef uint64_t word
+        found = []
+        while True:
+            word = block_word(self.base, block)
+            found.append(
+                {
+                    "block": block,
+                    "size": word_size(word),
+                    "free": (word & BLOCK_FREE) != 0,
+                    "prev_free": (word & BLOCK_PREV_FREE) != 0,
+                    "left": (
+                        block_prev_free(self.base, block)
+                        if word & BLOCK_PREV_FREE
+                        else None
+                    ),
+                    "align": word_alignment(word),
+                    "aligned": (word & BLOCK_ALIGN_MASK) != 0,
+                    "tag": word & BLOCK_TAG_MASK,
+                }
+            )
+            if word_size(word) == 0:
+                return found
+            block += word_size(word)
+
+
+cdef class Legacy(Memory):
+    """First fit over pages of plain memory."""
+
+    cdef firstfit_t engine
+
+    def __init__(self, uint64_t n_bytes, uint64_t page_bytes=4096):
+        firstfit_init(&self.engine, 7 << 5, page_bytes)
+
+    @property
+    def used(self):
+        return self.engine.n_used, self.engine.used_bytes
+
+    def take_page(self, uint64_t start, uint64_t need):
+        """Use the quick lists of a new page."""
+        firstfit_take(
+            self.base, &self.engine, start, self.engine.page_bytes, need
+        )
+        return start
+
+    def alloc(self, uint64_t need):
+        return firstfit_alloc(self.base, &self.engine, need)
+
+    def shrink(self, uint64_t block, uint64_t need):
+        firstfit_shrink(self.base, &self.engine, block, need)
+
+    def free(self, uint64_t block):
+        """Where the merged block starts and its size; listed unless a page."""
+        cdef uint64_t freed = block
+        cdef uint64_t size = firstfit_coalesce(self.base, &self.engine, &freed)
+        if size < self.engine.page_bytes:
+            firstfit_link(self.base, &self.engine, freed)
+        return freed, size
+
+    def listed(self):
+        """The free list, in its order."""
+        cdef uint64_t block = self.engine.head
+        found = []
+        while block != 0:
+            found.append(block)
+            block = word_at(self.base, block + FIRSTFIT_NEXT)[0]
+        return found
+
+    def walk(self, uint64_t start):
+        """(block, size, free) of each block of a page."""
+        cdef uint64_t block = start
+        found = []
+        while block < start + self.engine.page_bytes:
+            found.append(
+                (
+                    block,
+                    block_size(self.base, block),
+                    bool(block_word(self.base, block) & BLOCK_FREE),
+                )
+            )
+            block += block_size(self.base, block)
+        return found

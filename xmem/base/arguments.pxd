@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Python integers to unsigned words, without losing what was wrong with them.
+
+``word_of`` never raises for an integer: what does not fit is reported by
+``fit``, because a size that is too large is out of memory and an offset that
+is too large is no block.
+
+``size_argument``, ``offset_argument`` and ``align_argument`` are the fast
+paths of every verb; what they cannot take goes to ``refused_*``, which tries
+once more, slowly, and raises the error that says what was wrong.
+"""
+
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred
+from cpython.long cimport PyLong_Check
+from cpython.number cimport PyNumber_Index
+from libc.stdint cimport uint64_t
+
+from xmem.base.bits cimport is_power_of_two
+
+cdef extern from "Python.h":
+    unsigned long long _as_word "PyLong_AsUnsignedLongLong"(object value) noexcept
+
+cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0
+cdef int flag_argument(object value, str what) except -1
+cdef uint64_t refused_size(object value) except? 0
+cdef uint64_t refused_offset(object value) except? 0
+cdef uint64_t refused_align(object value) except? 0
+cdef object words_argument(object values, str what, bint are_offsets)
+
+
+cdef enum fit_t:
+    FITS = 0
+    NEGATIVE = 1
+    TOO_LARGE = 2
+
+
+cdef inline uint64_t word_of(object value, fit_t* fit) except? 0:
+    """``value`` as 64 bits; raises TypeError when it is no integer.
+
+    What does not fit gives the greatest word and says in ``fit`` why.
+    """
+    cdef uint64_t word
+    if not PyLong_Check(value):
+        value = PyNumber_Index(value)
+    fit[0] = FITS
+    word = _as_word(value)
+    if word == ~<uint64_t>0 and PyErr_Occurred() != NULL:
+        PyErr_Clear()
+        fit[0] = NEGATIVE if value < 0 else TOO_LARGE
+    return word
+
+
+cdef inline uint64_t size_argument(object value) except? 0:
+    """A size in bytes; one that is too large for a word stays too large."""
+    cdef uint64_t word
+    if PyLong_Check(value):
+        word = _as_word(value)
+        if word != ~<uint64_t>0:
+            return word
+        PyErr_Clear()
+    return refused_size(value)
+
+
+cdef inline uint64_t offset_argument(object value) except? 0:
+    """An offset in bytes."""
+    cdef uint64_t word
+    if PyLong_Check(value):
+        word = _as_word(value)
+        if word != ~<uint64_t>0:
+            return word
+        PyErr_Clear()
+    return refused_offset(value)
+
+
+cdef inline uint64_t align_argument(object value) except? 0:
+    """An alignment in bytes: a power of two."""
+    cdef uint64_t word
+    if PyLong_Check(value):
+        word = _as_word(value)
+        if is_power_of_two(word):
+            return word
+        PyErr_Clear()
+    return refused_align(value)

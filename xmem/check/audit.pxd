@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""In a build with checks (XMEM_CHECKED): every numbered invariant, asserted.
+
+After a verb the page frames and the pool are verified as `Pool.check` does it,
+not after each one, but so often that a verb pays for some AUDIT_SHARE blocks or
+pages on average. A broken invariant is printed and aborts the process.
+
+The environment variable ``XMEM_AUDIT=0``, looked at when an arena is made or
+opened, turns it off: for programs that damage an arena on purpose.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.check cimport check_frames
+from xmem.arena.superblock cimport arena_t
+from xmem.base.finding cimport finding_t
+from xmem.base.memcheck cimport AUDIT_OFF, checker_pause, checker_resume
+from xmem.check.walk cimport census_t, check_control, check_pool
+from xmem.core.control cimport pool_t
+
+cdef extern from *:
+    """
+    #ifndef XMEM_AUDIT
+    #define XMEM_AUDIT
+    #include <stdint.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    __attribute__((unused))
+    static void xmem_audit_failed(unsigned code, uint64_t offset,
+                                  uint64_t found, uint64_t expected)
+    {
+        fprintf(stderr,
+                "xmem: invariant %c%u broken at offset 0x%llx: "
+                "found 0x%llx, expected 0x%llx\\n",
+                (char)(code / 100), code % 100, (unsigned long long)offset,
+                (unsigned long long)found, (unsigned long long)expected);
+        abort();
+    }
+    #endif
+    """
+    void audit_failed "xmem_audit_failed"(
+        unsigned code, uint64_t offset, uint64_t found, uint64_t expected
+    ) noexcept nogil
+
+
+cdef enum:
+    AUDIT_SHARE_LOG2 = 4
+
+
+cdef inline void audit(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Verify arena and pool, if it is time to."""
+    cdef census_t census
+    cdef finding_t finding
+    cdef bint is_sound
+    if arena.audit_left == AUDIT_OFF:
+        return
+    if arena.audit_left > 0:
+        arena.audit_left -= 1
+        return
+    checker_pause()
+    is_sound = (
+        check_frames(arena, &finding)
+        and check_control(arena, <uint32_t>pool.number, &finding)
+        and check_pool(arena, pool, &census, &finding)
+    )
+    checker_resume()
+    if not is_sound:
+        audit_failed(
+            finding.code, finding.offset, finding.found, finding.expected
+        )
+    arena.audit_left = (
+        census.n_used + census.n_free + arena.n_pages
+    ) >> AUDIT_SHARE_LOG2

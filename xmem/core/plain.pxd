@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Both engines behind one set of verbs, as they are without hardening.
+
+``plain_alloc`` answers the offset of a payload, or 0. ``plain_free`` and
+``plain_resize`` trust their argument; ``pool_owns`` says, exactly and in O(1)
+(for page runs: one record of the frame table), whether an integer may be
+given to them.
+
+A payload is one of three things, told apart by its offset and the frame
+table: a TLSF block (never page-aligned, B3), a legacy block, or a page run
+owned by the pool: requests aligned to more than 2048 bytes under TLSF, and
+what reaches a page with its header in the legacy engine.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.frames cimport FRAME_WHOLE, frame_owner, frame_pages, frame_state
+from xmem.arena.superblock cimport arena_t, page_of, page_offset
+from xmem.base.bits cimport bit, ceil_log2
+from xmem.base.checks cimport unlikely
+from xmem.base.memcheck cimport checker_pause, checker_resume, engine_copy
+from xmem.base.offset cimport offset_t
+from xmem.core.control cimport ENGINE_TLSF, pool_t
+from xmem.core.growth cimport (
+    page_release,
+    page_take,
+    pages_for,
+    region_grow,
+    region_release,
+    run_alloc,
+    run_free,
+    run_shrink,
+)
+from xmem.core.startbits cimport start_clear, start_set, start_test
+from xmem.engine.block cimport (
+    BLOCK_ALIGN_MAX,
+    BLOCK_GRAIN,
+    BLOCK_HEADER_BYTES,
+    BLOCK_TAG_MASK,
+    PAGE_RULE_BYTES,
+    block_bytes_for,
+    block_of,
+    block_size,
+    block_word,
+    block_write,
+    payload_of,
+    word_at,
+)
+from xmem.engine.firstfit cimport (
+    FIRSTFIT_ALIGNMENT,
+    FIRSTFIT_LINE,
+    firstfit_alloc,
+    firstfit_block_of,
+    firstfit_bytes_for,
+    firstfit_coalesce,
+    firstfit_link,
+    firstfit_payload,
+    firstfit_shrink,
+)
+from xmem.engine.freelists cimport freelists_insert
+from xmem.engine.tlsf cimport (
+    tlsf_alloc,
+    tlsf_alloc_aligned,
+    tlsf_carve,
+    tlsf_coalesce,
+    tlsf_resize,
+    tlsf_resize_left,
+    word_alignment,
+)
+
+
+# What is rare is called through these, see checks.pxd.
+ctypedef offset_t (*alloc_t)(
+    arena_t*, pool_t*, uint64_t, uint64_t
+) noexcept nogil
+ctypedef void (*free_t)(arena_t*, pool_t*, offset_t) noexcept nogil
+ctypedef bint (*owned_t)(arena_t*, pool_t*, offset_t) noexcept nogil
+ctypedef void (*release_t)(
+    arena_t*, pool_t*, offset_t, uint64_t, uint64_t
+) noexcept nogil
+
+cdef extern from *:
+    alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
+    free_t outlined_free "XMEM_OUTLINED"(free_t function) noexcept nogil
+    owned_t outlined_owned "XMEM_OUTLINED"(owned_t function) noexcept nogil
+    release_t outlined_release "XMEM_OUTLINED"(release_t function) noexcept nogil
+
+
+# TLSF ------------------------------------------------------------------------
+
+cdef inline offset_t tlsf_pool_run(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Whole pages for an alignment that a block cannot have."""
+    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
+    cdef uint64_t aligned_pages = alignment >> arena.page_shift
+    # A run is aligned to the power of two that holds it, so one that is
+    # shorter than its alignment is taken longer.
+    if n_pages <= aligned_pages >> 1:
+        n_pages = (aligned_pages >> 1) + 1
+    return page_offset(
+        arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
+    )
+
+
+cdef inline offset_t tlsf_pool_born(
+    arena_t* arena, offset_t block
+) noexcept nogil:
+    """Payload of a new block, recorded as live."""
+    start_set(arena, payload_of(block))
+    return payload_of(block)
+
+
+cdef inline offset_t tlsf_pool_grown(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``n_bytes`` aligned to 16 to 2048 in a new region, or 0."""
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    cdef offset_t block = region_grow(arena, pool, need, alignment)
+    if block == 0:
+        return 0
+    return tlsf_pool_born(
+        arena, tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
+    )
+
+
+cdef inline offset_t tlsf_pool_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
+) noexcept nogil:
+    """``n_bytes`` (at most max_request) aligned to 16, or 0: the short path."""
+    cdef offset_t block = tlsf_alloc(
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes)
+    )
+    if unlikely(block == 0):
+        return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN)
+    return tlsf_pool_born(arena, block)
+
+
+cdef inline offset_t tlsf_pool_alloc_aligned(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``n_bytes`` aligned to 32 to 2048, or 0."""
+    cdef offset_t block = tlsf_alloc_aligned(
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes), alignment
+    )
+    if block == 0:
+        return tlsf_pool_grown(arena, pool, n_bytes, alignment)
+    return tlsf_pool_born(arena, block)
+
+
+cdef inline void tlsf_pool_release(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size, uint64_t freed
+) noexcept nogil:
+    """List a free block that may hold a whole region, or give the region back.
+
+    ``freed`` bytes of it were a block in use until now.
+    """
+    if not region_release(arena, pool, block, size, freed):
+        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+
+
+cdef inline void tlsf_pool_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Give back a block (not a page run): the short path."""
+    cdef uint64_t size, freed
+    cdef offset_t block = block_of(payload)
+    start_clear(arena, payload)
+    freed = block_size(arena.base, block)
+    block = tlsf_coalesce(arena.base, &pool.tlsf, block, &size)
+    if unlikely(size >= pool.release_bytes):
+        outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
+    else:
+        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+
+
+# Legacy engine ---------------------------------------------------------------
+
+cdef inline offset_t firstfit_pool_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``n_bytes`` from the legacy engine, or 0.
+
+    A request that reaches a page with its header takes whole pages, rounded
+    up to a power of two, header included.
+    """
+    cdef uint64_t slack = alignment if alignment > FIRSTFIT_LINE else 0
+    cdef uint64_t need = firstfit_bytes_for(n_bytes + slack)
+    cdef uint64_t n_pages
+    cdef offset_t block
+    if need >= arena.page_bytes:
+        n_pages = bit(ceil_log2(pages_for(arena, need)))
+        block = page_offset(
+            arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
+        )
+        if block == 0:
+            return 0
+        block_write(
+            arena.base, block, n_pages << arena.page_shift, pool.firstfit.tag
+        )
+    else:
+        block = firstfit_alloc(arena.base, &pool.firstfit, need)
+        if block == 0:
+            block = page_take(arena, pool, need)
+        if block == 0:
+            return 0
+    return firstfit_payload(arena.base, &pool.firstfit, block, alignment)
+
+
+cdef inline void firstfit_pool_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Give back a block or a run of the legacy engine."""
+    cdef offset_t block = firstfit_block_of(arena.base, payload)
+    cdef uint64_t size
+    cdef uint32_t page
+    size = block_size(arena.base, block)
+    if size >= arena.page_bytes:
+        page = <uint32_t>page_of(arena, block)
+        if frame_state(arena.frames[page].word) == FRAME_WHOLE:
+            run_free(arena, pool, page)
+            return
+    # A block that fills its page walks the list as well, to find nobody.
+    size = firstfit_coalesce(arena.base, &pool.firstfit, &block)
+    if size == arena.page_bytes:
+        page_release(arena, pool, block)
+    else:
+        firstfit_link(arena.base, &pool.firstfit, block)
+
+
+# Both engines ----------------------------------------------------------------
+
+cdef inline bint is_run(
+    arena_t* arena, pool_t* pool, offset_t payload, unsigned state
+) noexcept nogil:
+    """Whether a live run of this pool in ``state`` starts at ``payload``."""
+    cdef uint64_t word
+    if payload & (arena.page_bytes - 1) or payload >= arena.n_bytes:
+        return False
+    word = arena.frames[page_of(arena, payload)].word
+    return frame_state(word) == state and frame_owner(word) == pool.number
+
+
+cdef inline offset_t plain_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a new block of ``n_bytes``, or 0 when there is no room.
+
+    ``alignment`` is a power of two; less than 16 counts as 16.
+    """
+    cdef offset_t payload
+    if n_bytes > pool.max_request or alignment > pool.max_request:
+        return 0
+    if pool.engine == ENGINE_TLSF:
+        if alignment <= BLOCK_GRAIN:
+            return tlsf_pool_alloc(arena, pool, n_bytes)
+        if alignment <= BLOCK_ALIGN_MAX:
+            return tlsf_pool_alloc_aligned(arena, pool, n_bytes, alignment)
+        return tlsf_pool_run(arena, pool, n_bytes, alignment)
+    payload = firstfit_pool_alloc(arena, pool, n_bytes, alignment)
+    if payload != 0:
+        start_set(arena, payload)
+    return payload
+
+
+cdef inline void plain_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Give back what ``plain_alloc`` gave."""
+    if pool.engine != ENGINE_TLSF:
+        start_clear(arena, payload)
+        firstfit_pool_free(arena, pool, payload)
+    elif unlikely((payload & (PAGE_RULE_BYTES - 1)) == 0):
+        run_free(arena, pool, <uint32_t>page_of(arena, payload))
+    else:
+        tlsf_pool_free(arena, pool, payload)
+
+
+cdef inline bint has_tag(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Whether a live block, which starts at ``payload``, is one of this pool."""
+    cdef uint64_t word
+    checker_pause()
+    word = block_word(arena.base, payload - BLOCK_HEADER_BYTES)
+    checker_resume()
+    return ((word ^ pool.tlsf.tag) & BLOCK_TAG_MASK) == 0
+
+
+cdef inline bint pool_owns(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Whether a live block (or run) of this very pool starts at ``payload``.
+
+    Exact for every integer. The tag is in the word in front of the payload in
+    both engines' formats.
+    """
+    if unlikely(not start_test(arena, payload)):
+        return pool.engine == ENGINE_TLSF and is_run(
+            arena, pool, payload, FRAME_WHOLE
+        )
+    return has_tag(arena, pool, payload)
+
+
+cdef inline uint64_t plain_capacity(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Bytes that may be used at ``payload``, a live block of the pool."""
+    cdef offset_t block
+    if pool.engine != ENGINE_TLSF:
+        block = firstfit_block_of(arena.base, payload)
+        return block + block_size(arena.base, block) - payload
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        return page_offset(
+            arena, frame_pages(arena.frames[page_of(arena, payload)].word)
+        )
+    return block_size(arena.base, block_of(payload)) - BLOCK_HEADER_BYTES
+
+
+cdef inline uint64_t pool_alignment(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Alignment in bytes that a live block was asked for at birth."""
+    cdef offset_t block
+    if pool.engine != ENGINE_TLSF:
+        block = firstfit_block_of(arena.base, payload)
+        return word_at(arena.base, block + FIRSTFIT_ALIGNMENT)[0]
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        return bit(arena.frames[page_of(arena, payload)].next & 63)
+    return word_alignment(block_word(arena.base, block_of(payload)))
+
+
+cdef inline bint run_resize(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Shrink a TLSF pool's run where it lies, giving its tail back."""
+    cdef uint32_t page = <uint32_t>page_of(arena, payload)
+    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
+    if n_pages > frame_pages(arena.frames[page].word):
+        return False
+    run_shrink(arena, pool, page, n_pages)
+    return True
+
+
+cdef inline bint firstfit_resize(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Keep or shrink a legacy block where it lies, if that can be done.
+
+    A run stays while a new request would get one of its length.
+    """
+    cdef offset_t block = firstfit_block_of(arena.base, payload)
+    cdef uint64_t size = block_size(arena.base, block)
+    cdef uint64_t padding = payload - block - FIRSTFIT_LINE
+    cdef uint64_t need = firstfit_bytes_for(
+        padding + (n_bytes if n_bytes != 0 else 1)
+    )
+    if size >= arena.page_bytes and is_run(arena, pool, block, FRAME_WHOLE):
+        return need >= arena.page_bytes and size == bit(ceil_log2(need))
+    if need > size:
+        return False
+    if size - need >= 2 * FIRSTFIT_LINE:
+        firstfit_shrink(arena.base, &pool.firstfit, block, need)
+    return True
+
+
+cdef inline bint fits_in_place(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a live block where it lies, if that can be done."""
+    if pool.engine != ENGINE_TLSF:
+        return firstfit_resize(arena, pool, payload, n_bytes)
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        return run_resize(arena, pool, payload, n_bytes)
+    return tlsf_resize(
+        arena.base, &pool.tlsf, block_of(payload), block_bytes_for(n_bytes)
+    )
+
+
+cdef inline offset_t plain_resize(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """Payload with room for ``n_bytes`` and the old contents, or 0.
+
+    In place, else leftwards, else moved. The alignment becomes the greater of
+    ``alignment`` and the one asked for at birth. After 0 the block is as it
+    was.
+    """
+    cdef uint64_t born = pool_alignment(arena, pool, payload)
+    cdef uint64_t capacity = plain_capacity(arena, pool, payload)
+    cdef offset_t moved
+    if n_bytes > pool.max_request:
+        return 0
+    if alignment <= born:
+        if fits_in_place(arena, pool, payload, n_bytes):
+            return payload
+        alignment = born
+        if pool.engine == ENGINE_TLSF and payload & (PAGE_RULE_BYTES - 1):
+            moved = tlsf_resize_left(
+                arena.base,
+                &pool.tlsf,
+                block_of(payload),
+                block_bytes_for(n_bytes),
+            )
+            if moved != 0:
+                start_clear(arena, payload)
+                start_set(arena, payload_of(moved))
+                return payload_of(moved)
+    moved = plain_alloc(arena, pool, n_bytes, alignment)
+    if moved == 0:
+        # A shrink never fails: the block it has is large enough.
+        if alignment <= born and n_bytes <= capacity:
+            return payload
+        return 0
+    engine_copy(
+        arena.base + moved,
+        arena.base + payload,
+        n_bytes if n_bytes < capacity else capacity,
+    )
+    plain_free(arena, pool, payload)
+    return moved

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The quick lists: small blocks freed a moment ago, kept to be used again at once.
+
+A pool may have one list for each block size up to QUICK_MAX_BYTES. A free puts
+the block on the list of its size, an xmalloc of that size takes the one freed
+last: two words are written, nothing is merged or cut. A list holds at most
+``quick_blocks``, all of them ``quick_limit`` bytes; what does not fit goes to
+the engine at once. So nothing is ever flushed but where a request finds no room:
+then at most QUICK_DRAIN blocks go to the engine, and it is tried once more.
+
+What waits is for the engine a block in use; it has no start bit, so it cannot be
+freed twice (C7). Its first word holds the next one's payload.
+
+The price: what waits does not merge, and keeps its neighbours from it.
+"""
+
+from libc.stdint cimport uint64_t
+
+from xmem.arena.superblock cimport arena_t, page_offset
+from xmem.base.checks cimport likely, store_barrier
+from xmem.base.offset cimport offset_t
+from xmem.core.control cimport (
+    QUICK_MAX_BYTES,
+    QUICK_N_LISTS,
+    quicklists_of,
+    pool_t,
+    quicklist_t,
+)
+from xmem.core.plain cimport (
+    outlined_alloc,
+    outlined_free,
+    plain_alloc,
+    plain_free,
+    plain_resize,
+    tlsf_pool_alloc,
+    tlsf_pool_free,
+)
+from xmem.core.startbits cimport start_clear, start_set
+from xmem.engine.block cimport (
+    BLOCK_ALIGN_MASK,
+    BLOCK_FREE,
+    BLOCK_GRAIN,
+    BLOCK_HEADER_BYTES,
+    BLOCK_TAG_MASK,
+    PAGE_RULE_BYTES,
+    block_bytes_for,
+    block_of,
+    block_word,
+    word_at,
+    word_size,
+)
+
+cdef enum:
+    QUICK_DRAIN = 16
+
+
+cdef inline quicklist_t* quick_list(
+    arena_t* arena, pool_t* pool, uint64_t size
+) noexcept nogil:
+    """The list of blocks of ``size`` bytes, at most QUICK_MAX_BYTES."""
+    return &quicklists_of(arena, pool).lists[size >> 4]
+
+
+cdef inline uint64_t quick_count(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Blocks that wait."""
+    cdef uint64_t count = 0
+    cdef unsigned i
+    if pool.quick_bytes == 0:
+        return 0
+    for i in range(QUICK_N_LISTS):
+        count += quicklists_of(arena, pool).lists[i].count
+    return count
+
+
+cdef inline offset_t quick_take(
+    arena_t* arena, pool_t* pool, quicklist_t* waiting, uint64_t size
+) noexcept nogil:
+    """Take the first block, of ``size`` bytes, off its list, if there is one."""
+    cdef offset_t payload = waiting.head
+    if payload != 0:
+        waiting.head = word_at(arena.base, payload)[0]
+        waiting.count -= 1
+        pool.quick_bytes -= size
+    return payload
+
+
+cdef inline bint quick_put(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Let a live block wait, if it may; its start bit is cleared then."""
+    cdef uint64_t word = block_word(arena.base, block_of(payload))
+    cdef uint64_t size = word_size(word)
+    cdef quicklist_t* waiting
+    if size > QUICK_MAX_BYTES or word & BLOCK_ALIGN_MASK:
+        return False
+    waiting = quick_list(arena, pool, size)
+    if waiting.count >= pool.quick_blocks or (
+        pool.quick_bytes + size > pool.quick_limit
+    ):
+        return False
+    start_clear(arena, payload)
+    word_at(arena.base, payload)[0] = waiting.head
+    store_barrier()
+    waiting.head = payload
+    waiting.count += 1
+    pool.quick_bytes += size
+    return True
+
+
+cdef inline void quick_drain(
+    arena_t* arena, pool_t* pool, uint64_t n_most
+) noexcept nogil:
+    """Give at most so many of the largest blocks that wait to the engine."""
+    cdef uint64_t size = QUICK_MAX_BYTES
+    cdef offset_t payload
+    while n_most > 0 and pool.quick_bytes > 0 and size > 0:
+        payload = quick_take(arena, pool, quick_list(arena, pool, size), size)
+        if payload == 0:
+            size -= BLOCK_GRAIN
+        else:
+            n_most -= 1
+            tlsf_pool_free(arena, pool, payload)
+
+
+cdef inline offset_t quick_last_resort(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Serve a request by the engine; without room, once more after a drain."""
+    cdef offset_t payload = plain_alloc(arena, pool, n_bytes, alignment)
+    if payload != 0 or pool.quick_bytes == 0:
+        return payload
+    quick_drain(arena, pool, QUICK_DRAIN)
+    return plain_alloc(arena, pool, n_bytes, alignment)
+
+
+cdef inline offset_t quick_miss(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of a pool with quick lists, where no block waits."""
+    cdef offset_t payload
+    if likely(alignment <= BLOCK_GRAIN and n_bytes <= pool.max_request):
+        payload = tlsf_pool_alloc(arena, pool, n_bytes)
+        if likely(payload != 0):
+            return payload
+    return outlined_alloc(quick_last_resort)(arena, pool, n_bytes, alignment)
+
+
+cdef inline offset_t quick_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of a pool with quick lists."""
+    cdef uint64_t size
+    cdef offset_t payload
+    if likely(
+        n_bytes <= QUICK_MAX_BYTES - BLOCK_HEADER_BYTES and alignment <= BLOCK_GRAIN
+    ):
+        size = block_bytes_for(n_bytes)
+        payload = quick_take(arena, pool, quick_list(arena, pool, size), size)
+        if likely(payload != 0):
+            start_set(arena, payload)
+            return payload
+    return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+
+
+cdef inline void quick_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_free`` of a pool with quick lists."""
+    if likely((payload & (PAGE_RULE_BYTES - 1)) != 0 and quick_put(
+        arena, pool, payload
+    )):
+        return
+    outlined_free(plain_free)(arena, pool, payload)
+
+
+cdef inline offset_t quick_resize(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """``pool_resize`` of a pool with quick lists; what moves leaves no block there."""
+    cdef offset_t moved = plain_resize(arena, pool, payload, n_bytes, alignment)
+    if moved != 0 or pool.quick_bytes == 0:
+        return moved
+    quick_drain(arena, pool, QUICK_DRAIN)
+    return plain_resize(arena, pool, payload, n_bytes, alignment)
+
+
+# For the checker, which trusts nothing ---------------------------------------
+
+cdef inline bint may_wait(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t size
+) noexcept nogil:
+    """Whether a block of ``size`` bytes in use can be at ``payload``."""
+    cdef uint64_t word
+    if (
+        payload & (BLOCK_GRAIN - 1)
+        or payload < page_offset(arena, arena.first_page) + BLOCK_GRAIN
+        or payload > arena.n_bytes - BLOCK_GRAIN
+    ):
+        return False
+    word = block_word(arena.base, block_of(payload))
+    return (
+        word_size(word) == size
+        and not word & (BLOCK_FREE | BLOCK_ALIGN_MASK)
+        and (word & BLOCK_TAG_MASK) == pool.tlsf.tag
+    )
+
+
+cdef inline bint is_on_quicklist(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t size
+) noexcept nogil:
+    """Whether a block of ``size`` bytes waits in the pool's quick lists."""
+    cdef offset_t at
+    cdef uint64_t left = pool.quick_blocks
+    if pool.quicklists == 0 or size > QUICK_MAX_BYTES:
+        return False
+    at = quick_list(arena, pool, size).head
+    while at != 0 and at != payload and left > 0:
+        if not may_wait(arena, pool, at, size):
+            return False
+        at = word_at(arena.base, at)[0]
+        left -= 1
+    return at == payload and left > 0

@@ -1,8 +1,0 @@
-# SPDX-License-Identifier: BSD-3-Clause
-"""What lies around a place where an invariant does not hold."""
-
-from xmem.arena.superblock cimport arena_t
-from xmem.block cimport offset_t
-from xmem.control cimport pool_t
-
-cdef dict diagnose(arena_t* arena, pool_t* pool, offset_t offset)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The laboratory: traces replayed, timed, counted and compared."""

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Heaps built so that one call has to go a known path, the worst of its kind.
+
+A `Scenario` builds its heap in a pool of its own and says which call is to be
+looked at: its instructions can be counted (`xmem.measure.insn.cost`) or its cycles
+measured. ``work`` lists what the path does at most: list operations (a block
+put on or taken off a free list), header words written, bit scans.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xmem.arena import FRAME_FREE, Arena
+from xmem.base.errors import OutOfMemory
+from xmem.pool import Pool
+
+PAGE = 4096
+#: Greatest block of the backdrop; what the scenarios ask for is larger.
+SMALL = 400
+#: Bytes of a block of the scenario: larger than any hole of the backdrop.
+BLOCK = 600
+#: Bytes of a legacy block that takes a page whole and is no run of pages.
+FILLING = PAGE - 128
+
+Build = Callable[[Pool, int], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A heap and a call.
+
+    Attributes
+    ----------
+    verb : str
+        As `xmem.measure.insn.cost` takes it.
+    name : str
+        What is special about it.
+    build : callable
+        Builds the heap in a new pool, over a number of free blocks, and
+        answers the call's arguments.
+    work : str
+        What the call does at most.
+    settings : dict
+        Parameters of the pool.
+    engines : tuple of str
+        Engines for which it makes sense.
+    n_pages : int
+        Pages that the arena needs beside those of the backdrop.
+    n_times : int
+        How many times as large the arena has to be.
+    """
+
+    verb: str
+    name: str
+    build: Build
+    work: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    engines: tuple[Literal["tlsf", "firstfit"], ...] = ("tlsf", "firstfit")
+    n_pages: int = 1 << 10
+    n_times: int = 1
+
+    def make(
+        self,
+        n_free: int,
+        engine: Literal["tlsf", "firstfit"] = "tlsf",
+        **settings: Any,
+    ) -> tuple[Pool, tuple[int, ...]]:
+        """Build the heap in an arena of its own.
+
+        Parameters
+        ----------
+        n_free : int
+            Free blocks of the backdrop.
+        engine : {"tlsf", "firstfit"}
+            Which engine.
+        **settings
+            More parameters of the pool, such as ``hardened``.
+
+        Returns
+        -------
+        pool : Pool
+            Its ``arena`` is to be closed.
+        arguments : tuple of int
+            Of the call.
+        """
+        # A free block of the legacy engine costs a page, one of TLSF 1 KiB.
+        n_pages = n_free * (PAGE if engine == "firstfit" else 1024) // PAGE
+        order = max((self.n_times * (n_pages + self.n_pages)).bit_length(), 8)
+        arena = Arena.anonymous((1 << order) * PAGE, page_size=PAGE, max_pools=2)
+        pool = Pool(arena, engine=engine, **{**self.settings, **settings})
+        return pool, self.build(pool, n_free)
+
+
+# Building --------------------------------------------------------------------
+
+
+def backdrop(pool: Pool, n_free: int) -> None:
+    """So many free blocks of at most `SMALL` bytes, between live ones."""
+    if pool.engine == "firstfit":
+        # Blocks that fill their pages are cut down: that walks no list.
+        for offset in [pool.xmalloc(FILLING) for _ in range(n_free)]:
+            pool.xrealloc(offset, PAGE - SMALL)
+        return
+    sizes = [24 + i * 13 % (SMALL - 24) for i in range(256)]
+    holes = []
+    for i in range(n_free):
+        holes.append(pool.xmalloc(sizes[i & 255]))
+        pool.xmalloc(24)
+    for offset in holes:
+        pool.xfree(offset)
+
+
+def adjacent(pool: Pool, n_bytes: int, n_blocks: int) -> list[int]:
+    """So many blocks side by side; what was allocated on the way stays."""
+    blocks = [pool.xmalloc(n_bytes) for _ in range(n_blocks)]
+    while any(
+        not n_bytes < after - block < n_bytes + 128
+        for block, after in itertools.pairwise(blocks)
+    ):
+        blocks = [*blocks[1:], pool.xmalloc(n_bytes)]
+    return blocks
+
+
+def keeping(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Make a region empty that is kept, for there is no other in hand."""
+    backdrop(pool, n_free)
+    blocks = adjacent(pool, pool.maxalloc // 3 - 32, 3)
+    pool.xfree(blocks[0])
+    pool.xfree(blocks[2])
+    drain(pool)
+    return (blocks[1],)
+
+
+def row(pool: Pool, n_free: int, free: tuple[int, ...]) -> list[int]:
+    """Five blocks side by side over a backdrop, some of them free."""
+    backdrop(pool, n_free)
+    if pool.engine == "tlsf":
+        pool.reserve(8)
+    blocks = adjacent(pool, BLOCK, 5)
+    for i in free:
+        pool.xfree(blocks[i])
+    return blocks
+
+
+def one_run(pool: Pool) -> None:
+    """Take every free run of pages but the largest."""
+    arena = pool.arena
+    frames = arena.frames()
+    orders = sorted(frames["order"][frames["state"] == FRAME_FREE].tolist())
+    for order in orders[:-1]:
+        arena.page_alloc(order)
+
+
+def freeing(*free: int) -> Build:
+    """Free the middle of five blocks, some of whose neighbours are free."""
+
+    def build(pool: Pool, n_free: int) -> tuple[int, ...]:
+        target = row(pool, n_free, free)[2]
+        drain(pool)
+        return (target,)
+
+    return build
+
+
+def drain(pool: Pool) -> None:
+    """Let what waits in quarantine leave it."""
+    if "quarantine" in pool.hardening:
+        for _ in range(16):
+            pool.xfree(pool.xmalloc(1))
+
+
+def delayed(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Free a block; what leaves the quarantine for it has two free neighbours."""
+    rows = [row(pool, n_free if i == 0 else 0, (1, 3)) for i in range(17)]
+    drain(pool)
+    for blocks in rows[:16]:
+        pool.xfree(blocks[2])
+    return (rows[16][2],)
+
+
+def emptying(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Free the last block of a region, where another is in hand already."""
+    backdrop(pool, n_free)
+    whole = pool.maxalloc if pool.engine == "tlsf" else FILLING
+    blocks = [pool.xmalloc(whole) for _ in range(8)]
+    for i in (7, 0, 2):
+        pool.xfree(blocks[i])
+    drain(pool)
+    return (blocks[1],)
+
+
+def merging(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Free a page whose buddies of every order are free: one region of many."""
+    # The first page of the arena's upper half: its buddies fill that half.
+    backdrop(pool, n_free)
+    arena = pool.arena
+    half = arena.n_pages // 2
+    run = arena.page_alloc(half.bit_length() - 1)
+    kept = []
+    while True:  # all of the lower half is taken
+        try:
+            kept.append(arena.page_alloc_exact(1))
+        except OutOfMemory:
+            break
+    arena.page_free(run)
+    offset = pool.xmalloc(pool.maxalloc if pool.engine == "tlsf" else FILLING)
+    if pool.engine == "tlsf":
+        # Another empty region stays in hand, so that this one is returned.
+        spare = kept.pop()
+        arena.page_free(spare)
+        pool.xfree(pool.xmalloc(pool.maxalloc))
+    return (offset,)
+
+
+def exact(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for what a free block of a list of one size serves exactly."""
+    row(pool, n_free, (1, 3))
+    return BLOCK, 16
+
+
+def splitting(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for a little while only the largest block has room."""
+    backdrop(pool, n_free)
+    if pool.engine == "tlsf":
+        pool.reserve(64)
+    return BLOCK + 100, 16
+
+
+def next_level(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for a size whose own power of two has no block, the next one has."""
+    backdrop(pool, n_free)
+    blocks = adjacent(pool, 2 * BLOCK - 100, 3)
+    if pool.engine == "tlsf":
+        # What else is free and as large is taken.
+        found = pool.walk()
+        free = (found["used"] == 0) & (found["capacity"] >= 512)
+        for capacity in found["capacity"][free].tolist():
+            pool.xmalloc(capacity)
+    pool.xfree(blocks[1])
+    drain(pool)
+    return BLOCK, 16
+
+
+def aligning(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for the greatest alignment: remainders on both sides."""
+    backdrop(pool, n_free)
+    if pool.engine == "tlsf":
+        pool.reserve(64)
+    pool.xmalloc(BLOCK)
+    return BLOCK, 2048 if pool.engine == "tlsf" else 64
+
+
+def growing(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for what no free block serves: pages split from the largest run."""
+    backdrop(pool, n_free)
+    one_run(pool)
+    before = pool.total_size
+    while pool.total_size == before:
+        pool.xmalloc(3000)
+    return (3000, 16)
+
+
+def failing(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Ask for what neither blocks nor pages can serve."""
+    backdrop(pool, n_free)
+    arena = pool.arena
+    while arena.largest_free_order >= 0:
+        arena.page_alloc(arena.largest_free_order)
+    return (60 * PAGE, 16)
+
+
+def resizing(free: tuple[int, ...], n_bytes: int) -> Build:
+    """Resize the middle of five blocks."""
+    return lambda pool, n_free: (row(pool, n_free, free)[2], n_bytes)
+
+
+def pages(n_pages: int) -> Build:
+    """Ask for a run while all frames are one free run."""
+
+    def build(pool: Pool, n_free: int) -> tuple[int, ...]:
+        one_run(pool)
+        return (n_pages,)
+
+    return build
+
+
+def page_freeing(n_pages: int) -> Build:
+    """Free the one run in use: it merges with every buddy."""
+
+    def build(pool: Pool, n_free: int) -> tuple[int, ...]:
+        one_run(pool)
+        return (pool.arena.page_alloc_exact(n_pages),)
+
+    return build
+
+
+# The list --------------------------------------------------------------------
+
+TLSF: tuple[Literal["tlsf"], ...] = ("tlsf",)
+SCENARIOS = [
+    Scenario(
+        "xfree",
+        "isolated",
+        freeing(),
+        "header and boundary tag written, PREV_FREE set on the right; 1 insertion",
+    ),
+    Scenario("xfree", "left", freeing(1), "as isolated, and 1 removal"),
+    Scenario("xfree", "right", freeing(3), "as isolated, and 1 removal"),
+    Scenario("xfree", "both", freeing(1, 3), "as isolated, and 2 removals"),
+    Scenario(
+        "xfree",
+        "both, out of quarantine",
+        delayed,
+        "as both, for a block freed before; the one given fills its slot",
+        engines=TLSF,
+    ),
+    Scenario(
+        "xfree",
+        "keeping a region",
+        keeping,
+        "as both; 3 regions looked at, 1 search in vain for another empty one",
+        {"grow_pages": 4},
+        engines=TLSF,
+    ),
+    Scenario(
+        "xfree",
+        "emptying a region",
+        emptying,
+        "as both, and a region leaves: 3 headers, 1 search, 2 insertions, and a run "
+        "of pages is freed",
+        {"grow_pages": 4},
+    ),
+    Scenario(
+        "xfree",
+        "merging every order",
+        merging,
+        "as emptying a region; the pages merge once for each order of the frames",
+        {"grow_pages": 1, "join_regions": False},
+        n_pages=1 << 12,
+        n_times=2,
+    ),
+    Scenario(
+        "xmalloc",
+        "exact",
+        exact,
+        "2 bit scans; 1 removal; header written, PREV_FREE cleared on the right",
+    ),
+    Scenario(
+        "xmalloc",
+        "splitting the largest",
+        splitting,
+        "3 bit scans; 1 removal, 1 insertion; 2 headers and a boundary tag",
+    ),
+    Scenario(
+        "xmalloc",
+        "next first level",
+        next_level,
+        "as splitting; the first level of the size is empty, the next is searched",
+    ),
+    Scenario(
+        "xmalloc",
+        "aligned",
+        aligning,
+        "3 bit scans; 1 removal, 2 insertions; 3 headers and 2 boundary tags",
+    ),
+    Scenario(
+        "xmalloc",
+        "growing",
+        growing,
+        "3 bit scans in vain; a run of pages is split off, once for each order; a "
+        "region formatted and joined: 2 insertions, 2 removals; then as splitting",
+        {"grow_pages": 1},
+        n_pages=1 << 12,
+    ),
+    Scenario(
+        "xmalloc",
+        "failing",
+        failing,
+        "3 bit scans, then at most 4 empty regions are looked for, 8 lists each",
+        {"grow_pages": 1},
+    ),
+    Scenario(
+        "xrealloc",
+        "shrinking",
+        resizing((), 100),
+        "as splitting without a search: 2 headers, 1 insertion",
+        engines=TLSF,
+    ),
+    Scenario(
+        "xrealloc",
+        "growing to the right",
+        resizing((3,), 900),
+        "1 removal, 1 insertion; 2 headers",
+        engines=TLSF,
+    ),
+    Scenario(
+        "xrealloc",
+        "growing to the left",
+        resizing((1,), 900),
+        "1 removal, 1 insertion, 3 headers, 2 start bits; the contents are moved",
+        engines=TLSF,
+    ),
+    Scenario(
+        "xrealloc",
+        "moving",
+        resizing((), 2000),
+        "as xmalloc and xfree together; the contents are copied",
+    ),
+    *(
+        Scenario(
+            verb,
+            f"order {order}",
+            build(1 << order),
+            f"at most one {what} for each order of the frames",
+            engines=TLSF,
+            n_pages=1 << 12,
+        )
+        for verb, build, what in (
+            ("page_alloc", pages, "run split"),
+            ("page_free", page_freeing, "pair merged"),
+        )
+        for order in range(0, 12)
+    ),
+]
+
+
+def scenario(verb: str, name: str) -> Scenario:
+    """Find a scenario.
+
+    Parameters
+    ----------
+    verb, name : str
+        As in its attributes.
+
+    Returns
+    -------
+    Scenario
+
+    Raises
+    ------
+    LookupError
+        There is no such.
+    """
+    for found in SCENARIOS:
+        if (found.verb, found.name) == (verb, name):
+            return found
+    raise LookupError(f"no scenario {name!r} of {verb}")

@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Allocators beside each other: rounds of replays, each in a process of its own.
+
+A *round* runs every contender on every trace, one process for each contender: an
+allocator that replaces malloc is preloaded there, and nobody inherits another's
+heap. Ratios are taken within a round, so that a machine that is slow for a while
+is slow for all; medians and spreads are over the rounds.
+
+``python -m xmem.measure.versus`` is such a process: it reads what to do from standard
+input and writes records to standard output, both JSON.
+"""
+
+import ctypes.util
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmem.base.errors import BadArgument, PeerError
+from xmem.measure.peers import Peer, measure, run_touched, serves
+from xmem.measure.trace import load, peak_live
+
+#: The least arena is sought to this share of it.
+PRECISION = 1 / 512
+#: No arena is smaller.
+LEAST_BYTES = 1 << 14
+#: Libraries that are tried where none is named.
+LIBRARIES = ("jemalloc", "mimalloc", "tcmalloc_minimal", "tcmalloc")
+NULL = "null"
+#: Blocks of each size that wait in the quick lists of xmem's second entry.
+QUICK_BLOCKS = 16
+TIMEOUT_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An allocator, and how a process gets it.
+
+    Attributes
+    ----------
+    name : str
+        In tables.
+    kind : {"engine", "system", "peer", "null"}
+        An engine of xmem, the malloc of the process, a shared object that exports
+        ``PEER``, the rig alone.
+    preload : str
+        What the process preloads; empty for nothing.
+    file : str
+        The shared object of a peer.
+    settings : dict
+        Of an engine, as `xmem.measure.peers.Peer.engine` takes them.
+    """
+
+    name: str
+    kind: str
+    preload: str = ""
+    file: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def peer(self) -> Peer:
+        """Make the peer, in the process that is to run it."""
+        if self.kind == "engine":
+            return Peer.engine(name=self.name, **self.settings)
+        if self.kind == "system":
+            return Peer.system(self.name)
+        if self.kind == "peer":
+            return Peer.load(self.file)
+        return Peer.null()
+
+
+def engines() -> list[Contender]:
+    """Return what xmem enters with: TLSF plain, with quick lists, and proving pointers."""
+    return [
+        Contender("xmem", "engine"),
+        Contender("xmem, quick", "engine", settings={"quick": QUICK_BLOCKS}),
+        Contender("xmem, checked", "engine", settings={"checked": True}),
+    ]
+
+
+def system_name() -> str:
+    """Name of the C library whose malloc this process has."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or "system"
+    except (ValueError, OSError):
+        return "system"
+
+
+def libraries() -> list[Contender]:
+    """Return the allocators that are installed here, found as the linker does."""
+    found: list[Contender] = []
+    for name in LIBRARIES:
+        soname = ctypes.util.find_library(name)
+        if soname is not None and not (name == "tcmalloc" and found_tcmalloc(found)):
+            found.append(Contender(name.split("_")[0], "system", preload=soname))
+    return found
+
+
+def found_tcmalloc(found: Sequence[Contender]) -> bool:
+    """Whether its smaller build is there already."""
+    return any(contender.name == "tcmalloc" for contender in found)
+
+
+# In the process of a contender ------------------------------------------------------
+
+
+def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run one contender on some traces.
+
+    Parameters
+    ----------
+    task : dict
+        ``contender``, ``traces`` (files of plain arrays), ``repeats``, ``memory``:
+        measure memory, not time.
+
+    Yields
+    ------
+    dict
+        A record of each trace.
+    """
+    contender = Contender(**task["contender"])
+    if contender.preload:
+        require_preloaded(contender.preload)
+    peer = contender.peer()
+    if task["memory"]:
+        for file in task["traces"]:
+            yield {"trace": Path(file).stem, "memory": memory_of(peer, Path(file))}
+        return
+    for file in task["traces"]:
+        yield measure(peer, np.load(file), repeats=task["repeats"]).record(
+            Path(file).stem
+        )
+
+
+def require_preloaded(soname: str) -> None:
+    """Refuse to measure the C library under another's name."""
+    stem = re.split(r"\.so", Path(soname).name)[0]
+    if not re.search(
+        rf"/{re.escape(stem)}[.\d]*\.so", Path("/proc/self/maps").read_text()
+    ):
+        raise PeerError(f"{soname} was not preloaded")
+
+
+def memory_of(peer: Peer, file: Path) -> int:
+    """Bytes that a peer needs for a trace.
+
+    Of one in an arena: those of the least arena that serves it, everything
+    counted. Of one that gets its memory from the system: how far the process grew
+    while every block was touched.
+    """
+    # Mapped: reading it would leave memory in the heap that is to be measured.
+    ops = np.load(file, mmap_mode="r")
+    return least_arena(peer, ops) if peer.needs_arena else growth(peer, ops)
+
+
+def least_arena(peer: Peer, ops: npt.NDArray[np.void]) -> int:
+    """Bytes of the least arena in which a peer serves a trace, to `PRECISION`."""
+    too_small = max(peak_live(ops), LEAST_BYTES)
+    enough = 2 * too_small + (1 << 22)
+    while not serves(peer, ops, enough):
+        too_small, enough = enough, 2 * enough
+        if enough > 1 << 40:
+            raise PeerError(f"{peer.name} fails in any arena")
+    while enough - too_small > PRECISION * enough:
+        middle = (too_small + enough) // 2
+        if serves(peer, ops, middle):
+            enough = middle
+        else:
+            too_small = middle
+    return enough
+
+
+def growth(peer: Peer, ops: npt.NDArray[np.void]) -> int:
+    """Bytes by which the resident memory of a fork grows while it runs a trace."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            before: list[int] = []
+
+            def started() -> None:
+                Path("/proc/self/clear_refs").write_text("5")
+                before.append(resident("VmRSS"))
+
+            run_touched(peer, ops, started)
+            os.write(writing, str(resident("VmHWM") - before[0]).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    if not said:
+        raise PeerError(f"the memory of {peer.name} could not be measured")
+    return max(int(said), 0)
+
+
+def resident(what: str) -> int:
+    """Bytes that /proc/self/status tells."""
+    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise PeerError(f"/proc/self/status says nothing of {what}")
+    return int(found[1]) * 1024
+
+
+# From outside ----------------------------------------------------------------------
+
+
+def run_child(
+    contender: Contender,
+    traces: Sequence[Path],
+    *,
+    repeats: int = 1,
+    memory: bool = False,
+) -> list[dict[str, Any]]:
+    """Run one contender on some traces, in a process of its own.
+
+    Parameters
+    ----------
+    contender : Contender
+        Whom.
+    traces : sequence of Path
+        Files of plain arrays (``.npy``).
+    repeats : int
+        As in `xmem.measure.peers.measure`.
+    memory : bool
+        Measure what memory it needs, not time.
+
+    Returns
+    -------
+    list of dict
+        A record for each trace.
+
+    Raises
+    ------
+    PeerError
+        The process failed; the message has what it said.
+    """
+    task = {
+        "contender": asdict(contender),
+        "traces": [str(trace) for trace in traces],
+        "repeats": repeats,
+        "memory": memory,
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    if contender.preload:
+        environment["LD_PRELOAD"] = contender.preload
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "xmem.measure.versus"],
+        input=json.dumps(task),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_SECONDS,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise PeerError(
+            f"{contender.name} ended with status {done.returncode} and said: {said[-1]}"
+        )
+    answer: list[dict[str, Any]] = json.loads(done.stdout)
+    return answer
+
+
+def compare(
+    contenders: Sequence[Contender],
+    traces: Sequence[Path],
+    *,
+    rounds: int = 5,
+    repeats: int = 15,
+    max_ops: int | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> list[dict[str, Any]]:
+    """Run contenders beside each other.
+
+    Parameters
+    ----------
+    contenders : sequence of Contender
+        The first is the one that ratios are to. The rig alone runs in each round,
+        too, and is subtracted from the nanoseconds.
+    traces : sequence of Path
+        Files in the trace format.
+    rounds, repeats : int
+        How often all run; clocked passes of each in a round.
+    max_ops : int, optional
+        Only this many operations of each trace.
+    progress : callable, optional
+        Called with (name, processes done, in all) before each.
+
+    Returns
+    -------
+    list of dict
+        One for each contender and trace: ``name``, ``trace``, ``failed``, ``ns``
+        and ``ratio`` (lists over the rounds), ``xmalloc_cycles`` and
+        ``xfree_cycles`` (per quantile the median over the rounds), ``memory``.
+
+    Raises
+    ------
+    BadArgument
+        There is nobody, or a name stands twice, of an allocator or a trace.
+    PeerError
+        A process failed.
+    """
+    names = [contender.name for contender in contenders]
+    if not names or len(set(names)) != len(names) or NULL in names:
+        raise BadArgument(f"contenders must have names of their own, not {names}")
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    memory: dict[tuple[str, str], float | None] = {}
+    all_of_them = [Contender(NULL, NULL), *contenders]
+    with tempfile.TemporaryDirectory() as folder:
+        files, live = write_plain(traces, max_ops, Path(folder))
+        for i in range(rounds):
+            # Each has each place in a round: none always runs behind another.
+            turn = i % len(all_of_them)
+            for j, contender in enumerate(all_of_them[turn:] + all_of_them[:turn]):
+                if progress is not None:
+                    done = i * len(all_of_them) + j
+                    progress(contender.name, done, rounds * len(all_of_them))
+                for record in run_child(contender, files, repeats=repeats):
+                    where = contender.name, record["trace"]
+                    found.setdefault(where, []).append(record)
+        for contender in contenders:
+            for record in run_child(contender, files, memory=True):
+                n_live = live[record["trace"]]
+                memory[contender.name, record["trace"]] = (
+                    record["memory"] / n_live if n_live else None
+                )
+    shown = list(dict.fromkeys(trace for _, trace in found))
+    return [
+        {**summary(name, trace, found, names[0]), "memory": memory[name, trace]}
+        for name in names
+        for trace in shown
+    ]
+
+
+def write_plain(
+    traces: Sequence[Path], max_ops: int | None, folder: Path
+) -> tuple[list[Path], dict[str, int]]:
+    """Check traces and write them as plain arrays, which can be mapped.
+
+    Returns
+    -------
+    files : list of Path
+        Named after the traces.
+    live : dict
+        Peak of live bytes by name.
+    """
+    files, live = [], {}
+    for trace in traces:
+        ops = load(trace)[:max_ops]
+        file = folder / f"{Path(trace).stem}.npy"
+        if file.exists():
+            raise BadArgument(f"two traces are called {file.stem}")
+        np.save(file, ops)
+        files.append(file)
+        live[file.stem] = peak_live(ops)
+    return files, live
+
+
+def summary(
+    name: str,
+    trace: str,
+    found: dict[tuple[str, str], list[dict[str, Any]]],
+    reference: str,
+) -> dict[str, Any]:
+    """Bring the rounds of a contender on a trace together."""
+    records = found[name, trace]
+    ns = net_ns(records, found[NULL, trace])
+    base = net_ns(found[reference, trace], found[NULL, trace])
+    return {
+        "name": name,
+        "trace": trace,
+        "ops": records[0]["ops"],
+        "failed": max(record["failed"] for record in records),
+        "ns": ns,
+        "ratio": [mine / its for mine, its in zip(ns, base, strict=True)],
+        **{
+            verb: {
+                key: statistics.median(record[verb][key] for record in records)
+                for key in records[0][verb]
+            }
+            for verb in ("xmalloc_cycles", "xfree_cycles")
+        },
+    }
+
+
+def net_ns(
+    records: Sequence[dict[str, Any]], null: Sequence[dict[str, Any]]
+) -> list[float]:
+    """Nanoseconds per operation of each round without the rig's share."""
+    return [
+        max(record["ns_per_op"] - rig["ns_per_op"], 0.01)
+        for record, rig in zip(records, null, strict=True)
+    ]
+
+
+def overall(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Geometric means over the traces of each contender.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As `compare` answers them.
+
+    Returns
+    -------
+    list of dict
+        One for each contender: ``name``, ``failed``, ``ns`` (median over the
+        rounds), ``ratio`` (median, least, greatest over the rounds), quantiles of
+        both verbs in cycles with ``worst_of_all``, the greatest over the traces,
+        ``memory``.
+    """
+    names = list(dict.fromkeys(result["name"] for result in results))
+    said = []
+    for name in names:
+        mine = [result for result in results if result["name"] == name]
+        rounds = range(len(mine[0]["ratio"]))
+        ratios = [geometric([r["ratio"][i] for r in mine]) for i in rounds]
+        memory = [r["memory"] for r in mine if r["memory"]]
+        said.append(
+            {
+                "name": name,
+                "failed": sum(r["failed"] for r in mine),
+                "ns": statistics.median(
+                    geometric([r["ns"][i] for r in mine]) for i in rounds
+                ),
+                "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+                **{
+                    verb: {
+                        **{
+                            key: geometric([max(r[verb][key], 1) for r in mine])
+                            for key in ("p50", "p999", "worst")
+                        },
+                        "worst_of_all": max(r[verb]["worst"] for r in mine),
+                    }
+                    for verb in ("xmalloc_cycles", "xfree_cycles")
+                },
+                "memory": geometric(memory) if memory else None,
+            }
+        )
+    return said
+
+
+def geometric(values: Sequence[float]) -> float:
+    """Return the geometric mean."""
+    return statistics.geometric_mean(values)
+
+
+def main() -> None:
+    """Do what standard input says."""
+    try:
+        json.dump(list(work(json.load(sys.stdin))), sys.stdout)
+    except (PeerError, BadArgument, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

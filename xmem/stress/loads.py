@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Distributions of sizes and lifetimes, by name, as tables of 4096 draws."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xmem.base.errors import BadArgument
+from xmem.stress.load import MAX_LIFETIME
+
+__all__ = ["FRAME_LOADS", "LOADS", "Distribution", "table"]
+
+ENTRIES = 4096
+Draw = Callable[[np.random.Generator], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Sizes in bytes (or pages) and lifetimes in allocations.
+
+    Attributes
+    ----------
+    what : str
+        For people.
+    sizes, lifetimes : callable
+        Draw 4096 of them.
+    most : int
+        Greatest size.
+    arena_bytes : int
+        Enough for nearly all requests.
+    """
+
+    what: str
+    sizes: Draw
+    lifetimes: Draw
+    most: int
+    arena_bytes: int = 64 << 20
+
+
+def exponential(mean: float) -> Draw:
+    """Let most die young, some grow old."""
+    return lambda rng: rng.exponential(mean, ENTRIES)
+
+
+def short_or_long(short: float, long: float, share: float) -> Draw:
+    """Let a share live long, and the rest be gone at once."""
+    return lambda rng: np.where(
+        rng.random(ENTRIES) < share,
+        rng.exponential(long, ENTRIES),
+        rng.exponential(short, ENTRIES),
+    )
+
+
+LOADS = {
+    "small": Distribution(
+        "geometric, 64 bytes on average; lives exponential, 2000 allocations",
+        lambda rng: rng.geometric(1 / 64, ENTRIES).astype(float),
+        exponential(2000),
+        1024,
+    ),
+    "mixed": Distribution(
+        "log-normal, median 100 bytes, up to 64 KiB; a tenth lives long",
+        lambda rng: rng.lognormal(np.log(100), 1.5, ENTRIES),
+        short_or_long(50, 8000, 0.1),
+        1 << 16,
+    ),
+    "pages": Distribution(
+        "near-page-sized: 1 to 4072 bytes, as compressed pages; lives long",
+        lambda rng: rng.triangular(500, 2200, 4072, ENTRIES),
+        exponential(6000),
+        4072,
+        128 << 20,
+    ),
+    "large": Distribution(
+        "uniform in the logarithm, 16 bytes to 1 MiB; lives short",
+        lambda rng: 2 ** rng.uniform(4, 20, ENTRIES),
+        exponential(100),
+        1 << 20,
+        256 << 20,
+    ),
+    "full": Distribution(
+        "as mixed, in an arena of 2 MiB that is full at all times",
+        lambda rng: rng.lognormal(np.log(100), 1.5, ENTRIES),
+        exponential(20000),
+        1 << 16,
+        2 << 20,
+    ),
+}
+FRAME_LOADS = {
+    "orders": Distribution(
+        "powers of two, 1 to 256 pages, each half as often as the one below",
+        lambda rng: 2.0 ** np.minimum(rng.geometric(0.5, ENTRIES) - 1, 8),
+        exponential(1500),
+        256,
+        64 << 20,
+    ),
+    "exact": Distribution(
+        "geometric, 3 pages on average, so that tails are given back",
+        lambda rng: rng.geometric(1 / 3, ENTRIES).astype(float),
+        exponential(3000),
+        64,
+        64 << 20,
+    ),
+    "full": Distribution(
+        "as orders, in an arena of 4 MiB that is full at all times",
+        lambda rng: 2.0 ** np.minimum(rng.geometric(0.5, ENTRIES) - 1, 8),
+        exponential(2000),
+        256,
+        4 << 20,
+    ),
+}
+
+
+def table(
+    one: Distribution, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draw sizes and lifetimes.
+
+    Raises
+    ------
+    BadArgument
+        The seed is negative.
+    """
+    if seed < 0:
+        raise BadArgument(f"seed must not be negative: {seed}")
+    rng = np.random.default_rng(seed)
+    sizes = np.clip(one.sizes(rng), 1, one.most).astype(np.int64)
+    lifetimes = np.clip(one.lifetimes(rng), 1, MAX_LIFETIME).astype(np.int64)
+    return sizes, lifetimes
