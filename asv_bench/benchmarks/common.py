@@ -6,14 +6,28 @@ has no ``xmem.measure.replay``: what is missing is found out in ``setup``, which
 raises NotImplementedError, and asv records "n/a".
 """
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 
-try:
-    from xmem.measure.replay import TRACE_DTYPE, replay
-except ImportError:
-    TRACE_DTYPE = replay = None
+
+def module(*names):
+    """The first of these modules that the commit has, or None.
+
+    One that has moved is named by its newest home first.
+    """
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            pass
+    return None
+
+
+REPLAY = module("xmem.measure.replay", "xmem.replay")
+TRACE_DTYPE = getattr(REPLAY, "TRACE_DTYPE", None)
+replay = getattr(REPLAY, "replay", None)
 
 # Fixed, as the traces are: figures of two commits must be of the same load.
 ENGINES = ["tlsf", "firstfit"]
@@ -33,7 +47,7 @@ REPEATS = 15
 FOLDER = Path(__file__).resolve().parent.parent / "traces"
 
 
-def needREPLAY():
+def need_replay():
     """End a benchmark's setup where the commit cannot replay."""
     if replay is None:
         raise NotImplementedError("this commit has no xmem.measure.replay")
@@ -87,4 +101,4 @@ class Measured:
     setup_cache.timeout = 900
 
     def setup(self, figures, engine, trace):
-        needREPLAY()
+        need_replay()
