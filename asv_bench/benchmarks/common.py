@@ -15,13 +15,15 @@ import numpy as np
 def module(*names):
     """The first of these modules that the commit has, or None.
 
-    One that has moved is named by its newest home first.
+    One that has moved is named by its newest home first. One that is there and
+    cannot be imported is an error, not a commit without it.
     """
     for name in names:
         try:
             return importlib.import_module(name)
-        except ImportError:
-            pass
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
     return None
 
 
