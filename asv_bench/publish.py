@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Publish the pages of a configuration of asv so that they need no network.
 
-``python publish.py CONFIG`` does what ``asv publish --config CONFIG`` does; then
-the libraries that the pages would load from elsewhere are put beside them.
+``python publish.py CONFIG`` does what ``asv publish --config CONFIG`` does. Then it
+puts the libraries that the pages would load from elsewhere beside them, and adds a
+page of the rises that are listed with a reason.
 """
 
 import json
@@ -12,7 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rises import Rise, page, read_rises
+
 LIBRARIES = Path(__file__).resolve().parent / "www" / "libraries"
+#: The last entry of the pages' menu, behind which another one goes.
+MENU = re.compile(r'(<li id="nav-li-regressions">.*?</li>)')
 #: A script or a style sheet from elsewhere, with how it is to be checked.
 ELSEWHERE = re.compile(
     r'(?P<name>src|href)="https://[^"]*/(?P<file>[^"/]+\.(?:js|css))"'
@@ -48,6 +53,33 @@ def localize(html: Path) -> None:
     shutil.copytree(LIBRARIES, html / "libraries", dirs_exist_ok=True)
 
 
+def show_rises(html: Path, rises: list[Rise], records: Path) -> None:
+    """Add a page of the listed rises, and its place in the menu.
+
+    Parameters
+    ----------
+    html : pathlib.Path
+        Folder of the pages.
+    rises : list of Rise
+        Those that are listed.
+    records : pathlib.Path
+        Folder of the records in which they happened.
+
+    Raises
+    ------
+    ValueError
+        The pages of this asv have no menu that we know.
+    """
+    (html / "rises.html").write_text(page(rises, records))
+    index = html / "index.html"
+    text, n_found = MENU.subn(
+        r'\1\n<li><a href="rises.html">Listed rises</a></li>', index.read_text()
+    )
+    if n_found != 1:
+        raise ValueError(f"{index}: there is no menu to add the listed rises to")
+    index.write_text(text)
+
+
 def main() -> None:
     """Publish the configuration that is named."""
     config = Path(sys.argv[1] if len(sys.argv) > 1 else "asv.conf.json")
@@ -56,7 +88,13 @@ def main() -> None:
     )
     if done.returncode:
         sys.exit(done.returncode)
-    localize(config.parent / json.loads(config.read_text())["html_dir"])
+    settings = json.loads(config.read_text())
+    html = config.parent / settings["html_dir"]
+    localize(html)
+    results = config.parent / settings["results_dir"]
+    if (results / "rises.toml").is_file():
+        rises = read_rises(results / "rises.toml")
+        show_rises(html, rises, results / "reference")
 
 
 if __name__ == "__main__":

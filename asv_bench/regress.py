@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Compare the deterministic figures of two commits: ``make regress BASE=COMMIT``.
+"""Compare the exact figures of two commits: ``make regress BASE=COMMIT``.
 
-Both commits are built in environments of their own, and measured by the
-benchmarks of this working tree, `instructions` and `memory`: exact figures, the
-same on every machine and each time, so that any difference is a difference of
-the code. Fails when one became worse. HEAD can be another commit by HEAD=.
+Both commits are built in environments of their own, and measured by the benchmarks
+of this working tree, `instructions` and `memory`. These figures are the same on
+every machine and each time, so any difference is a difference of the code. HEAD=
+names another commit than the current one.
+
+Exits with 1 when a figure became worse, unless exactly that rise is listed with its
+reason in ``history/rises.toml`` (see `rises`). Where BASE is not there, as in a
+shallow clone, HEAD is compared with the newest commit in ``history/`` instead, and
+the output says so.
 """
 
 import argparse
@@ -19,9 +24,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rises import Rise, is_listed, newest, read_rises
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+HISTORY = HERE / "history" / "reference"
 MODULES = ("instructions", "memory")
+CHANGES_THE_BUILD = (
+    "CFLAGS",
+    "XMEM_CHECKED",
+    "XMEM_FLAGS",
+    "XMEM_MODULES",
+    "XMEM_TRACE",
+)
 
 
 # In the environment of a commit --------------------------------------------------
@@ -72,7 +87,7 @@ def measure(commit: str, folder: Path) -> dict[str, float]:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if name not in ("CFLAGS", "XMEM_CHECKED", "XMEM_TRACE", "PYTHONPATH")
+            if name not in ("PYTHONPATH", *CHANGES_THE_BUILD)
         }
         subprocess.run(
             [python, "-m", "pip", "install", "--quiet", tree], env=clean, **quiet
@@ -87,24 +102,64 @@ def measure(commit: str, folder: Path) -> dict[str, float]:
         )
     finally:
         subprocess.run(["git", "-C", ROOT, "worktree", "remove", "-f", tree], **quiet)
-    answer: dict[str, float] = json.loads(done.stdout)
-    return answer
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
-def compare(base: dict[str, float], head: dict[str, float]) -> tuple[list[str], bool]:
-    """Say what differs, and whether any of it is worse."""
+def compare(
+    base: dict[str, float], head: dict[str, float], rises: list[Rise]
+) -> tuple[list[str], bool]:
+    """Return a line for each difference, and whether HEAD is worse.
+
+    Parameters
+    ----------
+    base, head : dict
+        Figures by name.
+    rises : list of Rise
+        Rises that are accepted: those of the same figure, from and to the same value.
+    """
     lines = []
-    worse = False
+    is_worse = False
     for name in sorted(base.keys() | head.keys()):
         before, after = base.get(name), head.get(name)
         if before is None or after is None:
             lines.append(f"  only in {'HEAD' if before is None else 'BASE'}: {name}")
-        elif before != after:
-            worse |= after > before
-            sign = "WORSE " if after > before else "better"
-            change = after - before
-            lines.append(f"  {sign} {change:+10.6g}  {before:g} -> {after:g}  {name}")
-    return lines, worse
+            continue
+        if before == after:
+            continue
+        reason = is_listed(rises, name, before, after)
+        if after < before:
+            sign = "better"
+        elif reason:
+            sign = "listed"
+        else:
+            sign = "WORSE "
+            is_worse = True
+        change = after - before
+        lines.append(f"  {sign} {change:+10.6g}  {before:g} -> {after:g}  {name}")
+        if after > before and reason:
+            lines.append(f"         because: {reason}")
+    return lines, is_worse
+
+
+def is_there(commit: str) -> bool:
+    """Tell whether this clone has a commit."""
+    done = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--quiet", "--verify", commit + "^{commit}"],
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def measured(commit: str) -> dict[str, float]:
+    """Build and measure a commit; end the program if nothing can be measured."""
+    print(f"Building and measuring {commit}: a minute or two.", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(commit, Path(folder))
+    if not any(name.startswith("instructions.") for name in found):
+        sys.exit(f"{commit} has no figures: can instructions be counted here?")
+    return found
 
 
 def main() -> None:
@@ -117,18 +172,28 @@ def main() -> None:
     if options.figures:
         json.dump(figures(), sys.stdout)
         return
-    both = []
-    for commit in (options.base, options.head):
-        with tempfile.TemporaryDirectory() as folder:
-            print(f"Building and measuring {commit}: a minute or two.", flush=True)
-            both.append(measure(commit, Path(folder)))
-    if not both[1]:
-        sys.exit(f"{options.head} has no figures: can instructions be counted here?")
-    lines, worse = compare(*both)
-    shared = both[0].keys() & both[1].keys()
-    print(f"{len(shared)} figures of {options.base} and {options.head} compared:")
+    if not is_there(options.head):
+        sys.exit(f"there is no commit {options.head}")
+    name = options.base
+    if is_there(name):
+        base = measured(name)
+    else:
+        name, base = newest(HISTORY)
+        print(
+            f"!!! NOT COMPARED WITH {options.base}: this clone does not have it.\n"
+            f"!!! Comparing with {name[:8]}, the newest commit in asv_bench/history.\n"
+            "!!! `git fetch --deepen=1` brings the commit before into a shallow clone.",
+            flush=True,
+        )
+    head = measured(options.head)
+    lines, is_worse = compare(base, head, read_rises())
+    shared = base.keys() & head.keys()
+    if not shared:
+        sys.exit(f"{name} and {options.head} have no figure in common")
+    print(f"{len(shared)} figures of {name} and {options.head} compared:")
     print("\n".join(lines) or "  no difference")
-    if worse:
+    if is_worse:
+        print("A figure that has to rise is listed in asv_bench/history/rises.toml.")
         sys.exit(1)
 
 

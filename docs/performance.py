@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Write the tables and pictures of docs/performance.md: ``make performance``.
 
-Everything between a line ``<!-- NAME -->`` and the next ``<!-- end -->`` is
-replaced by what is measured now, on this machine and the build that is installed.
-Takes about ten minutes; nothing else should run meanwhile.
+``python docs/performance.py NAME...`` writes some of the parts. All are measured on
+this machine and the build that is installed. Takes about ten minutes; nothing else
+should run meanwhile. README shows three of the rows of `field`.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import importlib
 import itertools
 import os
 import platform
-import re
 import statistics
 import threading
 import time
@@ -23,10 +22,20 @@ from multiprocessing import heap, shared_memory
 from pathlib import Path
 from typing import Any
 
+import measured
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from measured import fill, require_release, table
+from measured import (
+    DOCS,
+    ROOT,
+    counted,
+    fill,
+    part_of,
+    processor,
+    require_release,
+    table,
+)
 
 from xmem import Arena, Pool, numpy_memory
 from xmem.cli.plot import save, style_grid
@@ -36,13 +45,16 @@ from xmem.measure import insn
 from xmem.measure.counts import Summary
 from xmem.measure.insn import count
 from xmem.measure.peers import Peer, measure
+from xmem.measure.replay import replay
 from xmem.measure.trace import TRACE_DTYPE, load, peak_live
 from xmem.measure.versus import compare, least_arena, overall
+from xmem.pool import HARDENING
 from xmem.stress.trials import HeapTrial
 
-DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "performance.md"
-TRACES = sorted((DOCS.parent / "asv_bench" / "traces").glob("*.npz"))
+README = ROOT / "README.md"
+RELIABILITY = DOCS / "reliability.md"
+TRACES = sorted(measured.TRACES.glob("*.npz"))
 ROUNDS = 5
 N_BYTES = 256
 N_PAIRS = 2000
@@ -56,20 +68,18 @@ SEED = 2004
 
 def machine() -> str:
     """Say what was measured on."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return (
-        f"{platform.system()} {platform.machine()}, "
-        f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} processors; "
+        f"{processor()}, {os.cpu_count()} processors; "
         f"Python {platform.python_version()}, NumPy {np.__version__}, "
         f"{' '.join(platform.libc_ver())}. Medians of {ROUNDS} rounds."
     )
 
 
-# Beside other allocators ---------------------------------------------------------
+# Compared with other allocators ----------------------------------------------------
 
 
 def field() -> str:
-    """Run xmem beside the others and draw the picture."""
+    """Run xmem and other allocators, and draw the picture."""
     found = compare(enter([], [], False), TRACES, rounds=ROUNDS)
     draw_versus(found, DOCS / "versus.png")
     rows = []
@@ -101,45 +111,99 @@ def field() -> str:
     )
 
 
-# The quick lists -------------------------------------------------------------------------
+#: What README shows of it.
+IN_README = ("xmem", "glibc", "jemalloc")
 
 
-def quick() -> str:
+def readme() -> str:
+    """Return the rows for README: what `field` has written, a few columns of it."""
+    lines = part_of(PAGE, "field").splitlines()[2:]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = []
+    for name, ns, _, malloc, free, _ in found:
+        if name.split()[0] in IN_README and "," not in name:
+            worst = [cell.split(" / ")[2].split(" (")[0] for cell in (malloc, free)]
+            rows.append([name, ns, *worst])
+    heads = ["allocator", "ns per call", "worst malloc, cycles", "worst free, cycles"]
+    return table(heads, rows)
+
+
+# Hardening -------------------------------------------------------------------------
+
+HARDENED: dict[str, dict[str, Any]] = {
+    "checked": {"checked": True},
+    **{name: {"hardened": (name,)} for name in HARDENING},
+    "all of it": {"hardened": True},
+}
+HARDENED_TRACES = ("redis", "sqlite", "tmem")
+
+
+def hardening() -> str:
+    """Time replays with each kind of hardening, over the same replays without."""
+    all_ops = [load(measured.TRACES / f"{name}.npz") for name in HARDENED_TRACES]
+    ratios: dict[str, list[list[float]]] = {
+        name: [[] for _ in all_ops] for name in HARDENED
+    }
+    for _ in range(ROUNDS):
+        for i, ops in enumerate(all_ops):
+            plain = replay(ops, repeats=5).ns_per_op
+            for name, settings in HARDENED.items():
+                ns = replay(ops, repeats=5, **settings).ns_per_op
+                ratios[name][i].append(ns / plain)
+    rows = [
+        [name, *(f"{statistics.median(one):.2f}" for one in found)]
+        for name, found in ratios.items()
+    ]
+    return table(["time, against none", *HARDENED_TRACES], rows)
+
+
+# Quick lists -----------------------------------------------------------------------
+
+
+def quick(quicks: tuple[int, ...] = QUICKS) -> str:
     """Measure what quick lists save, and what they cost in memory."""
     rows = []
-    for n_blocks in QUICKS:
+    for n_blocks in quicks:
         rows.append([f"{n_blocks}" if n_blocks else "none", *quick_row(n_blocks)])
-    return table(
-        [
-            "blocks of each size",
-            "mean instructions xmalloc",
-            "worst",
-            "mean instructions xfree",
-            "worst",
-            "memory / live",
-        ],
-        rows,
+    return counted(
+        table(
+            [
+                "blocks of each size",
+                "xmalloc: mean instructions",
+                "worst",
+                "xfree: mean instructions",
+                "worst",
+                "memory / live",
+            ],
+            rows,
+        )
     )
 
 
-def quick_row(n_blocks: int) -> list[str]:
-    """Instructions over the traces (means geometric) and memory with quick lists."""
-    found: dict[str, list[Summary]] = {"xmalloc": [], "xfree": []}
-    memory = []
+def memory_per_live(n_blocks: int) -> str:
+    """Return the least arena over the bytes live, the geometric mean of the traces."""
+    peer = Peer.engine(quick=n_blocks)
+    found = []
     for file in TRACES:
         ops = load(file)
-        counts = count(ops, every=EVERY, quick=n_blocks)
+        found.append(least_arena(peer, ops) / peak_live(ops))
+    return f"{statistics.geometric_mean(found):.3f}"
+
+
+def quick_row(n_blocks: int) -> list[str]:
+    """Count instructions over the traces (means geometric), and find the memory."""
+    found: dict[str, list[Summary]] = {"xmalloc": [], "xfree": []}
+    for file in TRACES:
+        counts = count(load(file), every=EVERY, quick=n_blocks)
         for verb, summaries in found.items():
             summary = counts.summary(verb)
             if summary is not None:
                 summaries.append(summary)
-        peer = Peer.engine(quick=n_blocks)
-        memory.append(least_arena(peer, ops) / peak_live(ops))
     row = []
     for summaries in found.values():
         row.append(f"{statistics.geometric_mean(s.mean for s in summaries):.0f}")
         row.append(f"{max(s.most for s in summaries)}")
-    return [*row, f"{statistics.geometric_mean(memory):.3f}"]
+    return [*row, memory_per_live(n_blocks)]
 
 
 # From Python -----------------------------------------------------------------------
@@ -292,9 +356,9 @@ def contention() -> str:
     rows = []
     for n_threads in (1, 2, 8):
         cells = []
-        for measured in (python_pairs, compiled_ops):
+        for rate in (python_pairs, compiled_ops):
             for shared in (True, False):
-                found = [measured(n_threads, shared) for _ in range(ROUNDS)]
+                found = [rate(n_threads, shared) for _ in range(ROUNDS)]
                 cells.append(
                     f"{statistics.median(found):.1f} "
                     f"({min(found):.1f} to {max(found):.1f})"
@@ -348,6 +412,12 @@ def instructions(n_live: int, arena_bytes: int | None = None) -> tuple[int, int]
         return free, insn.cost(pool, "xmalloc", 100)[0]
 
 
+COST_HEADS = (
+    *("xfree p50", "p99.9", "worst", "xmalloc p50", "p99.9", "worst"),
+    *("xfree instructions", "xmalloc instructions"),
+)
+
+
 def live() -> str:
     """Cost against live blocks, with the picture."""
     rows, drawn = [], []
@@ -365,20 +435,7 @@ def live() -> str:
         )
         drawn.append((n_live, *free, n_free))
     draw(drawn)
-    return table(
-        [
-            "live blocks",
-            "xfree p50",
-            "p99.9",
-            "worst",
-            "xmalloc p50",
-            "p99.9",
-            "worst",
-            "xfree instructions",
-            "xmalloc instructions",
-        ],
-        rows,
-    )
+    return counted(table(["live blocks", *COST_HEADS], rows))
 
 
 def draw(points: list[tuple[float, ...]]) -> None:
@@ -417,37 +474,26 @@ def arenas() -> str:
                 f"{n_alloc}",
             ]
         )
-    return table(
-        [
-            "arena bytes",
-            "xfree p50",
-            "p99.9",
-            "worst",
-            "xmalloc p50",
-            "p99.9",
-            "worst",
-            "xfree instructions",
-            "xmalloc instructions",
-        ],
-        rows,
-    )
+    return counted(table(["arena bytes", *COST_HEADS], rows))
+
+
+PARTS: dict[tuple[Path, str], Callable[[], str]] = {
+    (PAGE, "machine"): machine,
+    (PAGE, "field"): field,
+    (README, "performance"): readme,
+    (RELIABILITY, "hardening"): hardening,
+    (PAGE, "quick"): quick,
+    (PAGE, "python"): python,
+    (PAGE, "threads"): contention,
+    (PAGE, "live"): live,
+    (PAGE, "arenas"): arenas,
+}
 
 
 def main() -> None:
     """Replace what was measured."""
     require_release()
-    fill(
-        PAGE,
-        {
-            "machine": machine,
-            "field": field,
-            "quick": quick,
-            "python": python,
-            "threads": contention,
-            "live": live,
-            "arenas": arenas,
-        },
-    )
+    fill(PARTS)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Write the tables and pictures of docs/stores.md: ``make stores``.
 
-Everything between a line ``<!-- NAME -->`` and the next ``<!-- end -->`` is
-replaced by what is measured now, with real pages of this system. Takes some
-minutes, most of them the legacy engine's; nothing else should run meanwhile.
+``python docs/stores.py NAME...`` writes some of the parts. All are measured with real
+pages of this system. Takes some minutes, most of them the legacy engine's; nothing
+else should run meanwhile.
 """
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from measured import fill, require_release, table
+from measured import DOCS, fill, require_release, table
 
 from xmem import Arena, Heap, Pool
 from xmem.cli.plot import save, style_grid
@@ -24,7 +25,6 @@ from xmem.stores.images import Mix, Pages, file_pages, memory_images
 from xmem.stores.memory import Recorder
 from xmem.stores.tmem import TmemStore
 
-DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "stores.md"
 PAGE_BYTES = 4096
 ROUNDS = 5
@@ -181,7 +181,7 @@ def growth() -> str:
     )
 
 
-def regions() -> str:
+def regions(is_drawn: bool = True) -> str:
     """Measure what regions of several lengths waste on half-page objects."""
     rows = []
     waste = []
@@ -194,6 +194,13 @@ def regions() -> str:
             held = heap.stats().n_pages * PAGE_BYTES
         waste.append(held / (n_objects * PAGE_BYTES // 2))
         rows.append([f"{n_pages}", f"{waste[-1]:.3f}"])
+    if is_drawn:
+        draw_regions(waste)
+    return table(["pages of a region", "bytes held per byte asked for"], rows)
+
+
+def draw_regions(waste: list[float]) -> None:
+    """Draw the bytes held per byte against the length of a region."""
     figure = Figure(figsize=(8.0, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.plot(REGIONS, waste, marker="o", linewidth=2)
@@ -203,7 +210,6 @@ def regions() -> str:
     axes.set_title("Objects of half a page", fontweight="bold")
     style_grid(axes)
     save(figure, DOCS / "stores-regions.png")
-    return table(["pages of a region", "bytes held per byte asked for"], rows)
 
 
 # Difference Engine ----------------------------------------------------------------
@@ -330,19 +336,19 @@ def de_heaps() -> str:
     )
 
 
+PARTS: dict[tuple[Path, str], Callable[[], str]] = {
+    (PAGE, "tmem"): tmem,
+    (PAGE, "growth"): growth,
+    (PAGE, "regions"): regions,
+    (PAGE, "savings"): difference_engine,
+    (PAGE, "heaps"): de_heaps,
+}
+
+
 def main() -> None:
     """Replace what was measured."""
     require_release()
-    fill(
-        PAGE,
-        {
-            "tmem": tmem,
-            "growth": growth,
-            "regions": regions,
-            "savings": difference_engine,
-            "heaps": de_heaps,
-        },
-    )
+    fill(PARTS)
 
 
 if __name__ == "__main__":

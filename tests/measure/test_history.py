@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The history in the repository: whole, and published."""
 
+import html
+import importlib
 import json
 import math
 import re
 import subprocess
 import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -108,61 +110,186 @@ def test_the_published_page_needs_no_network(published):
     assert len(re.findall("libraries/", page)) >= 10
 
 
-def test_an_unknown_library_is_an_error(tmp_path, browser):
-    page = tmp_path / "index.html"
-    page.write_text('<script src="https://x.org/a/unknown.js" integrity="b"></script>')
-    publish = load_tool("publish")
-    with pytest.raises(FileNotFoundError, match=r"unknown\.js"):
-        publish.localize(tmp_path)
-
-
 def load_tool(name):
     """A tool of asv_bench, as a module."""
-    spec = spec_from_file_location(name, BENCH / f"{name}.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(BENCH))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+def test_an_unknown_library_is_an_error(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text('<script src="https://x.org/a/unknown.js" integrity="b"></script>')
+    with pytest.raises(FileNotFoundError, match=r"unknown\.js"):
+        load_tool("publish").localize(tmp_path)
+
+
+# Rises that have a reason --------------------------------------------------------
+
+FIGURE = "calls.Calls.track_worst(tlsf, 10)"
+LISTED = f"""
+[[rise]]
+figure = "{FIGURE}"
+from = 100
+to = 107
+commit = "Look twice"
+reason = "Once was <not> enough."
+"""
 
 
 @pytest.fixture
-def browser():
-    """The tool that opens pages."""
-    return load_tool("browser")
+def rises(tmp_path):
+    """A file of one made-up rise, read."""
+    (tmp_path / "rises.toml").write_text(LISTED)
+    return load_tool("rises").read_rises(tmp_path / "rises.toml")
 
 
-def test_a_browser_draws_the_graph_with_its_points(published, browser, tmp_path):
-    if browser.find_chromium() is None:
-        pytest.skip("chromium is not installed")
-    (graph,) = (
-        path
-        for path in (published / "html" / "graphs").rglob(f"{CALLS}.json")
-        if "machine-reference" in path.parts
-    )
-    points = [values for _, values in json.loads(graph.read_text()) if values]
-    lines = browser.look(published / "html", CALLS)
+@pytest.fixture
+def made_up(tmp_path):
+    """Records of four commits: not measured, then 100, 107 and 107."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    (folder / "machine.json").write_text("{}")
+    for date, values in enumerate([None, [100, 9], [107, 9], [107, math.nan]]):
+        name = FIGURE.partition("(")[0]
+        params = [["'tlsf'"], ["10", "1000"]]
+        record = {
+            "commit_hash": f"{date}" * 40,
+            # Newest files first, to see that they are sorted by date.
+            "date": date,
+            "results": {name: [values, params, "1"], "gone.Gone.track_it": None},
+        }
+        (folder / f"{9 - date}abc-env.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_exactly_the_listed_rise_is_accepted(rises):
+    compare = load_tool("regress").compare
+    assert compare({FIGURE: 100}, {FIGURE: 100}, rises) == ([], False)
+    lines, is_worse = compare({FIGURE: 100}, {FIGURE: 107}, rises)
+    assert not is_worse
+    assert "listed" in lines[0]
+    assert "Once was <not> enough." in lines[1]
+    for before, after in ((100, 106), (100, 108), (99, 107), (101, 107)):
+        assert compare({FIGURE: before}, {FIGURE: after}, rises)[1]
+    other = FIGURE.replace("10)", "1000)")
+    assert compare({other: 100}, {other: 107}, rises)[1]
+    both = {FIGURE: 107, other: 1}, {FIGURE: 100, other: 2}
+    lines, is_worse = compare(*both, rises)
+    assert is_worse
+    assert [line.split()[0] for line in lines] == ["better", "WORSE"]
+
+
+def test_figures_of_one_commit_alone_are_said_and_not_judged(rises):
+    lines, is_worse = load_tool("regress").compare({"a": 1}, {"b": 2}, rises)
+    assert not is_worse
+    assert lines == ["  only in BASE: a", "  only in HEAD: b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("to = 107", "to = 100", "does not rise"),
+        ("to = 107", "", "has figure, from, to"),
+        ("Once was <not> enough.", " ", "without a reason"),
+        ('reason = "', 'other = 1\nreason = "', "has figure, from, to"),
+    ],
+)
+def test_a_wrong_list_is_refused(tmp_path, old, new, match):
+    (tmp_path / "rises.toml").write_text(LISTED.replace(old, new))
+    with pytest.raises(ValueError, match=match):
+        load_tool("rises").read_rises(tmp_path / "rises.toml")
+
+
+def test_a_rise_is_shown_at_its_commit(rises, made_up):
+    tool = load_tool("rises")
+    assert list(tool.where(rises, made_up)) == [(2, "2" * 40, rises[0])]
+    page = tool.page(rises, made_up)
+    assert "22222222" in page
+    assert "Once was &lt;not&gt; enough." in page
+    later = [rises[0]._replace(after=108.0)]
+    assert list(tool.where(later, made_up)) == []
+    assert "not measured yet" in tool.page(later, made_up)
+
+
+def test_the_newest_record_gives_the_figures_to_compare_with(made_up):
+    commit, found = load_tool("rises").newest(made_up)
+    assert commit == "3" * 40
+    assert found == {FIGURE: 107}
+
+
+def test_a_clone_without_the_base_is_compared_with_the_history(
+    rises, made_up, monkeypatch, capsys
+):
+    regress = load_tool("regress")
+    monkeypatch.setattr(regress, "HISTORY", made_up)
+    monkeypatch.setattr(regress, "is_there", lambda commit: commit == "HEAD")
+    monkeypatch.setattr(sys, "argv", ["regress.py"])
+    for figure, status in ((107, None), (108, 1)):
+        monkeypatch.setattr(regress, "measured", lambda _, now=figure: {FIGURE: now})
+        if status is None:
+            regress.main()
+        else:
+            with pytest.raises(SystemExit) as end:
+                regress.main()
+            assert end.value.code == status
+        said = capsys.readouterr().out
+        assert "NOT COMPARED WITH HEAD~1" in said
+        assert "33333333" in said
+    monkeypatch.setattr(regress, "measured", lambda _: {"other": 1})
+    with pytest.raises(SystemExit, match="no figure in common"):
+        regress.main()
+    monkeypatch.setattr(regress, "is_there", lambda commit: False)
+    with pytest.raises(SystemExit, match="there is no commit HEAD"):
+        regress.main()
+
+
+def test_the_listed_rises_are_those_of_commits_and_figures():
+    """Of a figure that the history has; the commit is there, or yet to be made."""
+    tool = load_tool("rises")
+    known = set().union(*(tool.figures(record) for record in records()))
+    listed = tool.read_rises()
+    assert {rise.figure for rise in listed} <= known
+    assert len({rise[:3] for rise in listed}) == len(listed)
+
+
+def test_the_published_pages_show_the_rises(published):
+    text = (published / "html" / "index.html").read_text()
+    assert 'href="rises.html"' in text
+    page = (published / "html" / "rises.html").read_text()
+    for rise in load_tool("rises").read_rises():
+        assert f"<td>{rise.after:g}</td>" in page
+        assert html.escape(rise.reason) in page
+
+
+def test_pages_without_the_menu_are_an_error(tmp_path, rises, made_up):
+    (tmp_path / "index.html").write_text("<nav></nav>")
+    with pytest.raises(ValueError, match="menu"):
+        load_tool("publish").show_rises(tmp_path, rises, made_up)
+
+
+def test_the_picture_shows_every_line_and_every_reason(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    figures = importlib.import_module("figures")
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, file: drawn.append(figure))
+    figures.draw_history(tmp_path / "history.png")
+    (axes,) = drawn[0].axes
+    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
     assert len(lines) == 4
-    cells = [(e, n) for e in ("tlsf", "firstfit") for n in (10, 1000)]
-    for i, (engine, n) in enumerate(cells):
-        (line,) = (
-            line
-            for line in lines
-            if line.label.startswith(f"engine-{engine};")
-            and line.label.endswith(f"-{n}")
-        )
-        assert line.points == [v[i] for v in points if v[i] is not None]
-        assert len(line.points) > 25
-    # Lines over others hide them: of each engine one is seen.
-    for engine in ("tlsf", "firstfit"):
-        seen = [line.pixels for line in lines if f"engine-{engine};" in line.label]
-        assert len(seen) == 2
-        assert max(seen) > 100
-    picture = tmp_path / "graph.png"
-    browser.shoot(published / "html", CALLS, picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.stat().st_size > 10_000
+    assert all(len(points) == len(measured(CALLS)) for points in lines.values())
+    tlsf = [one[1] for one in measured_in_order()]
+    assert list(lines["tlsf, 1,000 free blocks"]) == tlsf
+    for rise in load_tool("rises").read_rises():
+        if rise.figure.startswith(CALLS):
+            assert rise.reason in axes.get_xlabel()
 
 
-def test_a_graph_that_is_not_there_is_not_seen(published, browser):
-    if browser.find_chromium() is None:
-        pytest.skip("chromium is not installed")
-    assert browser.look(published / "html", "no.such.graph") == []
+def measured_in_order():
+    """Figures of the calls, the oldest commit first."""
+    found = sorted(records(), key=lambda record: record["date"])
+    results = [record["results"].get(CALLS) for record in found]
+    return [result[0] for result in results if result and result[0]]

@@ -7,7 +7,11 @@ of an arena made now, and what they name is there under that name.
 
 import ast
 import ctypes
+import importlib
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,11 @@ DOCS = ROOT / "docs"
 pytestmark = pytest.mark.skipif(
     not DOCS.is_dir(), reason="the pages are in a checkout only"
 )
+
+#: The section of the commands.
+JOBS = "One command per job"
+#: Folders that commands make, see .gitignore.
+IGNORED = r"\.(?!ci$)|build$|dist$|demo-output$|soak-faults$|__pycache__$|.*\.egg-info$"
 
 #: What a page does on a large scale, done on a small one.
 SMALLER = {"founding_load(50_000)": "founding_load(500)"}
@@ -111,19 +120,91 @@ def test_every_page_is_in_the_index():
 # The commands ----------------------------------------------------------------
 
 
+def phony():
+    """The verbs of the Makefile, and the makefile."""
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    return set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split()), makefile
+
+
 def test_every_make_target_is_described():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())
-    told = re.findall(
-        r"^\| `make ([\w-]+)`", (DOCS / "developing.md").read_text(), re.M
-    )
-    assert set(told) == targets
+    targets, makefile = phony()
+    helped = re.findall(r"^([\w-]+):.*## \S", makefile, re.M)
+    assert len(helped) == len(set(helped))
+    assert set(helped) == targets
+    told = re.findall(r"^\| `make ([\w-]+)`", section("developing.md", JOBS), re.M)
+    assert told == helped
     proofs = re.search(r"^PROOFS := (.*)$", makefile, re.M)[1].split()
     assert all((ROOT / "tests" / "proofs" / f"{name}.py").is_file() for name in proofs)
     targets |= {f"proof-{name}" for name in proofs}
     for page in all_pages():
         named = re.findall(r"(?:^|`)make ([\w-]+)(?=`|\s+#|$)", page.read_text(), re.M)
         assert set(named) <= targets, page
+
+
+def test_make_help_has_every_verb():
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("there is no make")
+    said = subprocess.run(
+        [make, "--no-print-directory", "help"],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert set(re.findall(r"^  make ([\w-]+)  ", said, re.M)) == phony()[0]
+
+
+def test_recipes_are_short():
+    for recipe in re.findall(r"(?:^\t.*\n)+", phony()[1], re.M):
+        assert recipe.count("\n") <= 3, recipe
+
+
+def test_scripts_of_ci_are_run_by_someone():
+    text = "".join(
+        path.read_text()
+        for path in (
+            ROOT / "Makefile",
+            ROOT / ".pre-commit-config.yaml",
+            *(ROOT / ".ci").iterdir(),
+        )
+    )
+    for script in (ROOT / ".ci").iterdir():
+        assert os.access(script, os.X_OK), script
+        assert script.name == "run" or f" .ci/{script.name}" in text, script
+
+
+def test_ci_runs_what_the_page_says():
+    run = (ROOT / ".ci" / "run").read_text()
+    parts = re.findall(r"^part make (\w+)", run, re.M)
+    text = re.search(r"`\.ci/run` is(.*?)\. It", section("developing.md", JOBS), re.S)[
+        1
+    ]
+    assert re.findall(r"`(\w+)`", text) == parts
+
+
+# The tree --------------------------------------------------------------------
+
+
+def test_the_tree_is_that_of_the_page():
+    told = re.findall(r"^    ([.\w]+)/ ", section("developing.md", "The tree"), re.M)
+    assert len(told) == len(set(told))
+    there = {
+        path.name
+        for path in ROOT.iterdir()
+        if path.is_dir() and not re.match(IGNORED, path.name)
+    }
+    assert set(told) == there
+
+
+@pytest.mark.parametrize("part", ["verbs", "modules"])
+def test_lists_for_developers_are_those_of_the_files(part, monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    figures = importlib.import_module("figures")
+    shown = importlib.import_module("measured").part_of(figures.DEVELOPING, part)
+    said = f"python docs/figures.py {part} writes it"
+    assert shown == figures.PARTS[figures.DEVELOPING, part](), said
 
 
 def test_every_command_that_a_page_names_is_there():

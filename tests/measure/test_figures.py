@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The exact figures in docs/ are those that the build measures now.
+
+Bytes and counts are compared exactly everywhere. Instructions are compared exactly
+where architecture and compiler are those that the page prints with the table, and to
+within a quarter elsewhere; the name of each test says which it was.
+"""
+
+import importlib
+import itertools
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from xmem.measure import insn
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+TOLERANCE = 0.25
+
+pytestmark = pytest.mark.skipif(
+    not DOCS.is_dir(), reason="the pages are in a checkout only"
+)
+release = pytest.mark.skipif(
+    insn.BUILD != "release" or not insn.is_available(),
+    reason="instructions are those of a release build, counted by tracing a child",
+)
+if DOCS.is_dir():
+    sys.path.insert(0, str(DOCS))
+    measured = importlib.import_module("measured")
+    figures = importlib.import_module("figures")
+    performance = importlib.import_module("performance")
+    stores = importlib.import_module("stores")
+    sys.path.remove(str(DOCS))
+
+#: The tables of instructions: the page and part, and what measures how much of it.
+#: What takes longer than some seconds is compared in part.
+COUNTED = (
+    {
+        "scenarios": (
+            figures.WORST_CASE,
+            lambda: figures.scenarios(figures.FREE_BLOCKS[:2]),
+        ),
+        "traces": (figures.WORST_CASE, lambda: figures.traces("redis")),
+        "proof": (figures.RELIABILITY, figures.proof),
+        "hardened": (figures.RELIABILITY, figures.hardened),
+    }
+    if DOCS.is_dir()
+    else {}
+)
+#: The tables of bytes and counts.
+EXACT = (
+    {
+        "waste": (figures.INTERFACES, figures.waste),
+        "stages": (figures.INTERFACES, figures.stages),
+        "regions": (stores.PAGE, lambda: stores.regions(is_drawn=False)),
+    }
+    if DOCS.is_dir()
+    else {}
+)
+
+
+# Tables of pages -----------------------------------------------------------------
+
+
+def cells(part):
+    """Cells of a table by the text in front of a row and the head of the column."""
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    heads, rule, *rows = rows
+    n_text = len(list(itertools.takewhile(lambda cell: set(cell) == {"-"}, rule)))
+    # Columns may share a head, as "worst" does: the first of them is 0.
+    columns = [(head, heads[:i].count(head)) for i, head in enumerate(heads)]
+    return {
+        (*row[:n_text], *column): cell
+        for row in rows
+        for column, cell in list(zip(columns, row, strict=True))[n_text:]
+    }
+
+
+def built_by(part):
+    """Architecture and compiler that a part names."""
+    (found,) = re.findall(r"^Instructions on (.*)\.$", part, re.M)
+    return found
+
+
+def differences(shown, now, tolerance=0.0):
+    """Lines on cells that the page has not, or has with other figures."""
+    found = []
+    for key, cell in now.items():
+        told = shown.get(key)
+        numbers = [
+            None if one is None else re.fullmatch(r"[\d,]+(?:\.\d+)?", one)
+            for one in (told, cell)
+        ]
+        if all(numbers) and tolerance:
+            before, after = (float(n[0].replace(",", "")) for n in numbers)
+            is_same = abs(after - before) <= tolerance * before
+        else:
+            is_same = told == cell
+        if not is_same:
+            found.append(f"{', '.join(map(str, key))}: {cell}, the page has {told}")
+    return found
+
+
+def test_tables_are_read_and_compared():
+    part = "| a | b | n | n |\n|---|---|---:|---:|\n| x | y | 1,000 | 5 |\n"
+    assert cells(part) == {("x", "y", "n", 0): "1,000", ("x", "y", "n", 1): "5"}
+    changed = cells(part.replace("1,000", "1,200"))
+    assert differences(cells(part), cells(part)) == []
+    assert differences(cells(part), changed) == [
+        "x, y, n, 0: 1,200, the page has 1,000"
+    ]
+    assert differences(cells(part), changed, TOLERANCE) == []
+    assert (
+        len(differences(cells(part), cells(part.replace("1,000", "1,300")), 0.25)) == 1
+    )
+    assert len(differences(cells(part), cells(part.replace("x", "z")), 0.25)) == 2
+
+
+# Exact everywhere ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_bytes_and_counts_are_those_of_the_page(name):
+    page, measure = EXACT[name]
+    now = cells(measure())
+    assert now
+    assert differences(cells(measured.part_of(page, name)), now) == []
+
+
+def test_memory_with_and_without_quick_lists_is_that_of_the_page():
+    shown = cells(measured.part_of(performance.PAGE, "quick"))
+    field = cells(measured.part_of(performance.PAGE, "field"))
+    for n_blocks, row, allocator in ((0, "none", "xmem"), (16, "16", "xmem, quick")):
+        memory = performance.memory_per_live(n_blocks)
+        assert shown[row, "memory / live", 0] == memory
+        assert field[allocator, "memory / live", 0] == memory
+
+
+# Instructions --------------------------------------------------------------------
+
+
+def pages_of_instructions():
+    """Each table of instructions, with how it is compared as the name of the test."""
+    for name, (page, _) in COUNTED.items():
+        yield page, name
+    for name in ("live", "arenas"):
+        yield performance.PAGE, name
+
+
+def manner(page, name):
+    """Tolerance of a table here, and how it is called."""
+    told, here = built_by(measured.part_of(page, name)), measured.build()
+    if told == here:
+        return 0.0, f"exactly, {here}"
+    return TOLERANCE, f"within a quarter, {here} and not {told}"
+
+
+COMPARED = [
+    pytest.param(
+        page, name, manner(page, name)[0], id=f"{name}: {manner(page, name)[1]}"
+    )
+    for page, name in (pages_of_instructions() if DOCS.is_dir() else ())
+]
+
+
+def measured_now(name):
+    """Cells of a table of instructions that are measured now."""
+    if name in COUNTED:
+        return cells(COUNTED[name][1]())
+    heads = [head for head in performance.COST_HEADS if head.endswith("instructions")]
+    sizes = (
+        {f"{n:,}": (n,) for n in performance.LIVE_BLOCKS[:3]}
+        if name == "live"
+        else {f"2^{log2}": (1000, 1 << log2) for log2 in performance.ARENA_LOG2}
+    )
+    return {
+        (row, head, 0): f"{n}"
+        for row, size in sizes.items()
+        for head, n in zip(heads, performance.instructions(*size), strict=True)
+    }
+
+
+@release
+@pytest.mark.parametrize(("page", "name", "tolerance"), COMPARED)
+def test_instructions_are_those_of_the_page(page, name, tolerance):
+    now = measured_now(name)
+    assert now
+    shown = cells(measured.part_of(page, name))
+    assert differences(shown, now, tolerance) == []
+
+
+def test_a_build_by_another_compiler_is_compared_less_strictly(monkeypatch):
+    assert "gcc" in measured.build() or "clang" in measured.build()
+    monkeypatch.setattr(measured, "build", lambda: "riscv64, cc 1")
+    tolerance, name = manner(figures.WORST_CASE, "scenarios")
+    assert tolerance == TOLERANCE
+    assert name.startswith("within a quarter, riscv64, cc 1 and not ")
+
+
+# Who writes what -----------------------------------------------------------------
+
+
+def test_every_marked_part_of_a_page_has_its_command():
+    marked = {
+        (page, name)
+        for page in (ROOT / "README.md", *DOCS.glob("*.md"))
+        for name in re.findall(r"^<!-- ([\w-]+) -->$", page.read_text(), re.M)
+        if name != "end"
+    }
+    written = {*figures.PARTS, *performance.PARTS, *stores.PARTS}
+    assert marked == written
