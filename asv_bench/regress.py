@@ -24,6 +24,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+# Python runs this without the folder on its path (-P) where xmem is measured.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from rises import Rise, is_listed, newest, read_rises
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +46,6 @@ CHANGES_THE_BUILD = (
 
 def figures() -> dict[str, float]:
     """Every deterministic figure of the xmem that is installed here, by name."""
-    sys.path.insert(0, str(HERE))
     found = {}
     for name in MODULES:
         module = importlib.import_module(f"benchmarks.{name}")

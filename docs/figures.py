@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 from matplotlib.figure import Figure
 from measured import (
     DOCS,
@@ -28,7 +29,9 @@ from measured import (
 )
 
 from xmem import Arena, Heap
+from xmem.cli.group import xmem as command
 from xmem.cli.plot import save, style_grid
+from xmem.data import demo_trace_path
 from xmem.measure import insn
 from xmem.measure.cycles import cost
 from xmem.measure.peers import Peer, measure
@@ -40,6 +43,7 @@ sys.path.insert(0, str(ROOT / "asv_bench"))
 from rises import figures, read_rises, records, where
 
 WORST_CASE = DOCS / "worst-case.md"
+COMMANDS = DOCS / "commands.md"
 DEVELOPING = DOCS / "developing.md"
 RELIABILITY = DOCS / "reliability.md"
 INTERFACES = DOCS / "interfaces.md"
@@ -129,6 +133,16 @@ def traces(pattern: str = "*") -> str:
     for verb in ("xmalloc", "xfree"):
         heads += [f"{verb} mean", "worst", "its path"]
     return counted(table(heads, rows))
+
+
+def insn_of_redis() -> str:
+    """Return what ``xmem insn`` prints of the first calls of the demo's trace."""
+    line = ["insn", str(demo_trace_path()), "--max-ops", "50"]
+    done = CliRunner(env={"COLUMNS": "88"}).invoke(
+        command, line, catch_exceptions=False
+    )
+    shown = "\n".join(row.rstrip() for row in done.stdout.strip().splitlines())
+    return f"```text\n{shown}\n```"
 
 
 # Proof and hardening -------------------------------------------------------------
@@ -339,6 +353,7 @@ PARTS: dict[tuple[Path, str], Callable[[], str]] = {
     (WORST_CASE, "traces"): traces,
     (WORST_CASE, "machine"): machine,
     (WORST_CASE, "cycles"): cycles,
+    (COMMANDS, "insn"): insn_of_redis,
     (RELIABILITY, "proof"): proof,
     (RELIABILITY, "hardened"): hardened,
     (INTERFACES, "waste"): waste,

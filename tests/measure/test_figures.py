@@ -193,6 +193,16 @@ def test_instructions_are_those_of_the_page(page, name, tolerance):
     assert differences(shown, now, tolerance) == []
 
 
+@release
+def test_the_output_of_insn_is_that_of_the_page():
+    now = figures.insn_of_redis()
+    shown = measured.part_of(figures.COMMANDS, "insn")
+    if manner(figures.WORST_CASE, "scenarios")[0]:
+        # The build of another compiler: the same lines, with other figures.
+        now, shown = (re.sub(r"[\d,.]+", "n", text).split() for text in (now, shown))
+    assert now == shown
+
+
 def test_a_build_by_another_compiler_is_compared_less_strictly(monkeypatch):
     assert "gcc" in measured.build() or "clang" in measured.build()
     monkeypatch.setattr(measured, "build", lambda: "riscv64, cc 1")
@@ -213,3 +223,13 @@ def test_every_marked_part_of_a_page_has_its_command():
     }
     written = {*figures.PARTS, *performance.PARTS, *stores.PARTS}
     assert marked == written
+
+
+def test_no_figure_is_written_by_hand():
+    """What was measured stands in a marked part, or not at all."""
+    unit = r"\d[\d,.]* (?:to \d[\d,.]* )?(?:instructions|cycles|nanoseconds|ns)\b"
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
+        text = re.sub(
+            r"<!-- [\w-]+ -->\n.*?<!-- end -->", "", page.read_text(), flags=re.S
+        )
+        assert re.findall(unit, text) == [], page

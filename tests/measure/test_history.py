@@ -182,6 +182,19 @@ def test_exactly_the_listed_rise_is_accepted(rises):
     assert [line.split()[0] for line in lines] == ["better", "WORSE"]
 
 
+def test_regress_runs_as_it_runs_itself(tmp_path):
+    """Without its folder on the path, from another place, under the same Python."""
+    done = subprocess.run(
+        [sys.executable, "-P", BENCH / "regress.py", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--figures" in done.stdout
+
+
 def test_figures_of_one_commit_alone_are_said_and_not_judged(rises):
     lines, is_worse = load_tool("regress").compare({"a": 1}, {"b": 2}, rises)
     assert not is_worse
