@@ -16,9 +16,9 @@ from pathlib import Path
 from rises import Rise, page, read_rises
 
 LIBRARIES = Path(__file__).resolve().parent / "www" / "libraries"
-#: The last entry of the pages' menu, behind which another one goes.
+#: The last entry of the menu; ours follows it.
 MENU = re.compile(r'(<li id="nav-li-regressions">.*?</li>)')
-#: A script or a style sheet from elsewhere, with how it is to be checked.
+#: A script or a style sheet from elsewhere, and its checksum.
 ELSEWHERE = re.compile(
     r'(?P<name>src|href)="https://[^"]*/(?P<file>[^"/]+\.(?:js|css))"'
     r' integrity="[^"]*"(?: (?:crossorigin|referrerpolicy)="[^"]*")*'
@@ -26,7 +26,7 @@ ELSEWHERE = re.compile(
 
 
 def localize(html: Path) -> None:
-    """Let the published pages load their libraries from beside them.
+    """Let the published pages load their libraries from their own folder.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ HARDENED_TRACES = ("redis", "sqlite", "tmem")
 
 
 def hardening() -> str:
-    """Time replays with each kind of hardening, over the same replays without."""
+    """Time replays with each kind of hardening, divided by the same replays without."""
     all_ops = [load(measured.TRACES / f"{name}.npz") for name in HARDENED_TRACES]
     ratios: dict[str, list[list[float]]] = {
         name: [[] for _ in all_ops] for name in HARDENED
@@ -154,7 +154,7 @@ def hardening() -> str:
         [name, *(f"{statistics.median(one):.2f}" for one in found)]
         for name, found in ratios.items()
     ]
-    return table(["time, against none", *HARDENED_TRACES], rows)
+    return table(["time, divided by that without", *HARDENED_TRACES], rows)
 
 
 # Quick lists -----------------------------------------------------------------------
@@ -213,7 +213,7 @@ UNDER_XMEM = "numpy.empty(n) under xmem.numpy_memory"
 
 
 def pairs() -> dict[str, Callable[[], object]]:
-    """Memory taken and given back, in the ways that a user has."""
+    """Return the ways in which a user takes memory and gives it back."""
     pool = Pool(Arena.anonymous(64 << 20))
     pool.reserve(2000)
     xmalloc, xfree = pool.xmalloc, pool.xfree
@@ -254,14 +254,14 @@ def pairs() -> dict[str, Callable[[], object]]:
 
 
 def around(name: str) -> contextlib.AbstractContextManager[object]:
-    """Return what a way is timed in."""
+    """Return the context in which a way is timed."""
     if name != UNDER_XMEM:
         return contextlib.nullcontext()
     return numpy_memory(Pool(Arena.anonymous(64 << 20)))
 
 
 def nothing() -> None:
-    """Do what every timed call does besides: be called."""
+    """Do nothing; timing this tells what a call costs by itself."""
 
 
 def python() -> str:
@@ -298,7 +298,7 @@ N_OPS = 2_000_000
 
 
 def at_once(works: list[Callable[[], object]]) -> float:
-    """Seconds until all of some works are done, each in a thread of its own."""
+    """Return the seconds until all works are done, each in a thread of its own."""
     gate = threading.Barrier(len(works) + 1)
 
     def run(work: Callable[[], object]) -> None:
@@ -316,7 +316,7 @@ def at_once(works: list[Callable[[], object]]) -> float:
 
 
 def python_pairs(n_threads: int, shared: bool) -> float:
-    """Million pairs a second of Python threads, on one pool or on one each."""
+    """Return million pairs a second of Python threads, on one pool or on one each."""
     arenas = [Arena.anonymous(16 << 20) for _ in range(n_threads)]
     pools = [
         Pool(arenas[0 if shared else i]) for i in range(1 if shared else n_threads)
@@ -332,7 +332,7 @@ def python_pairs(n_threads: int, shared: bool) -> float:
 
 
 def compiled_ops(n_threads: int, shared: bool) -> float:
-    """Million operations a second without the GIL, on one pool or on one each.
+    """Return million operations a second without the GIL, on one pool or on one each.
 
     They are those of xmem-stress on small blocks, with their patterns: a thread
     holds the lock for the call alone.
@@ -352,7 +352,7 @@ def compiled_ops(n_threads: int, shared: bool) -> float:
 
 
 def contention() -> str:
-    """Work of 1, 2 and 8 threads, on one pool and on a pool each."""
+    """Measure the work of 1, 2 and 8 threads, on one pool and on a pool each."""
     rows = []
     for n_threads in (1, 2, 8):
         cells = []
@@ -380,7 +380,7 @@ def contention() -> str:
 
 
 def churn(n_live: int) -> npt.NDArray[np.void]:
-    """Trace: so many blocks of 16 to 200 bytes; then one is freed, one allocated."""
+    """Return a trace: blocks of 16 to 200 bytes; then one is freed, one allocated."""
     rng = np.random.default_rng(SEED)
     ops = np.zeros(n_live + 2 * N_TIMED, dtype=TRACE_DTYPE)
     born, swapped = ops[:n_live], ops[n_live:]
@@ -397,13 +397,13 @@ def churn(n_live: int) -> npt.NDArray[np.void]:
 
 
 def tail(result: Any, kind: int) -> list[float]:
-    """p50, p99.9 and worst of the last calls of a kind."""
+    """Return p50, p99.9 and worst of the last calls of a kind."""
     cycles = result.cycles[-2 * N_TIMED :][result.kinds[-2 * N_TIMED :] == kind]
     return [float(np.quantile(cycles, q)) for q in (0.5, 0.999, 1.0)]
 
 
 def instructions(n_live: int, arena_bytes: int | None = None) -> tuple[int, int]:
-    """Instructions of an xfree between live blocks, and of an xmalloc that splits."""
+    """Count an xfree between live blocks, and an xmalloc that splits."""
     n_bytes = arena_bytes or max(256 * n_live, 1 << 24)
     with Arena.anonymous(n_bytes, max_pools=2) as arena:
         pool = Pool(arena)
@@ -419,7 +419,7 @@ COST_HEADS = (
 
 
 def live() -> str:
-    """Cost against live blocks, with the picture."""
+    """Measure the cost against live blocks, and draw the picture."""
     rows, drawn = [], []
     for n_live in LIVE_BLOCKS:
         result = measure(Peer.engine(), churn(n_live), repeats=7)
@@ -439,7 +439,7 @@ def live() -> str:
 
 
 def draw(points: list[tuple[float, ...]]) -> None:
-    """Draw xfree against live blocks: cycles rise with the caches, steps do not."""
+    """Draw xfree against live blocks: cycles rise with the caches, not instructions."""
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.subplots()
     columns = list(zip(*points, strict=True))
@@ -460,7 +460,7 @@ def draw(points: list[tuple[float, ...]]) -> None:
 
 
 def arenas() -> str:
-    """Cost against the size of the arena."""
+    """Measure the cost against the size of the arena."""
     rows = []
     for log2 in ARENA_LOG2:
         result = measure(Peer.engine(), churn(1000), repeats=7, arena_bytes=1 << log2)

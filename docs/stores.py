@@ -64,7 +64,7 @@ KINDS = [
 def heap_row(
     kind: Kind, per_page: float, times: list[float], worst: float
 ) -> list[str]:
-    """Row of a store over one kind of heap: arena pages per page, us, cycles."""
+    """Return the row of one kind of heap: arena pages per page, us, cycles."""
     return [
         kind.name,
         f"{per_page:.3f}",
@@ -75,7 +75,7 @@ def heap_row(
 
 
 def worst_xfree(recorder: Recorder, kind: Kind) -> float:
-    """Worst xfree in cycles of what a store asked for, replayed at C level."""
+    """Return the worst xfree in cycles, of a store's calls replayed at C level."""
     has_list = "first fit" in kind.name or kind.settings.get("interface") in (
         "legacy",
         "subpage",
@@ -298,7 +298,7 @@ def draw_savings(parts: list[list[float]]) -> None:
 
 
 def de_heaps() -> str:
-    """Measure the same alike set over all heaps and pools."""
+    """Measure the set of like images over all heaps and pools."""
     pages = file_pages(most=20_000)
     images = memory_images(
         pages, [Mix(0.7, 0.2)] * 3, N_IMAGE, np.random.default_rng(SEED)

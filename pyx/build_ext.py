@@ -3,8 +3,8 @@
 
 ``XMEM_TRACE=1``    line tracing for coverage of ``.pyx`` files.
 ``XMEM_CHECKED=1``  every ``require`` of the engines is compiled in and aborts.
-``XMEM_FLAGS=...``  takes the place of the optimisation flags, for quick builds.
-``XMEM_MODULES=...`` builds these modules alone, their names separated by blanks.
+``XMEM_FLAGS=...``  replaces the optimisation flags, for quick builds.
+``XMEM_MODULES=...`` builds only these modules, their names separated by blanks.
 """
 
 import os
