@@ -71,20 +71,23 @@ def counted_of(
         return insn.cost(pool, what.verb, *arguments)
 
 
-def scenarios(free_blocks: Collection[int] = FREE_BLOCKS) -> str:
-    """Count the instructions of every scenario."""
+def scenarios(is_whole: bool = True) -> str:
+    """Count the instructions of every scenario.
+
+    The legacy engine over the most free blocks takes a minute: `is_whole` counts it.
+    """
     rows = []
     for what in SCENARIOS:
         for engine in what.engines:
             row = [what.verb, what.name, engine]
-            for n_free in free_blocks:
+            for n_free in FREE_BLOCKS:
                 is_slow = engine == "firstfit" and n_free == FREE_BLOCKS[-1]
-                if is_slow and what.name not in SHOWN:
+                if is_slow and not (is_whole and what.name in SHOWN):
                     row.append("")
                 else:
                     row.append(f"{counted_of(what, n_free, engine)[0]:,}")
             rows.append(row)
-    heads = ["verb", "scenario", "engine", *(f"{n:,} free" for n in free_blocks)]
+    heads = ["verb", "scenario", "engine", *(f"{n:,} free" for n in FREE_BLOCKS)]
     return counted(table(heads, rows, n_text=3))
 
 
