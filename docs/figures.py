@@ -6,18 +6,16 @@ replaced by what is measured now, on the build that is installed.
 """
 
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from measured import fill, require_release
+from measured import fill, machine, require_release, table
 
 from xmem.measure import insn
 from xmem.measure.cycles import cost
-from xmem.measure.peers import Peer, measure
 from xmem.measure.replay import load
 from xmem.measure.scenarios import SCENARIOS
 
@@ -36,38 +34,29 @@ COLD_REPEATS = 25
 
 def scenarios() -> str:
     """Instructions of every scenario."""
-    heads = [f"{n:,} free" for n in FREE_BLOCKS]
-    lines = [
-        f"| verb | scenario | engine | {' | '.join(heads)} |",
-        "|---|---|---|" + "---:|" * len(heads),
-    ]
+    rows = []
     for what in SCENARIOS:
         for engine in what.engines:
-            cells = []
+            row = [what.verb, what.name, engine]
             for n_free in FREE_BLOCKS:
                 pool, arguments = what.make(n_free, engine)
                 with pool.arena:
                     is_slow = engine == "firstfit" and n_free == FREE_BLOCKS[-1]
                     if is_slow and what.name not in SHOWN:
-                        cells.append("")
+                        row.append("")
                         continue
-                    cells.append(f"{insn.cost(pool, what.verb, *arguments)[0]:,}")
-            lines.append(
-                f"| {what.verb} | {what.name} | {engine} | {' | '.join(cells)} |"
-            )
-    return "\n".join(lines)
+                    row.append(f"{insn.cost(pool, what.verb, *arguments)[0]:,}")
+            rows.append(row)
+    heads = [f"{n:,} free" for n in FREE_BLOCKS]
+    return table(["verb", "scenario", "engine", *heads], rows, text=range(3))
 
 
 def timed() -> str:
     """Cycles of every scenario, warm and cold."""
-    heads = [f"{n:,} free: warm | cold" for n in FREE_BLOCKS]
-    lines = [
-        f"| verb | scenario | engine | {' | '.join(heads)} |",
-        "|---|---|---|" + "---:|" * (2 * len(heads)),
-    ]
+    rows = []
     for what in SCENARIOS:
         for engine in what.engines:
-            cells = []
+            row = [what.verb, what.name, engine]
             for n_free in FREE_BLOCKS:
                 pool, arguments = what.make(n_free, engine)
                 with pool.arena:
@@ -75,29 +64,15 @@ def timed() -> str:
                     cold = cost(
                         pool, what.verb, *arguments, repeats=COLD_REPEATS, cold=True
                     )
-                cells += [f"{int(warm.min()):,}", f"{int(np.median(cold)):,}"]
-            lines.append(
-                f"| {what.verb} | {what.name} | {engine} | {' | '.join(cells)} |"
-            )
-    return "\n".join(lines)
+                row += [f"{int(warm.min()):,}", f"{int(np.median(cold)):,}"]
+            rows.append(row)
+    heads = [head for n in FREE_BLOCKS for head in (f"{n:,} free: warm", "cold")]
+    return table(["verb", "scenario", "engine", *heads], rows, text=range(3))
 
 
-def machine() -> str:
+def taken_on() -> str:
     """One line about the machine on which the cycles were taken."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "unknown processor",
-    )
-    ticks = load(TRACES / "redis.npz")[:1]
-    hz = measure(Peer.null(), ticks, repeats=1).tsc_hz
-    return (
-        f"Taken on {platform.system()} {platform.machine()}, {model}, time-stamp "
-        f"counter {hz / 1e9:.2f} GHz."
-    )
+    return f"Taken on {machine()}"
 
 
 def history() -> None:
@@ -129,21 +104,23 @@ def history() -> None:
 
 def traces() -> str:
     """Worst and mean instructions over the beginning of each trace."""
-    lines = [
-        "| trace | xmalloc mean | worst | its path | xfree mean | worst | its path |",
-        "|---|---:|---:|---|---:|---:|---|",
-    ]
+    rows = []
     for path in sorted(TRACES.glob("*.npz")):
         counts = insn.count(load(path)[:N_OPS])
-        cells = []
+        row = [path.stem]
         for verb in ("xmalloc", "xfree"):
-            found = counts.summary(verb)
-            if found is None:
-                cells += ["", "", ""]
+            summary = counts.summary(verb)
+            if summary is None:
+                row += ["", "", ""]
             else:
-                cells += [f"{found.mean:.0f}", f"{found.most:,}", found.worst_path]
-        lines.append(f"| {path.stem} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                row += [f"{summary.mean:.0f}", f"{summary.most:,}", summary.worst_path]
+        rows.append(row)
+    heads = [
+        head
+        for verb in ("xmalloc", "xfree")
+        for head in (f"{verb} mean", "worst", "its path")
+    ]
+    return table(["trace", *heads], rows, text=(0, 3, 6))
 
 
 def main() -> None:
@@ -154,7 +131,7 @@ def main() -> None:
         {
             "scenarios": scenarios,
             "traces": traces,
-            "machine": machine,
+            "machine": taken_on,
             "cycles": timed,
         },
     )

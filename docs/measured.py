@@ -5,12 +5,17 @@ Everything between a line ``<!-- NAME -->`` and the next ``<!-- end -->`` of a p
 is replaced by what is measured now.
 """
 
+import os
+import platform
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from xmem.measure import insn
+from xmem.stress.load import ticks_per_second
 
 
 def require_release() -> None:
@@ -19,12 +24,37 @@ def require_release() -> None:
         sys.exit(f"figures are those of a release build, not of a {insn.BUILD} one")
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Lines of a table; the first column is text."""
+def machine() -> str:
+    """Name the machine and the software that figures are taken on."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return (
+        f"{platform.system()} {platform.machine()}, "
+        f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} processors, "
+        f"time-stamp counter {ticks_per_second() / 1e9:.2f} GHz; "
+        f"Python {platform.python_version()}, NumPy {np.__version__}, "
+        f"{' '.join(platform.libc_ver())}."
+    )
+
+
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)
+) -> str:
+    """Return the lines of a table.
+
+    Parameters
+    ----------
+    heads : sequence of str
+        Headings of the columns.
+    rows : sequence of sequence of str
+        Cells.
+    text : collection of int
+        Columns of text, which stand at the left. All others hold figures.
+    """
+    marks = ["---" if i in text else "---:" for i in range(len(heads))]
     return "\n".join(
         [
             f"| {' | '.join(heads)} |",
-            "|---|" + "---:|" * (len(heads) - 1),
+            f"|{'|'.join(marks)}|",
             *(f"| {' | '.join(row)} |" for row in rows),
         ]
     )

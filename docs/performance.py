@@ -10,9 +10,6 @@ import contextlib
 import ctypes
 import importlib
 import itertools
-import os
-import platform
-import re
 import statistics
 import threading
 import time
@@ -26,12 +23,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from measured import fill, require_release, table
+from measured import fill, machine, require_release, table
 
 from xmem import Arena, Pool, numpy_memory
-from xmem.cli.plot import save, style_grid
+from xmem.cli.plots.style import save, style_grid
+from xmem.cli.plots.versus import draw_versus
 from xmem.cli.versus import enter
-from xmem.cli.versus_plot import draw_versus
 from xmem.measure import insn
 from xmem.measure.counts import Summary
 from xmem.measure.insn import count
@@ -54,15 +51,9 @@ N_TIMED = 20_000
 SEED = 2004
 
 
-def machine() -> str:
-    """Say what was measured on."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return (
-        f"{platform.system()} {platform.machine()}, "
-        f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} processors; "
-        f"Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"{' '.join(platform.libc_ver())}. Medians of {ROUNDS} rounds."
-    )
+def taken_on() -> str:
+    """Say what the figures were taken on."""
+    return f"{machine()} Medians of {ROUNDS} rounds."
 
 
 # Beside other allocators ---------------------------------------------------------
@@ -70,7 +61,7 @@ def machine() -> str:
 
 def field() -> str:
     """Run xmem beside the others and draw the picture."""
-    found = compare(enter([], [], False), TRACES, rounds=ROUNDS)
+    found = compare(enter(), TRACES, rounds=ROUNDS)
     draw_versus(found, DOCS / "versus.png")
     rows = []
     for one in overall(found):
@@ -101,7 +92,7 @@ def field() -> str:
     )
 
 
-# The quick lists -------------------------------------------------------------------------
+# Quick lists ---------------------------------------------------------------------
 
 
 def quick() -> str:
@@ -439,7 +430,7 @@ def main() -> None:
     fill(
         PAGE,
         {
-            "machine": machine,
+            "machine": taken_on,
             "field": field,
             "quick": quick,
             "python": python,
