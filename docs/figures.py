@@ -30,7 +30,7 @@ from measured import (
 
 from xmem import Arena, Heap
 from xmem.cli.group import xmem as command
-from xmem.cli.plot import save, style_grid
+from xmem.cli.plots.style import save, style_grid
 from xmem.data import demo_trace_path
 from xmem.measure import insn
 from xmem.measure.cycles import cost

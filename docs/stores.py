@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from measured import DOCS, fill, require_release, table
 
 from xmem import Arena, Heap, Pool
-from xmem.cli.plot import save, style_grid
+from xmem.cli.plots.style import save, style_grid
 from xmem.measure.replay import replay
 from xmem.stores.difference_engine import DifferenceEngine
 from xmem.stores.images import Mix, Pages, file_pages, memory_images

@@ -201,7 +201,10 @@ _C_API = PyCapsule_New(&_api, XMEM_API_NAME, NULL)
 
 
 def get_include():
-    """The folder of ``xmem.h``, for a C compiler's ``-I``.
+    """Return the folder for a C compiler's ``-I``.
+
+    It has ``xmem.h``, the interface for extensions, and ``measure/peer.h``, that of
+    allocators which `xmem.measure.peers` measures.
 
     Returns
     -------

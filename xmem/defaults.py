@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A heap without preparation: a pool in an anonymous arena, made on first use.
 
-`configure` says how large before that, or the environment variable
-``XMEM_ARENA_BYTES``: digits, perhaps with K, M, G or T behind them (powers of 1024).
+Before its first use `configure` sets its size, or the environment variable
+``XMEM_ARENA_BYTES`` does: such as ``64M``, as `xmem.base.sizes` reads it.
 """
 
 import os
-import re
 import threading
 from operator import index
 from typing import SupportsIndex
 
 from xmem.arena import Arena
 from xmem.base.errors import BadArgument, BadArgumentType
+from xmem.base.sizes import parse_size
 from xmem.pool import Pool
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
 #: Bytes of the arena, where nothing is said. They are not touched until used.
 DEFAULT_BYTES = 1 << 30
 VARIABLE = "XMEM_ARENA_BYTES"
-SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 _lock = threading.Lock()
 _pool: Pool | None = None
@@ -72,13 +71,13 @@ def _size() -> int:
     """Bytes of the arena that is to be made."""
     if _configured is not None:
         return _configured
-    said = os.environ.get(VARIABLE)
-    if said is None:
+    text = os.environ.get(VARIABLE)
+    if text is None:
         return DEFAULT_BYTES
-    match = re.fullmatch(r"(\d+)([KMGT]?)", said.strip(), re.ASCII | re.IGNORECASE)
-    if match is None:
-        raise BadArgument(f"{VARIABLE} must be such as 64M or 1G, not {said!r}")
-    return int(match[1]) << SHIFTS[match[2].upper()]
+    try:
+        return parse_size(text)
+    except BadArgument as error:
+        raise BadArgument(f"{VARIABLE}: {error}") from None
 
 
 def default_pool() -> Pool:

@@ -107,7 +107,7 @@ def test_a_plot_of_another_kind_is_refused(small, here, command, name):
 @pytest.mark.parametrize("option", ["--json", "--plot"])
 @pytest.mark.parametrize("command", [["replay", "small.npz"], ["waste"]])
 def test_a_folder_that_is_none_is_refused(small, command, option):
-    refused("is no folder to write to", *command, option, "none/out.png")
+    refused("is not a folder that can be written to", *command, option, "none/out.png")
 
 
 @pytest.mark.parametrize("command", [["replay", "small.npz"], ["waste"]])

@@ -10,7 +10,8 @@ from support.tracing import trace
 
 from xmem.base.errors import BadArgument
 from xmem.cli.group import xmem
-from xmem.cli.plot_paths import draw_paths, live_blocks, path_rows, worst_by_live
+from xmem.cli.plots.live import live_blocks, worst_by_live
+from xmem.cli.plots.paths import draw_paths, path_rows
 from xmem.cli.runs import Run, Trace
 from xmem.data import __file__ as DATA
 from xmem.measure.counts import path_name

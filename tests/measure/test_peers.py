@@ -15,10 +15,9 @@ from xmem.measure.replay import TRACE_DTYPE, load
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = Path(xmem.__file__).parent / "data" / "redis.npz"
-HEADER = Path(xmem.__file__).parent / "measure" / "peer.h"
 
 BUMP = r"""
-#include "peer.h"
+#include "measure/peer.h"
 #include <stdint.h>
 
 struct heap { char *next, *end; long n_live; };
@@ -63,7 +62,7 @@ def build(folder, tail):
     source.write_text(BUMP % tail)
     target = folder / "peer.so"
     subprocess.run(
-        [compiler, "-shared", "-fPIC", f"-I{HEADER.parent}", "-o", target, source],
+        [compiler, "-shared", "-fPIC", f"-I{xmem.get_include()}", "-o", target, source],
         check=True,
     )
     return target

@@ -16,8 +16,8 @@ import xmem
 import xmem.cli.waste as command_module
 import xmem.measure.waste as waste_module
 from xmem.cli.group import xmem as command
-from xmem.cli.waste_plot import draw_waste, group_curves
-from xmem.cli.waste_table import complaint, make_waste_table, telling_sizes
+from xmem.cli.plots.waste import draw_waste, group_curves
+from xmem.cli.tables.waste import complaint, make_waste_table, telling_sizes
 from xmem.heap import INTERFACES
 from xmem.measure.waste import WASTE_DTYPE, WasteCurve, measure_waste, routines_of
 
@@ -286,9 +286,13 @@ def test_command_shows_every_interface_and_telling_size():
     assert cells_of(text, "4 pages") == ["16,384", *"448-84"]
     assert cells_of(text, "waste, 1 to 4 pages")[3] == "-"
     assert (
-        "One page asked, 2 taken; two asked, 4 taken: subpage: xmalloc, legacy." in text
+        "One page requested, 2 taken; two requested, 4 taken: subpage: xmalloc, legacy."
+        in text
     )
-    assert "One page asked, 1 taken; two asked, 2 taken: strict, array, merged." in text
+    assert (
+        "One page requested, 1 taken; two requested, 2 taken: strict, array, merged."
+        in text
+    )
     assert "Traceback" not in result.stderr
 
 
@@ -357,10 +361,10 @@ def test_plot_is_a_png_of_modest_size(tmp_path, interface):
     ("arguments", "words"),
     [
         (["--page-size", "5000"], "page_size must be a power of two"),
-        (["--page-size", "none"], "is no size"),
+        (["--page-size", "none"], "is not a size"),
         (["--interface", "tlsf"], "'tlsf' is not one of"),
-        (["--json", "no/such/folder/out.json"], "no folder to write to"),
-        (["--plot", "no/such/folder/out.png"], "no folder to write to"),
+        (["--json", "no/such/folder/out.json"], "not a folder that can be written to"),
+        (["--plot", "no/such/folder/out.png"], "not a folder that can be written to"),
         (["surplus"], "unexpected extra argument"),
     ],
 )
@@ -411,7 +415,7 @@ def test_the_limit_shown_is_legacys_only_where_it_is_alone(curves):
 
 def test_complaint_puts_equal_answers_together(curves):
     assert complaint([curves["merged"], curves["strict"]]) == [
-        "One page asked, 1 taken; two asked, 2 taken: merged, strict."
+        "One page requested, 1 taken; two requested, 2 taken: merged, strict."
     ]
     assert complaint([curves["subpage: xmalloc_subpage"]]) == []
 
@@ -428,16 +432,16 @@ def test_curves_that_agree_are_one_line(curves):
 def test_picture_says_the_complaint_in_words(curves, tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
-        "xmem.cli.waste_plot.save", lambda figure, path: figures.append(figure)
+        "xmem.cli.plots.waste.save", lambda figure, path: figures.append(figure)
     )
     draw_waste(list(curves.values()), tmp_path / "out.png")
     axes = figures[0].axes[0]
     said = {text.get_text() for text in axes.texts}
     assert said == {
-        "1 asked, 2 taken",
-        "2 asked, 4 taken",
-        "1 asked, 1 taken",
-        "2 asked, 2 taken",
+        "1 requested, 2 taken",
+        "2 requested, 4 taken",
+        "1 requested, 1 taken",
+        "2 requested, 2 taken",
     }
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == [

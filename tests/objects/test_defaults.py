@@ -53,7 +53,8 @@ def test_nothing_is_made_before_the_first_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "n_bytes"), [("1048576", 1 << 20), ("4M", 4 << 20), ("1g", 1 << 30)]
+    ("said", "n_bytes"),
+    [("1048576", 1 << 20), ("4M", 4 << 20), ("1g", 1 << 30), ("2MiB", 2 << 20)],
 )
 def test_the_environment_says_how_large(said: str, n_bytes: int) -> None:
     code = "import xmem; print(xmem.default_pool().arena.n_bytes)"

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import xmem
-from xmem.cli.stress import stress, stress_frames
-from xmem.cli.stress_stores import stress_diffengine, stress_tmem
+from xmem.cli.stress.heaps import stress, stress_frames
+from xmem.cli.stress.stores import stress_diffengine, stress_tmem
 from xmem.measure.replay import replay
 from xmem.measure.trace import TRACE_DTYPE, check_trace
 from xmem.stress.hunt import Outcome, Plan, hunt
@@ -290,8 +290,10 @@ def test_stores_from_the_command_line(
         (stress, ("--engine", "tlsf", "--interface", "strict"), "not both"),
         (stress, ("--interface", "strict", "--quick", 2), "--quick"),
         (stress, ("--hardened", "all", "--quick", 2), "quick"),
-        (stress, ("--trace", __file__), "no trace"),
+        (stress, ("--trace", __file__), "not a trace"),
         (stress, ("--threads", 0), "threads"),
+        (stress, ("--fault-file", "x", "--json", "x"), "would overwrite"),
+        (stress, ("--fault-file", "no/such/folder"), "is not a folder"),
         (stress_tmem, ("--pages", "/nonexistent"), "--pages"),
         (stress_tmem, ("--pages", "pid:4000000"), "--pages"),
         (stress_diffengine, ("--n-pages", 3), "n-pages"),

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `xmem`: Python over the public API, nothing that allocates.
+"""The commands: Python over the public API, nothing that allocates.
 
-One idea a file, imports go down only::
+One idea to a file, and imports go down only::
 
-    main        entry point: are the tools there?
-    group       the command and its subcommands
-    replay demo waste   the subcommands
-    founding    the load of the demo's picture
-    runs        traces x engines or interfaces, one replay each
-    table plot  what a person reads
-    waste_table waste_plot   the same for waste
-    progress    what is seen meanwhile
-    outputs     the files that are written
-    size exits  an option type; exit statuses
+    main                                     entry points
+    group                                    `xmem`, which imports what is asked for
+    demo insn replay versus waste            its subcommands
+    stress/heaps stress/stores               the four stress commands
+    stress/session stress/options            a session; the options of every session
+    options                                  arguments and options, declared once
+    plots/distributions plots/live           the pictures of replay
+    plots/paths                              its heat map
+    plots/growth plots/versus plots/waste    those of demo, versus and waste
+    plots/style                              what pictures have in common
+    tables/replay tables/insn                what is printed
+    tables/versus tables/waste
+    tables/printing                          how it is printed
+    hgrm                                     histograms in HdrHistogram's format
+    founding                                 the load behind the demo's picture
+    runs                                     traces on contenders, a replay each
+    progress                                 what is shown meanwhile
+    outputs                                  files that are written
+    extras exits                             missing libraries; exit statuses
 
-Needs the extra ``tools`` (click, rich, matplotlib); the library itself does not.
+`extras` says which extra of the package each library belongs to. xmem itself needs
+NumPy alone.
 """

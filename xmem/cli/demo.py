@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`xmem demo`: the table on the trace that ships with xmem, and one picture."""
+"""`xmem demo`: a table of the trace that comes with xmem, and one picture."""
 
 from pathlib import Path
 
 import click
 
+from xmem.cli.extras import require
 from xmem.cli.founding import (
     HOW_MEASURED,
     Point,
@@ -12,7 +13,7 @@ from xmem.cli.founding import (
     measure_points,
     worst_ratio,
 )
-from xmem.cli.progress import ReplayProgress
+from xmem.cli.progress import Progress
 from xmem.cli.replay import refuse_failures, replay_and_print
 from xmem.cli.runs import ENGINES, Settings, load_traces
 from xmem.data import demo_trace_path
@@ -24,41 +25,42 @@ PICTURE = "worst-xfree.png"
 @click.option(
     "--out",
     "folder",
-    metavar="DIR",
+    metavar="FOLDER",
     type=click.Path(file_okay=False, writable=True, path_type=Path),
     default=Path("demo-output"),
-    show_default=True,
     help="Folder for the picture; made if it does not exist.",
 )
-def demo(folder: Path) -> None:
-    """Compare both engines in some ten seconds.
+@click.pass_context
+def demo(ctx: click.Context, folder: Path) -> None:
+    """Compare both engines in about ten seconds.
 
-    Replays a real trace that ships with xmem and prints the table, then draws
-    the worst xfree of both engines against the number of live blocks.
+    Replays a real trace that comes with xmem and prints a table. Then draws the
+    worst xfree of both engines against the number of live blocks.
     """
-    from xmem.cli.plot import draw_growth  # matplotlib is slow to import
+    require(ctx.command_path, "plot")
+    from xmem.cli.plots.growth import draw_growth
 
     make_folder(folder)
     runs = replay_and_print(load_traces([demo_trace_path()]), ENGINES, Settings())
     refuse_failures(runs)
     click.echo()
-    with ReplayProgress(count_replays()) as progress:
+    with Progress(count_replays()) as progress:
         points = list(measure_points(progress))
     draw_growth(points, folder / PICTURE)
-    click.echo(say_ratio(points))
+    click.echo(ratio_lines(points))
     click.echo(f"Picture: {(folder / PICTURE).resolve()}")
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder, or say why it cannot be."""
+    """Make the folder; a usage error says why it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.BadParameter(str(error), param_hint="'--out'") from error
 
 
-def say_ratio(points: list[Point]) -> str:
-    """Say what the right end of the picture shows."""
+def ratio_lines(points: list[Point]) -> str:
+    """Return what the right end of the picture shows."""
     legacy, tlsf, ratio = worst_ratio(points)
     return (
         f"Worst xfree with {legacy.n_blocks:,} blocks live: "

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Exit statuses of `xmem`, each with the error that leads to it.
+"""Exit statuses of the commands, each with the error that leads to it.
 
 ====== ==================================================================
-0      all went well
-1      a replay could not run, a request failed, or verification failed
-2      usage: a wrong option, a missing file, a file that is no trace
+0      success
+1      a replay could not run, a request failed, verification failed, or
+       a stress session found a fault
+2      usage: a wrong option, a missing file, a file that is not a trace,
+       a missing library
 130    interrupted (Ctrl-C)
 ====== ==================================================================
 
-A failed request counts as a failure because the figures of a replay that
-skipped work cannot be compared with those of one that did all of it; the table
+A failed request counts as a failure, because the figures of a replay that
+skipped work cannot be compared with those of one that did all of it. The table
 and the files are written all the same.
 """
 

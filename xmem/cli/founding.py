@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The founding load: near-page-sized blocks, freed in random order.
+"""The founding load: blocks just below a page's size, freed in random order.
 
-Each block of 3500 bytes leaves the rest of its page on the legacy engine's one
-free list. With n blocks live the list is n entries long, and each xfree walks
-all of it; TLSF looks at two neighbours whatever n is.
+Each block of 3500 bytes leaves the rest of its page on the legacy engine's only
+free list. With n live blocks the list has n entries, and each xfree walks all of
+them. TLSF looks at two neighbours, whatever n is.
 
-TLSF frees all blocks, and the whole is repeated. The legacy engine cannot: it
-needs n * n / 2 steps to allocate n blocks, a minute at 50 thousand, and as much
-again to free them. So it comes to the same heap by a shorter way: each block is
-allocated so large that it fills its page, while the list is empty, and then cut
-down to 3500 bytes. It frees the first `LEGACY_FREES` of the same order, when its
-list is longest; then these are allocated again, in `LEGACY_ROUNDS` rounds that
-stand for the repeats.
+TLSF frees all blocks, in several passes. The legacy engine cannot: it needs n * n / 2
+steps to allocate n blocks, a minute at 50 thousand, and as many to free them. It
+reaches the same heap by a shorter way: each block is allocated so large that it fills
+its page, while the list is empty, and then cut down to 3500 bytes. The first
+`LEGACY_FREES` in the same order are freed, when the list is longest, and allocated
+again, in `LEGACY_ROUNDS` rounds that take the place of passes.
 
-A thousand blocks fit the caches, fifty thousand do not. So that the points differ
-in nothing but the number of blocks, `COLD_FREES` of the frees, evenly spread, find
-the caches emptied at each of them; they are nearly always the worst of TLSF.
+A thousand blocks fit the caches, fifty thousand do not. To let the points differ in
+the number of blocks alone, the caches are emptied before `COLD_FREES` of the frees,
+evenly spread. These are nearly always TLSF's worst.
 """
 
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from xmem.cli.progress import ReplayProgress
+from xmem.cli.progress import Progress
 from xmem.cli.runs import ENGINES, Settings, Trace, run_one
 from xmem.measure.replay import ReplayResult
 from xmem.measure.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE
@@ -47,7 +46,7 @@ HOW_MEASURED = (
 
 @dataclass(frozen=True)
 class Point:
-    """Worst xfree of one engine with so many blocks live."""
+    """The worst xfree of one engine with `n_blocks` live."""
 
     engine: str
     n_blocks: int
@@ -67,20 +66,20 @@ def founding_load(
     Parameters
     ----------
     n_blocks : int
-        How many blocks are allocated, all before the first is freed.
+        Blocks allocated, all before the first is freed.
     n_frees : int, optional
-        How many of them are freed; all by default.
+        Blocks freed; all by default.
     rounds : int, optional
-        How often they are freed; between two rounds they are allocated again.
+        How often they are freed. Between two rounds they are allocated again.
     seed : int, optional
-        Of the random order.
+        Seed of the random order.
     cut : bool, optional
         Allocate each block so large that it fills a page, then cut it down.
 
     Returns
     -------
     ndarray
-        A trace: the order of the frees depends on `n_blocks` and `seed` alone.
+        A trace. The order of the frees depends on `n_blocks` and `seed` alone.
     """
     ids = np.random.default_rng(seed).permutation(n_blocks)[:n_frees]
     born = mallocs(np.arange(n_blocks))
@@ -97,7 +96,7 @@ def founding_load(
 
 
 def mallocs(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
-    """Allocate these objects."""
+    """Return the operations that allocate these objects."""
     ops = np.zeros(len(ids), dtype=TRACE_DTYPE)
     ops["op"] = OP_MALLOC
     ops["id"] = ids
@@ -106,7 +105,7 @@ def mallocs(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
 
 
 def frees(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
-    """Free these objects."""
+    """Return the operations that free these objects."""
     ops = np.zeros(len(ids), dtype=TRACE_DTYPE)
     ops["op"] = OP_FREE
     ops["id"] = ids
@@ -129,9 +128,9 @@ def worst_xfree(result: ReplayResult, rounds: int = 1) -> int:
     Parameters
     ----------
     result : ReplayResult
-        Its replay.
+        Result of its replay.
     rounds : int, optional
-        As the load was built.
+        Rounds of the load.
 
     Returns
     -------
@@ -142,7 +141,7 @@ def worst_xfree(result: ReplayResult, rounds: int = 1) -> int:
     return int(cycles.reshape(rounds, -1).min(axis=0).max())
 
 
-def measure_point(engine: str, n_blocks: int, progress: ReplayProgress) -> Point:
+def measure_point(engine: str, n_blocks: int, progress: Progress) -> Point:
     """Measure the worst xfree of one engine with `n_blocks` live.
 
     Parameters
@@ -151,8 +150,8 @@ def measure_point(engine: str, n_blocks: int, progress: ReplayProgress) -> Point
         One of `ENGINES`.
     n_blocks : int
         At least `LEGACY_FREES`.
-    progress : ReplayProgress
-        Told how far it is.
+    progress : Progress
+        Shows the replay as a task.
 
     Returns
     -------
@@ -166,7 +165,7 @@ def measure_point(engine: str, n_blocks: int, progress: ReplayProgress) -> Point
         rounds, settings = 1, Settings(repeats=TLSF_REPEATS)
         load = founding_load(n_blocks)
     trace = Trace(f"{n_blocks:,} blocks", load)
-    with progress.replay(f"{trace.name} on {engine}") as report:
+    with progress.task(f"{trace.name} on {engine}") as report:
         result = run_one(trace, engine, settings, report, cold_frees(load, rounds))
     return Point(engine, n_blocks, worst_xfree(result, rounds), result.tsc_hz)
 
@@ -176,7 +175,7 @@ def count_replays() -> int:
     return len(N_BLOCKS) * len(ENGINES)
 
 
-def measure_points(progress: ReplayProgress) -> Iterator[Point]:
+def measure_points(progress: Progress) -> Iterator[Point]:
     """Measure every point of the demo's picture, both engines."""
     for n_blocks in N_BLOCKS:
         for engine in ENGINES:

@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command `xmem` and what it is made of."""
+"""The command `xmem`, which imports a subcommand when it is asked for."""
+
+from importlib import import_module
 
 import click
 
-from xmem.cli.demo import demo
 from xmem.cli.exits import Interrupted
-from xmem.cli.insn import insn
-from xmem.cli.replay import replay
-from xmem.cli.versus import versus
-from xmem.cli.waste import waste
+
+#: Each is the command of its name in the module `xmem.cli` NAME.
+COMMANDS = ("demo", "insn", "replay", "versus", "waste")
 
 
-class InterruptibleGroup(click.Group):
-    """A group whose commands end with status 130 on Ctrl-C, not 1."""
+class LazyGroup(click.Group):
+    """A group of `COMMANDS` that end with status 130 on Ctrl-C, not 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the subcommands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"xmem.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         """Invoke the subcommand; turn Ctrl-C into one clear line."""
@@ -23,15 +35,9 @@ class InterruptibleGroup(click.Group):
 
 
 @click.group(
-    cls=InterruptibleGroup, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(package_name="xmem-tlsf", prog_name="xmem")
 def xmem() -> None:
-    """Compare TLSF with the legacy first-fit engine, and the heap's interfaces."""
-
-
-xmem.add_command(demo)
-xmem.add_command(insn)
-xmem.add_command(replay)
-xmem.add_command(versus)
-xmem.add_command(waste)
+    """Measure xmem's engines and interfaces, and compare them with other allocators."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Percentile distributions in HdrHistogram's text format (.hgrm).
 
-For plotters that read it. The library is HdrHistogram's port to Python.
+Plotters of HdrHistogram read it. The library is its port to Python.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SIGNIFICANT_DIGITS = 3
 
 
 def hgrm_names(runs: Sequence[Run]) -> dict[str, tuple[Run, str]]:
-    """Name the files: one for each replay and verb that occurs in it."""
+    """Return the names of the files: one for each replay and verb in it."""
     return {
         f"{run.trace.name}.{run.result.contender}.{verb}.hgrm": (run, verb)
         for run in runs
@@ -33,9 +33,9 @@ def write_hgrm(runs: Sequence[Run], folder: Path) -> list[str]:
     Parameters
     ----------
     runs : sequence of Run
-        The replays.
+        Replays to write.
     folder : Path
-        Is made if it does not exist; files of the same names are replaced.
+        Made if it does not exist. Files of the same names are replaced.
 
     Returns
     -------
@@ -59,11 +59,11 @@ def write_hgrm(runs: Sequence[Run], folder: Path) -> list[str]:
 
 
 def histogram(run: Run, verb: str) -> HdrHistogram:
-    """Record the cycles of a verb; 0 counts as 1, the least it can hold."""
+    """Return a histogram of a verb's cycles; 0 counts as 1, the least it can hold."""
     result = run.result
     cycles = result.cycles[result.of_kind(verb) & result.was_run]
     values, counts = np.unique(np.maximum(cycles, 1), return_counts=True)
-    made = HdrHistogram(1, max(int(values[-1]), 2), SIGNIFICANT_DIGITS)
+    recorded = HdrHistogram(1, max(int(values[-1]), 2), SIGNIFICANT_DIGITS)
     for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        made.record_value(value, count)
-    return made
+        recorded.record_value(value, count)
+    return recorded

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that the commands write: refused before the long work, not after it."""
+"""Files that the commands write: checked before the long work, not after it."""
 
 import json
 import os
@@ -9,16 +9,18 @@ from typing import Any
 
 import click
 
+from xmem.cli.extras import require
+
 #: `--json -`: the records go to standard output, the table to standard error.
 STDOUT = Path("-")
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 OUTPUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
-def check_json(
+def check_output(
     ctx: click.Context, param: click.Parameter, path: Path | None
 ) -> Path | None:
-    """Refuse a file for records that cannot be written."""
+    """Refuse a file that cannot be written; `STDOUT` can."""
     if path is not None and path != STDOUT:
         check_folder(ctx, param, path)
     return path
@@ -27,7 +29,7 @@ def check_json(
 def check_plot(
     ctx: click.Context, param: click.Parameter, path: Path | None
 ) -> Path | None:
-    """Refuse a file for a plot that cannot be written, or be no picture."""
+    """Refuse a picture that cannot be drawn, or cannot be written."""
     if path is None:
         return None
     if path.suffix.lower() not in PLOT_SUFFIXES:
@@ -38,17 +40,20 @@ def check_plot(
             param,
         )
     check_folder(ctx, param, path)
+    require(f"{ctx.command_path} --plot", "plot")
     return path
 
 
 def check_folder(ctx: click.Context, param: click.Parameter, path: Path) -> None:
-    """Refuse a file whose folder is none, or is closed to us."""
+    """Refuse a file whose folder does not exist or cannot be written to."""
     if not os.access(path.parent, os.W_OK):
-        raise click.BadParameter(f"{path.parent} is no folder to write to.", ctx, param)
+        raise click.BadParameter(
+            f"{path.parent} is not a folder that can be written to.", ctx, param
+        )
 
 
 def refuse_clashes(inputs: Sequence[Path], outputs: dict[str, Path | None]) -> None:
-    """Refuse to write over a file that is read, or to write two into one.
+    """Refuse to overwrite a file that is read, and to write two outputs to one file.
 
     Parameters
     ----------
@@ -73,23 +78,27 @@ def refuse_clashes(inputs: Sequence[Path], outputs: dict[str, Path | None]) -> N
 
 
 def is_same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, links of both kinds included."""
+    """Whether two paths lead to one file, through links of either kind too."""
     try:
         return path.samefile(other)
     except OSError:
-        # At most one exists yet: then the names decide.
+        # At most one exists yet, so the names decide.
         return path.resolve() == other.resolve()
 
 
-def write_records(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write records as JSON, to a file or to standard output.
+def write_json(
+    content: Sequence[dict[str, Any]] | dict[str, Any], path: Path | None
+) -> None:
+    """Write records as JSON to a file or to standard output; nothing if None.
 
     Raises
     ------
     click.FileError
         The file cannot be written.
     """
-    text = json.dumps(records, indent=2) + "\n"
+    if path is None:
+        return
+    text = json.dumps(content, indent=2) + "\n"
     if path == STDOUT:
         click.echo(text, nl=False)
         return

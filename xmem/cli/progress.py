@@ -1,54 +1,58 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is seen while replays run, on standard error.
+"""How far a command has come, shown on standard error.
 
-On a terminal: two bars, the replay under way and all of them. Elsewhere (a log
-of continuous integration): a line per replay, and one now and then while a slow
-one works. Standard output holds results only.
+On a terminal: a bar for the task under way and, if there are several, one for all
+of them. Elsewhere, such as in a log: a line for each task when it ends, and one
+every few seconds while it works. Standard output holds results only.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.progress import Progress as Bars
 
 SECONDS_BETWEEN_LINES = 5.0
 
-#: What `xmem.measure.replay.replay` calls: operations done, operations in all.
-Report = Callable[[int, int], None]
+
+class Report(Protocol):
+    """What a task calls while it works."""
+
+    def __call__(self, done: int, total: int, step: str = "") -> None:
+        """Show that ``done`` of ``total`` are done, ``step`` being under way."""
 
 
-class ReplayProgress:
-    """Shows how far a known number of replays have come.
+class Progress:
+    """Shows how far a known number of tasks have come.
 
     Parameters
     ----------
-    n_replays : int
-        How many times `replay` will be entered.
+    n_tasks : int, optional
+        How many times `task` will be entered.
     console : rich.console.Console, optional
         Where to write; standard error by default.
     all_label : str, optional
-        What stands beside the bar of all of them.
+        Label of the bar of all tasks.
     """
 
     def __init__(
         self,
-        n_replays: int,
+        n_tasks: int = 1,
         console: Console | None = None,
         all_label: str = "all replays",
     ) -> None:
         self._console = console or Console(stderr=True)
-        self._bars = Progress(
+        self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,7 +62,7 @@ class ReplayProgress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._all = self._bars.add_task(all_label, total=n_replays)
+        self._all = self._bars.add_task(all_label, total=n_tasks, visible=n_tasks > 1)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -73,46 +77,54 @@ class ReplayProgress:
         self._bars.stop()
 
     @contextmanager
-    def replay(self, label: str) -> Iterator[Report]:
-        """Show one replay, from its start to its end.
+    def task(self, label: str) -> Iterator[Report]:
+        """Show one task from its start to its end.
 
         Parameters
         ----------
         label : str
-            What is replayed on what.
+            Such as the trace and what it is replayed on.
 
         Yields
         ------
         Report
-            To be called with the operations done and the operations in all.
+            To be called as the task goes on.
         """
         if self._console.is_terminal:
-            yield from self._replay_bar(label)
+            yield from self._bar(label)
         else:
-            yield from self._replay_lines(label)
+            yield from self._lines(label)
 
-    def _replay_bar(self, label: str) -> Iterator[Report]:
-        task = self._bars.add_task(label, total=None)
+    def _bar(self, label: str) -> Iterator[Report]:
+        bar = self._bars.add_task(label, total=None)
 
-        def report(done: int, total: int) -> None:
-            self._bars.update(task, completed=done, total=total)
+        def report(done: int, total: int, step: str = "") -> None:
+            self._bars.update(
+                bar, completed=done, total=total, description=joined(label, step)
+            )
 
         yield report
-        self._bars.remove_task(task)
+        self._bars.remove_task(bar)
         self._bars.advance(self._all)
 
-    def _replay_lines(self, label: str) -> Iterator[Report]:
+    def _lines(self, label: str) -> Iterator[Report]:
         start = last = time.monotonic()
 
-        def report(done: int, total: int) -> None:
+        def report(done: int, total: int, step: str = "") -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= SECONDS_BETWEEN_LINES:
                 last = now
-                self._line(f"{label}: {done / max(total, 1):.0%}, {now - start:.0f} s")
+                share = done / max(total, 1)
+                self._line(f"{joined(label, step)}: {share:.0%}, {now - start:.0f} s")
 
         yield report
         self._line(f"{label}: done, {time.monotonic() - start:.1f} s")
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def joined(label: str, step: str) -> str:
+    """Return the label of a task with the step that is under way."""
+    return f"{label}, {step}" if step else label

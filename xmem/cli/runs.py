@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Traces times contenders, engines or interfaces: one replay each.
+"""Every trace on every contender, engine or interface: one replay each.
 
-Knows how to name and cut traces and how to start a replay; what is shown of it
-is the business of `table`, `plot` and `progress`.
+Names and cuts traces, and starts replays. Tables, pictures and progress are shown
+elsewhere.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xmem.base.errors import BadArgument, XmemError
 from xmem.cli.exits import ReplayFailed
-from xmem.cli.progress import ReplayProgress, Report
+from xmem.cli.progress import Progress, Report
 from xmem.heap import INTERFACES as INTERFACE_NUMBERS
 from xmem.measure.peers import Peer, measure
 from xmem.measure.replay import ReplayResult, load
@@ -31,7 +31,7 @@ DEFAULT_REPEATS = 5
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace and the name it goes by."""
+    """A trace and its name in tables and records."""
 
     name: str
     ops: npt.NDArray[np.void]
@@ -39,7 +39,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all replays of one command have in common."""
+    """Settings of all replays of one command."""
 
     repeats: int = DEFAULT_REPEATS
     arena_bytes: int | None = None
@@ -53,22 +53,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """One replay: a trace on an engine or interface, and what came of it."""
+    """One replay: a trace on an engine or interface, and its result."""
 
     trace: Trace
     result: PeerResult
 
     def failures(self) -> list[str]:
-        """Say what went wrong, one sentence each; empty when nothing did."""
+        """Return what went wrong, a sentence each; empty if nothing did."""
         where = f"{self.trace.name} on {self.result.contender}"
-        said = []
+        sentences = []
         if self.result.failed:
-            said.append(f"{where}: {self.result.failed:,} requests failed.")
+            sentences.append(f"{where}: {self.result.failed:,} requests failed.")
         if isinstance(self.result, ReplayResult) and self.result.content_errors:
-            said.append(
+            sentences.append(
                 f"{where}: {self.result.content_errors:,} blocks lost their contents."
             )
-        return said
+        return sentences
 
 
 def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace]:
@@ -89,7 +89,7 @@ def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace
     Raises
     ------
     click.BadParameter
-        A file is no trace, or an empty one, or named twice.
+        A file is not a trace, is an empty one, or is named twice.
     """
     refuse_twice(paths)
     return [
@@ -99,7 +99,7 @@ def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace
 
 
 def refuse_twice(paths: Sequence[Path]) -> None:
-    """Refuse one file under two names: its figures would stand there twice."""
+    """Refuse one file under two names, whose figures would appear twice."""
     for i, path in enumerate(paths):
         for other in paths[:i]:
             if path.exists() and path.samefile(other):
@@ -109,7 +109,7 @@ def refuse_twice(paths: Sequence[Path]) -> None:
 
 
 def trace_names(paths: Sequence[Path]) -> list[str]:
-    """Name each file by its stem, or by its path where stems collide."""
+    """Name each trace after its file's stem, or its path where stems collide."""
     stems = [path.stem for path in paths]
     return [
         stem if stems.count(stem) == 1 else str(path)
@@ -118,13 +118,13 @@ def trace_names(paths: Sequence[Path]) -> list[str]:
 
 
 def load_ops(path: Path) -> npt.NDArray[np.void]:
-    """Load one file; a usage error says why it is no trace."""
+    """Load one file; a usage error says why it is not a trace."""
     try:
         ops = load(path)
     except (XmemError, OSError) as error:
         raise click.BadParameter(str(error), param_hint="'TRACE'") from error
     if len(ops) == 0:
-        raise click.BadParameter(f"{path}: an empty trace", param_hint="'TRACE'")
+        raise click.BadParameter(f"{path} is an empty trace", param_hint="'TRACE'")
     return ops
 
 
@@ -132,29 +132,29 @@ def run_all(
     traces: Sequence[Trace],
     contenders: Sequence[str],
     settings: Settings,
-    progress: ReplayProgress,
+    progress: Progress,
 ) -> Iterator[Run]:
-    """Replay each trace on each contender, one after the other.
+    """Replay each trace on each contender, one replay after the other.
 
     Parameters
     ----------
     traces : sequence of Trace
-        What to replay.
+        Traces to replay.
     contenders : sequence of str
-        On which of `ENGINES`, `INTERFACES` and `SYSTEM`.
+        Names in `ENGINES` and `INTERFACES`, and `SYSTEM`.
     settings : Settings
-        How.
-    progress : ReplayProgress
-        Told how far it is.
+        Settings of all replays.
+    progress : Progress
+        Shows each replay as a task.
 
     Yields
     ------
     Run
-        Each as soon as it is finished, so that an interruption loses one only.
+        Each as soon as it has ended, so that an interruption loses only one.
     """
     for trace in traces:
         for contender in contenders:
-            with progress.replay(f"{trace.name} on {contender}") as report:
+            with progress.task(f"{trace.name} on {contender}") as report:
                 if contender == SYSTEM:
                     yield Run(trace, run_system(trace, settings, report))
                 else:
@@ -177,14 +177,14 @@ def run_one(
 ) -> ReplayResult:
     """Replay one trace on one of `ENGINES` or `INTERFACES`.
 
-    Before the operations of `cold` the caches are emptied, as in `replay`.
+    The caches are emptied before the operations of `cold`, as in `replay`.
 
     Raises
     ------
     click.UsageError
-        The settings make no sense for the library.
+        The library refuses the settings.
     ReplayFailed
-        The replay could not run, or the heap was found corrupt.
+        The replay could not run, or found the heap corrupt.
     """
     try:
         return replay_ops(

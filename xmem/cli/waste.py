@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`xmem waste`: pages taken against bytes asked, under each interface."""
+"""`xmem waste`: pages taken against bytes requested, under each interface."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,55 +8,26 @@ import click
 
 from xmem.base.errors import BadArgument, XmemError
 from xmem.cli.exits import ReplayFailed
-from xmem.cli.outputs import (
-    OUTPUT_FILE,
-    STDOUT,
-    check_json,
-    check_plot,
-    refuse_clashes,
-    write_records,
-)
-from xmem.cli.progress import ReplayProgress
+from xmem.cli.options import interfaces_option, json_option, plot_option, size
+from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
+from xmem.cli.progress import Progress
 from xmem.cli.runs import INTERFACES
-from xmem.cli.size import parse_size
-from xmem.cli.table import print_whole
-from xmem.cli.waste_table import make_waste_table, waste_notes
+from xmem.cli.tables.printing import print_whole
+from xmem.cli.tables.waste import make_waste_table, waste_notes
 from xmem.measure.waste import WasteCurve, measure_waste
 
 
 @click.command()
-@click.option(
-    "--interface",
-    "interfaces",
-    multiple=True,
-    type=click.Choice(INTERFACES),
-    default=INTERFACES,
-    show_default="all",
-    help="Interface to measure; may be given again.",
-)
+@interfaces_option(default="all")
 @click.option(
     "--page-size",
-    type=parse_size,
     metavar="SIZE",
-    help="Size of a page, such as 4096 or 64K; by default the system's.",
+    type=size,
+    show_default="the system's",
+    help="Size of a page, such as 4096 or 64K.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    metavar="FILE",
-    type=OUTPUT_FILE,
-    callback=check_json,
-    help="Write the pages of every size, one record per interface and routine; "
-    "- is standard output.",
-)
-@click.option(
-    "--plot",
-    "plot_file",
-    metavar="FILE",
-    type=OUTPUT_FILE,
-    callback=check_plot,
-    help="Draw pages taken against bytes asked, as .png, .svg or .pdf.",
-)
+@json_option
+@plot_option("the pages taken against the bytes requested")
 def waste(
     interfaces: Sequence[str],
     page_size: int | None,
@@ -67,16 +38,15 @@ def waste(
 
     From 1 byte to 4 pages, each size measured on an empty heap.
 
-    Exit status: 0 all well; 1 a measurement failed; 2 usage; 130 interrupted.
+    Exit status: 0 success; 1 a measurement failed; 2 usage; 130 interrupted.
     """
     refuse_clashes([], {"--json": json_file, "--plot": plot_file})
     aside = json_file == STDOUT
-    curves = measure_all(list(dict.fromkeys(interfaces)), page_size)
+    curves = measure_all(list(dict.fromkeys(interfaces or INTERFACES)), page_size)
     print_whole(make_waste_table(curves), waste_notes(curves), aside)
-    if json_file is not None:
-        write_records([curve.record() for curve in curves], json_file)
+    write_json([curve.record() for curve in curves], json_file)
     if plot_file is not None:
-        from xmem.cli.waste_plot import draw_waste  # matplotlib is slow to import
+        from xmem.cli.plots.waste import draw_waste
 
         draw_waste(curves, plot_file)
         click.echo(f"Plot: {plot_file}", err=aside)
@@ -94,9 +64,9 @@ def measure_all(interfaces: Sequence[str], page_size: int | None) -> list[WasteC
     """
     curves: list[WasteCurve] = []
     try:
-        with ReplayProgress(len(interfaces), all_label="all interfaces") as progress:
+        with Progress(len(interfaces), all_label="all interfaces") as progress:
             for interface in interfaces:
-                with progress.replay(f"waste of {interface}") as report:
+                with progress.task(f"waste of {interface}") as report:
                     curves += measure_waste(
                         interface, page_size=page_size, progress=report
                     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The table of `xmem waste`: the telling sizes, and what each interface takes."""
+"""The table of `xmem waste`: pages taken at the sizes that tell interfaces apart."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from xmem.cli.table import NOTHING
+from xmem.cli.tables.printing import NOTHING
 from xmem.measure.waste import WasteCurve
 
 
 def telling_sizes(curves: Sequence[WasteCurve]) -> list[tuple[str, int]]:
-    """Return the sizes at which the interfaces differ, each with its name.
+    """Return the sizes at which the interfaces differ, each with a label.
 
-    XMALLOC_MAX is the greatest of the curves': that of TLSF, unless all the
-    curves are the legacy engine's.
+    XMALLOC_MAX is the greatest of all curves: that of TLSF, unless all curves
+    are the legacy engine's.
     """
     page = curves[0].page_size
     limit = max(curve.xmalloc_max for curve in curves)
@@ -46,7 +46,7 @@ def make_waste_table(curves: Sequence[WasteCurve]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
-    table.add_column("\nasked for", no_wrap=True)
+    table.add_column("\nrequested", no_wrap=True)
     table.add_column("\nbytes", justify="right", no_wrap=True)
     for curve in curves:
         table.add_column(heading(curve), justify="right", no_wrap=True)
@@ -64,12 +64,12 @@ def make_waste_table(curves: Sequence[WasteCurve]) -> Table:
 
 
 def heading(curve: WasteCurve) -> str:
-    """Write the interface above the routine where that is not plain xmalloc."""
+    """Return the interface, above the routine where that is not plain xmalloc."""
     return curve.name.replace(": ", "\n") if ":" in curve.name else f"\n{curve.name}"
 
 
 def cell(curve: WasteCurve, size: int) -> Text:
-    """Write the pages that one of many requests takes, bold where too many."""
+    """Return the pages that one of many requests takes, bold where too many."""
     pages, per_page = curve.at(size)
     if pages == 0:
         return Text(NOTHING)
@@ -80,31 +80,32 @@ def cell(curve: WasteCurve, size: int) -> Text:
 
 
 def mean(n_bytes: float) -> str:
-    """Write a mean of bytes."""
+    """Format a mean of bytes."""
     return NOTHING if math.isnan(n_bytes) else f"{n_bytes:,.0f}"
 
 
 def waste_notes(curves: Sequence[WasteCurve]) -> list[str]:
-    """Say what the figures mean, and what became of the proposal's complaint."""
-    said = [
+    """Explain the figures, and say how the proposal's complaint came out."""
+    lines = [
         f"Pages of {curves[0].page_size:,} bytes that each request takes;"
-        " 1/n: n of them share a page. Every size was asked for on an empty heap,",
+        " 1/n: n of them share a page. Every size was requested on an empty heap,",
         "by the routine that a program on the interface would use: strict takes"
         " page_alloc_exact above XMALLOC_MAX,",
-        "array xmalloc_array. - : refused. waste: bytes taken beyond those asked for,"
-        " mean over the sizes served.",
+        "array takes xmalloc_array. - : refused. waste: bytes taken beyond those"
+        " requested, mean over the sizes served.",
     ]
-    return [*said, "", *complaint(curves)]
+    return [*lines, "", *complaint(curves)]
 
 
 def complaint(curves: Sequence[WasteCurve]) -> list[str]:
-    """Say what exactly one page and exactly two take, the same answers together."""
-    answers: dict[tuple[int, int], list[str]] = {}
+    """Say what requests of one page and of two take; equal results share a line."""
+    results: dict[tuple[int, int], list[str]] = {}
     for curve in curves:
-        taken = tuple(curve.at(n * curve.page_size)[0] for n in (1, 2))
-        answers.setdefault((taken[0], taken[1]), []).append(curve.name)
+        one, two = (curve.at(n * curve.page_size)[0] for n in (1, 2))
+        results.setdefault((one, two), []).append(curve.name)
     return [
-        f"One page asked, {one} taken; two asked, {two} taken: {', '.join(names)}."
-        for (one, two), names in sorted(answers.items(), reverse=True)
+        f"One page requested, {one} taken; two requested, {two} taken: "
+        f"{', '.join(names)}."
+        for (one, two), names in sorted(results.items(), reverse=True)
         if one
     ]

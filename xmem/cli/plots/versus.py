@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from xmem.cli.plot import save, style_grid
+from xmem.cli.plots.style import save, style_grid
 from xmem.measure.versus import overall
 
 OURS, THEIRS = "#0072B2", "#7F7F7F"
@@ -29,17 +29,17 @@ def values_of(row: dict[str, Any]) -> tuple[float, ...]:
     )
 
 
-def draw_versus(found: Sequence[dict[str, Any]], path: Path) -> None:
+def draw_versus(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw a panel for each of time, worst malloc, worst free and memory.
 
     Parameters
     ----------
-    found : sequence of dict
-        As `xmem.measure.versus.compare` answers them.
+    results : sequence of dict
+        As `xmem.measure.versus.compare` returns them.
     path : Path
-        Where the picture goes; an existing file is replaced.
+        The picture's file; an existing file is replaced.
     """
-    rows = overall(found)
+    rows = overall(results)
     names = [row["name"] for row in rows]
     figure = Figure(figsize=(13.0, 1.4 + 0.4 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(TITLES), sharey=True)

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The one table, and the lines under it that say what its figures mean."""
+"""The table of `xmem replay` and `xmem demo`, and the lines that explain it."""
 
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from xmem.cli.runs import Run
+from xmem.cli.tables.printing import NOTHING
 from xmem.measure.replay import ReplayResult
 from xmem.measure.trace import PeerResult
 
 #: Columns of one verb: heading, key in `ReplayResult.summary`.
 QUANTILES = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"), ("worst", "worst"))
 VERBS = ("xmalloc", "xfree")
-NOTHING = "-"
-#: An interrupt may strike the same call twice, hardly three times.
+#: An interrupt may strike the same call twice, but hardly three times.
 ENOUGH_REPEATS = 3
 
 
@@ -31,7 +29,7 @@ def make_table(runs: Sequence[Run]) -> Table:
     Returns
     -------
     rich.table.Table
-        Two heading lines: of the cycles, verb above quantile.
+        With two lines of headings: above the quantiles of cycles stands the verb.
     """
     table = Table(
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
@@ -81,7 +79,7 @@ def row(run: Run) -> list[str]:
 
 
 def cycles(result: PeerResult, verb: str) -> list[str]:
-    """Return the cells of one verb; a trace may hold no call of it at all."""
+    """Return the cells of one verb; a trace may have no call of it."""
     if not (result.of_kind(verb) & result.was_run).any():
         return [NOTHING] * len(QUANTILES)
     summary = result.summary(verb)
@@ -89,43 +87,43 @@ def cycles(result: PeerResult, verb: str) -> list[str]:
 
 
 def ratio(pages_per_live_byte: float | None) -> str:
-    """Write peak page bytes over peak live bytes."""
+    """Format peak page bytes over peak live bytes."""
     return NOTHING if pages_per_live_byte is None else f"{pages_per_live_byte:.2f}"
 
 
 def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
-    """Say what the figures mean.
+    """Explain the figures.
 
     Parameters
     ----------
     runs : sequence of Run
-        What the table shows.
+        Those in the table.
     repeats : int
-        How often each trace was replayed.
+        Clocked passes of each trace.
     verified : bool
-        Whether contents and invariants were checked, and found right.
+        Whether contents and invariants were verified, with success.
 
     Returns
     -------
     list of str
-        Lines to stand under the table.
+        Lines for below the table.
     """
-    said = [
+    lines = [
         f"xmalloc, xfree: cycles of the time-stamp counter ({clock(runs)}) per call,"
         f" {passes(repeats)};",
         "worst: the maximum over all calls. pages / live: the most bytes held in pages,"
         " without the pool's control block, over the most bytes live.",
     ]
     if verified:
-        said.append(
+        lines.append(
             "Verified: the contents of every block at each realloc, each free and the"
             " end; check() was clean."
         )
-    return said
+    return lines
 
 
 def passes(repeats: int) -> str:
-    """Say what the repeats are good for; few of them are good for little."""
+    """Say what the cycles of a call are, and whether the repeats are too few."""
     if repeats == 1:
         return "of one pass only, interrupts included (take --repeats 3 or more)"
     if repeats < ENOUGH_REPEATS:
@@ -134,34 +132,5 @@ def passes(repeats: int) -> str:
 
 
 def clock(runs: Sequence[Run]) -> str:
-    """Write the frequency of the cycles."""
+    """Format the frequency of the time-stamp counter."""
     return f"{runs[0].result.tsc_hz / 1e9:.2f} GHz"
-
-
-def print_table(runs: Sequence[Run], below: Sequence[str], aside: bool = False) -> None:
-    """Print the table on standard output, never truncated, and lines below it.
-
-    A terminal too narrow for it wraps its lines; a pipe gets all of each.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        At least one.
-    below : sequence of str
-        Such as `notes` gives.
-    aside : bool, optional
-        Print on standard error.
-    """
-    print_whole(make_table(runs), below, aside)
-
-
-def print_whole(table: Table, below: Sequence[str], aside: bool = False) -> None:
-    """Print any table as `print_table` does."""
-    console = Console(stderr=aside)
-    wide = console.options.update(width=10_000)
-    needed = Measurement.get(console, wide, table).maximum
-    console.width = max(console.width, needed)
-    console.print(table)
-    console.print()
-    for line in below:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The picture of `xmem waste`: pages taken against bytes asked.
+"""The picture of `xmem waste`: pages taken against bytes requested.
 
-Curves that agree at every size are drawn as one line that bears all their
-names: how few lines remain is what the picture has to say.
+Curves that agree at every size are drawn as one line with all their names, so
+that the few lines that remain show how the interfaces differ.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xmem.cli.plot import COLOURS, save, style_grid
+from xmem.cli.plots.style import COLOURS, save, style_grid
 from xmem.measure.waste import WasteCurve
 
-ASKED = (1, 2)  # pages: the sizes of the proposal's complaint
+REQUESTED = (1, 2)  # pages: the sizes of the proposal's complaint
 
 
 def draw_waste(curves: Sequence[WasteCurve], path: Path) -> None:
-    """Draw the pages taken against the bytes asked for.
+    """Draw the pages taken against the bytes requested.
 
     Parameters
     ----------
     curves : sequence of WasteCurve
         At least one; all of one page size and the same sizes.
     path : Path
-        Where the PNG goes; an existing file is replaced.
+        The picture's file; an existing file is replaced.
     """
     figure = Figure(figsize=(8.0, 6.4), layout="constrained")
     axes = figure.subplots()
@@ -42,16 +42,16 @@ def draw_waste(curves: Sequence[WasteCurve], path: Path) -> None:
     axes.set_ylim(0, top * 1.02)
     axes.set_xticks(range(n_pages + 1))
     axes.set_yticks(range(top + 1))
-    axes.set_xlabel(f"asked for, in pages of {page:,} bytes")
+    axes.set_xlabel(f"requested, in pages of {page:,} bytes")
     axes.set_ylabel("pages that each request takes")
-    axes.set_title("Pages taken against bytes asked", fontweight="bold")
+    axes.set_title("Pages taken against bytes requested", fontweight="bold")
     style_grid(axes)
     axes.legend(loc="upper left", frameon=False)
     save(figure, path)
 
 
 def group_curves(curves: Sequence[WasteCurve]) -> list[list[WasteCurve]]:
-    """Put together the curves that agree at every size, in their order."""
+    """Group the curves that agree at every size, in their order."""
     groups: list[list[WasteCurve]] = []
     for curve in curves:
         for group in groups:
@@ -64,14 +64,14 @@ def group_curves(curves: Sequence[WasteCurve]) -> list[list[WasteCurve]]:
 
 
 def is_greedy(curve: WasteCurve) -> bool:
-    """Whether it takes more than a page for a page."""
+    """Whether a request of one page takes more than one."""
     return curve.at(curve.page_size)[0] > 1
 
 
 def look(curve: WasteCurve) -> dict[str, Any]:
     """Choose colour, line and layer: greedy, exact and limited curves differ.
 
-    Where they agree they lie on each other: wide, narrow, dotted.
+    Curves that lie on each other stay visible: wide, narrow, dotted.
     """
     if not curve.served().all():
         return {
@@ -86,7 +86,7 @@ def look(curve: WasteCurve) -> dict[str, Any]:
 
 
 def draw_group(axes: Axes, group: list[WasteCurve]) -> None:
-    """Draw one line, and shade what it takes beyond the whole pages asked for."""
+    """Draw one line, and shade what it takes beyond the whole pages requested."""
     curve = group[0]
     sizes = curve.points["size"] / curve.page_size
     pages = curve.pages_each()
@@ -107,16 +107,16 @@ def draw_group(axes: Axes, group: list[WasteCurve]) -> None:
 
 
 def mark_whole_pages(axes: Axes, curve: WasteCurve) -> None:
-    """Say beside the line what exactly one page and exactly two take."""
+    """Label what a request of one page and of two takes."""
     offset, side = ((-8, 6), "right") if is_greedy(curve) else ((8, -16), "left")
-    for n in ASKED:
+    for n in REQUESTED:
         taken = curve.at(n * curve.page_size)[0]
         if taken == 0:
             continue
         colour = look(curve)["color"]
         axes.plot([n], [taken], marker="o", color=colour, markersize=8, zorder=5)
         axes.annotate(
-            f"{n} asked, {taken} taken",
+            f"{n} requested, {taken} taken",
             (n, taken),
             xytext=offset,
             textcoords="offset points",

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The four stress commands: their options, a session, what it shows and how it ends."""
