@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.peer import WHOLE, build
 from support.tracing import trace
-from test_peers import WHOLE, build
 
 from xmem.base.errors import BadArgument, PeerError
 from xmem.cli.group import xmem
