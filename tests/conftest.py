@@ -38,8 +38,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("XMEM_TEST_PROFILE", "quick"))
 
 
-#: Fixtures that build packages or modules.
-BUILDING = {"sdist", "wheel", "installed", "probe", "caller", "site", "engine"}
+#: Fixtures that build packages or modules. Of the first that a test uses all tests
+#: run in one worker, so that no other waits for the build.
+BUILDING = ("site", "installed", "wheel", "sdist", "probe", "caller", "engine")
+#: The wheel takes minutes: it is built with the programs that use it.
+WHEEL = {"site", "installed", "wheel"}
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +57,18 @@ def pytest_collection_modifyitems(items):
     """Mark what builds, keep it in one worker, and leave out what cannot run here."""
     asan = "libasan" in os.environ.get("LD_PRELOAD", "")
     for item in items:
-        building = BUILDING & set(item.fixturenames)
+        building = [name for name in BUILDING if name in item.fixturenames]
         if building:
             item.add_marker("builds")
+            if not item.get_closest_marker("xdist_group"):
+                group = "wheel" if building[0] in WHEEL else building[0]
+                item.add_marker(pytest.mark.xdist_group(group))
+        if WHEEL & set(building):
+            item.add_marker("programs")
+        if {"builds", "programs", "proofs"} & {
+            mark.name for mark in item.iter_markers()
+        }:
+            item.add_marker("slow")
         if insn.BUILD != "release" and item.get_closest_marker("release"):
             item.add_marker(
                 pytest.mark.skip(reason="the figures are those of a release build")

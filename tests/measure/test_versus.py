@@ -120,6 +120,7 @@ def test_a_peer_of_ones_own_enters(small, tmp_path):
     assert (tmp_path / "versus.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.programs
 def test_installed_libraries_are_preloaded(tmp_path):
     np.save(tmp_path / "small.npy", OPS)
     for contender in libraries():

@@ -13,6 +13,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 
 pytestmark = [
     pytest.mark.skipif(not EXAMPLES.exists(), reason="the sources are not here"),
+    pytest.mark.programs,
     pytest.mark.no_asan,  # they would have to be built for it as well
 ]
 

@@ -204,8 +204,13 @@ def test_types_are_strict(tmp_path: Path) -> None:
 def test_stubs_agree_with_the_modules(tmp_path: Path, modules: dict) -> None:
     allowed = tmp_path / "allowed"
     # A module without public names needs no stub.
-    empty = [re.escape(module) for module in modules if not public_names(module)]
-    allowed.write_text("\n".join([ALLOWED, *empty]))
+    without = [
+        re.escape(module)
+        for module in modules
+        if not public_names(module)
+        and not (ROOT / module.replace(".", "/")).with_suffix(".pyi").exists()
+    ]
+    allowed.write_text("\n".join([ALLOWED, *without]))
     run(
         *(sys.executable, "-P", "-m", "mypy.stubtest", "xmem", "--concise"),
         *("--ignore-disjoint-bases", "--allowlist", allowed),

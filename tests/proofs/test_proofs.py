@@ -25,7 +25,7 @@ from proofs.headers import Snapshot
 from xmem import Arena, Pool
 from xmem.measure import insn
 
-pytestmark = pytest.mark.damages
+pytestmark = [pytest.mark.damages, pytest.mark.proofs]
 steps = pytest.mark.skipif(
     not insn.is_available(), reason="the system lets nobody trace a child"
 )
