@@ -7,45 +7,21 @@ machines are drawn by hypothesis; ``XMEM_TEST_PROFILE=soak`` makes them run
 many more examples, each time others.
 """
 
-import importlib.util
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
+from support.builds import builds  # noqa: F401
 from support.built import installed, sdist, unpacked, wheel  # noqa: F401
+from support.refusals import Refusals
 
 import xmem
+from xmem.measure import insn
 
 SEED = int(os.environ.get("XMEM_TEST_SEED", "20"))
+REFUSED = "refused calls"
 PROBE = Path(__file__).parent / "support" / "_probe.pyx"
-BUILD_PROBE = """
-import sys
-
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-
-setup(
-    name="probe",
-    ext_modules=cythonize(
-        [
-            Extension(
-                "_probe",
-                ["_probe.pyx"],
-                # It calls engines by themselves: nobody would tell the memory
-                # checkers which memory is whose.
-                define_macros=[("XMEM_CHECKED", None), ("XMEM_NO_MEMCHECK", None)],
-                extra_compile_args=["-O1", "-finstrument-functions"],
-            )
-        ],
-        include_path=[sys.argv.pop()],
-        quiet=True,
-    ),
-)
-"""
 
 hypothesis.settings.register_profile(
     "quick",
@@ -62,43 +38,61 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("XMEM_TEST_PROFILE", "quick"))
 
 
-def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "no_asan: the test is not for a process with ASan's runtime"
-    )
-
-
-#: Tests that damage an arena, which a build with checks would end the process for.
-DAMAGING = {
-    "test_blocks",
-    "test_check_step",
-    "test_every_bit",
-    "test_front",
-    "test_hardening",
-    "test_heap_family",
-    "test_invariants",
-    "test_many",
-    "test_proofs",
-}
+#: Fixtures that build packages or modules. Of the first that a test uses all tests
+#: run in one worker, so that no other waits for the build.
+BUILDING = ("site", "installed", "wheel", "sdist", "probe", "caller", "engine")
+#: The wheel takes minutes: it is built with the programs that use it.
+WHEEL = {"site", "installed", "wheel"}
 
 
 @pytest.fixture(autouse=True)
 def audits(request, monkeypatch):
     """Let a build with checks assert all invariants, but where they are broken."""
-    if request.module.__name__ in DAMAGING:
+    if request.node.get_closest_marker("damages"):
         monkeypatch.setenv("XMEM_AUDIT", "0")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    if "libasan" in os.environ.get("LD_PRELOAD", ""):
-        skip = pytest.mark.skip(reason="ASan's runtime is in the way")
-        for item in items:
-            if item.get_closest_marker("no_asan"):
-                item.add_marker(skip)
+    """Mark what builds, keep it in one worker, and leave out what cannot run here."""
+    asan = "libasan" in os.environ.get("LD_PRELOAD", "")
+    for item in items:
+        building = [name for name in BUILDING if name in item.fixturenames]
+        if building:
+            item.add_marker("builds")
+            if not item.get_closest_marker("xdist_group"):
+                group = "wheel" if building[0] in WHEEL else building[0]
+                item.add_marker(pytest.mark.xdist_group(group))
+        if WHEEL & set(building):
+            item.add_marker("programs")
+        if {"builds", "programs", "proofs"} & {
+            mark.name for mark in item.iter_markers()
+        }:
+            item.add_marker("slow")
+        if insn.BUILD != "release" and item.get_closest_marker("release"):
+            item.add_marker(
+                pytest.mark.skip(reason="the figures are those of a release build")
+            )
+        if asan and item.get_closest_marker("no_asan"):
+            item.add_marker(pytest.mark.skip(reason="ASan's runtime is in the way"))
 
 
 def pytest_report_header():
     return f"XMEM_TEST_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many calls were refused as they should be, in all processes together."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("")]
+    n_calls = sum(
+        count
+        for report in reports
+        if report.when == "teardown"
+        for name, count in report.user_properties
+        if name == REFUSED
+    )
+    if n_calls:
+        terminalreporter.write_line(f"{n_calls:,} calls were refused")
 
 
 @pytest.fixture
@@ -106,6 +100,14 @@ def seed():
     """Seed of a random test; printed, so that a failure shows it."""
     print(f"XMEM_TEST_SEED={SEED}")
     return SEED
+
+
+@pytest.fixture
+def refusals(record_property):
+    """Refuses tables of wrong values; the end of the run says how many there were."""
+    refusals = Refusals()
+    yield refusals
+    record_property(REFUSED, refusals.n_calls)
 
 
 @pytest.fixture
@@ -122,23 +124,12 @@ def arena_path(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def probe(tmp_path_factory):
+def probe(builds):  # noqa: F811
     """The core's headers as a module, requirements on, function calls counted."""
-    folder = tmp_path_factory.mktemp("probe")
-    shutil.copy(PROBE, folder)
-    (folder / "build.py").write_text(BUILD_PROBE)
-    done = subprocess.run(
-        [
-            *[sys.executable, "build.py", "-q", "build_ext", "--inplace"],
-            str(Path(xmem.__file__).parents[1]),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
+    # It calls engines by themselves: nobody would tell the memory checkers which
+    # memory is whose.
+    return builds.module(
+        PROBE,
+        macros=("XMEM_CHECKED", "XMEM_NO_MEMCHECK"),
+        flags=("-O1", "-finstrument-functions"),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    built = next(path for path in folder.iterdir() if path.suffix in {".so", ".pyd"})
-    spec = importlib.util.spec_from_file_location("_probe", built)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

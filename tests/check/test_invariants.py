@@ -29,6 +29,8 @@ from xmem.arena import (
     FRAME_WHOLE,
 )
 
+pytestmark = pytest.mark.damages
+
 PAGE = 4096
 #: Returned by a case that says nothing about the place.
 ANYWHERE = None

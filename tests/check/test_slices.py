@@ -9,6 +9,8 @@ import pytest
 import xmem
 from xmem import Arena, HeapCorruption, Pool
 
+pytestmark = pytest.mark.damages
+
 PAGE = 4096
 KINDS = [
     {"engine": "tlsf"},

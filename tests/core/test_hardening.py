@@ -17,6 +17,8 @@ import xmem
 from xmem import Arena, Heap, HeapCorruption, Pool
 from xmem.pool import HARDENING
 
+pytestmark = pytest.mark.damages
+
 PAGE = 4096
 POISONED_BYTES = 256
 RING = 16

@@ -15,6 +15,8 @@ from xmem import Arena, HeapCorruption, Pool
 from xmem.measure import insn
 from xmem.measure.scenarios import SCENARIOS
 
+pytestmark = pytest.mark.damages
+
 PAGE = 4096
 GREATEST = 1024 - 8  # bytes of the largest request that waits
 
@@ -317,12 +319,12 @@ def test_check_step_passes_over_what_waits(arena: Arena) -> None:
 # In bound --------------------------------------------------------------------
 
 needs_stepping = pytest.mark.skipif(
-    not insn.is_available() or insn.BUILD != "release",
-    reason="instructions cannot be counted here, or are not those of a release",
+    not insn.is_available(), reason="instructions cannot be counted here"
 )
 
 
 @needs_stepping
+@pytest.mark.release
 def test_a_block_that_waits_costs_little(arena: Arena) -> None:
     pool = Pool(arena, quick=4)
     offset = pool.xmalloc(100)
@@ -341,6 +343,7 @@ ADDED = 60
 
 
 @needs_stepping
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("verb", "path"),
     [

@@ -10,6 +10,8 @@ from support.heaps import INTERFACES, PAGE, WITH_SUBPAGE, heap_of, image
 
 import xmem
 
+pytestmark = pytest.mark.damages
+
 #: Each routine as a function of (heap, bytes, keywords); sizes are of bytes.
 FAMILY = {
     "xmalloc": lambda heap, n, **kw: heap.xmalloc(n, **kw),

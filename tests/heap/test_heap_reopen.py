@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from support.apart import CHILD_ENV
 from support.heaps import INTERFACES, PAGE, WITH_SUBPAGE, image
-from support.scene import CHILD_ENV
 
 import xmem
 from xmem import Arena, Heap, Pool

@@ -27,9 +27,6 @@ REDIS = DATA.replace("__init__.py", "redis.npz")
 pytestmark = pytest.mark.skipif(
     insn.method() != "stepping", reason="the system lets nobody trace a child"
 )
-release = pytest.mark.skipif(
-    insn.BUILD != "release", reason="the figures are those of a release build"
-)
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_nothing_is_done_to_the_arena(pool):
     pool.xfree(offset)
 
 
-@release
+@pytest.mark.release
 def test_the_proof_of_an_offset_has_its_price(pool):
     offset = pool.xmalloc(100)
     plain, _ = insn.cost(pool, "xfree", offset)
@@ -271,7 +268,7 @@ def test_scenarios_take_their_path(verb, name, path):
         assert counted(scenario(verb, name), n_free)[1] == path
 
 
-@release
+@pytest.mark.release
 def test_the_legacy_engine_climbs_where_tlsf_does_not():
     for name in ("isolated", "both"):
         few, many = (
@@ -317,7 +314,7 @@ TOLERANCE = 1.25
 LEAVING = ("emptying a region", "merging every order")
 
 
-@release
+@pytest.mark.release
 @pytest.mark.parametrize("flags", XFREE_WORST, ids="-".join)
 def test_xfree_is_bounded_with_each_flag(flags):
     """Whatever the region and whatever the block, the worst is a constant."""
@@ -330,7 +327,7 @@ def test_xfree_is_bounded_with_each_flag(flags):
             assert n <= (worst_leaving if "returned" in path else worst), what.name
 
 
-@release
+@pytest.mark.release
 @pytest.mark.parametrize("verb", WORST)
 def test_the_worst_of_each_verb_is_a_constant(verb):
     worst, with_pages = (limit * TOLERANCE for limit in WORST[verb])
@@ -343,7 +340,7 @@ def test_the_worst_of_each_verb_is_a_constant(verb):
             assert n <= (with_pages if moved else worst), what.name
 
 
-@release
+@pytest.mark.release
 def test_the_short_paths_are_short():
     names = {
         "xmalloc": ("exact", "splitting the largest", "next first level"),
@@ -356,7 +353,7 @@ def test_the_short_paths_are_short():
                 assert n <= limit * TOLERANCE, name
 
 
-@release
+@pytest.mark.release
 @pytest.mark.parametrize("flags", XFREE_WORST, ids="-".join)
 def test_xfree_does_not_depend_on_the_block_or_what_it_becomes(flags):
     """From 4 KiB to 1 GiB, alone or merging with a gigabyte of free bytes."""
@@ -423,7 +420,7 @@ def test_the_command_counts_scenarios():
 SPREAD = 60
 
 
-@release
+@pytest.mark.release
 @pytest.mark.parametrize("name", ["isolated", "left", "right", "both"])
 def test_xfree_does_not_depend_on_live_blocks(name):
     what = scenario("xfree", name)
@@ -431,7 +428,7 @@ def test_xfree_does_not_depend_on_live_blocks(name):
     assert max(counts) - min(counts) <= SPREAD, counts
 
 
-@release
+@pytest.mark.release
 @pytest.mark.parametrize("name", ["splitting the largest", "aligned"])
 def test_xmalloc_does_not_depend_on_live_blocks(name):
     what = scenario("xmalloc", name)
@@ -439,7 +436,7 @@ def test_xmalloc_does_not_depend_on_live_blocks(name):
     assert max(counts) - min(counts) <= SPREAD, counts
 
 
-@release
+@pytest.mark.release
 def test_no_verb_depends_on_the_bytes_of_the_arena():
     """From 1 MiB to 16 GiB, which is sparse."""
     seen = {}
@@ -463,7 +460,7 @@ def test_no_verb_depends_on_the_bytes_of_the_arena():
         assert max(counts) - min(counts) <= SPREAD, seen
 
 
-@release
+@pytest.mark.release
 def test_xfree_does_not_depend_on_history(seed):
     rng = np.random.default_rng(seed)
     with Arena.anonymous(1 << 26, page_size=PAGE) as arena:
@@ -490,7 +487,7 @@ def test_xfree_does_not_depend_on_history(seed):
         assert max(found) - min(found) <= (300 if returns else SPREAD), counts
 
 
-@release
+@pytest.mark.release
 def test_the_page_frames_cost_one_step_for_each_order():
     """Splitting and merging are linear in the orders, the logarithm of the arena."""
     for verb in ("page_alloc", "page_free"):

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.peer import WHOLE, build
 from support.tracing import trace
-from test_peers import WHOLE, build
 
 from xmem.base.errors import BadArgument, PeerError
 from xmem.cli.group import xmem
@@ -120,6 +120,7 @@ def test_a_peer_of_ones_own_enters(small, tmp_path):
     assert (tmp_path / "versus.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.programs
 def test_installed_libraries_are_preloaded(tmp_path):
     np.save(tmp_path / "small.npy", OPS)
     for contender in libraries():

@@ -31,6 +31,8 @@ from xmem import (
     SizeLimitError,
 )
 
+pytestmark = pytest.mark.damages
+
 MAKERS = {
     "tlsf": lambda arena: Pool(arena),
     "firstfit": lambda arena: Pool(arena, engine="firstfit"),

@@ -33,8 +33,8 @@ from xmem import (
     PoolInUse,
     SizeLimitError,
     XmemError,
-    errors,
 )
+from xmem.base import errors
 
 PAGE = 4096
 #: What a caller who knows nothing of xmem would catch.

@@ -10,6 +10,8 @@ from support.damage import Words
 import xmem
 from xmem import Arena, Pool
 
+pytestmark = pytest.mark.damages
+
 PAGE = 4096
 
 

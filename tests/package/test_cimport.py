@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The C-level API, used as a downstream package uses it."""
 
-import importlib.util
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,45 +9,12 @@ import pytest
 import xmem
 
 EXAMPLE = Path(__file__).parent / "cimport_example" / "caller.pyx"
-# An editable install puts no folder on the path where Cython would look.
-BUILD = """
-import sys
-
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-
-setup(
-    name="caller",
-    ext_modules=cythonize(
-        [Extension("caller", ["caller.pyx"])],
-        include_path=[sys.argv.pop()],
-        quiet=True,
-    ),
-)
-"""
 
 
 @pytest.fixture(scope="module")
-def caller(tmp_path_factory):
-    """Build the example against the installed package."""
-    folder = tmp_path_factory.mktemp("caller")
-    shutil.copy(EXAMPLE, folder)
-    (folder / "build.py").write_text(BUILD)
-    done = subprocess.run(
-        [
-            *[sys.executable, "build.py", "-q", "build_ext", "--inplace"],
-            str(Path(xmem.__file__).parents[1]),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    built = next(path for path in folder.iterdir() if path.suffix in {".so", ".pyd"})
-    spec = importlib.util.spec_from_file_location("caller", built)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def caller(builds):
+    """The example, built against the installed package."""
+    return builds.module(EXAMPLE)
 
 
 @pytest.fixture

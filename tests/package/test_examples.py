@@ -7,37 +7,39 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.built import CLEAN, ROOT, run
+from support.builds import CLEAN, ROOT, Builds, run
 
 EXAMPLES = ROOT / "docs" / "examples"
 
 pytestmark = [
     pytest.mark.skipif(not EXAMPLES.exists(), reason="the sources are not here"),
+    pytest.mark.programs,
     pytest.mark.no_asan,  # they would have to be built for it as well
 ]
 
 
-@pytest.fixture(scope="module")
-def site(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folders with the installed wheel and the two packages, for PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("site")
-    for example in ("cython_table", "c_queue"):
-        out = tmp_path_factory.mktemp("wheel")
-        tree = tmp_path_factory.mktemp("tree") / example
-        tree.mkdir()
-        for path in (EXAMPLES / example).iterdir():
-            if path.suffix in (".toml", ".pyx", ".c", ".py"):
-                (tree / path.name).write_bytes(path.read_bytes())
-        run(
-            *(sys.executable, "-P", "-m", "pip", "wheel", "--quiet", "--no-deps"),
-            *("--no-build-isolation", "--no-index", "--wheel-dir", out, tree),
-            cwd=out,
-            PYTHONPATH=str(installed),
-        )
-        (made,) = out.iterdir()
-        with zipfile.ZipFile(made) as archive:
-            archive.extractall(folder)
-    return f"{folder}:{installed}"
+@pytest.fixture(scope="session")
+def site(builds: Builds, installed: Path) -> str:
+    """Folders with the two packages and the installed wheel, for PYTHONPATH."""
+
+    def make(folder: Path) -> None:
+        for example in ("cython_table", "c_queue"):
+            tree = folder / example
+            tree.mkdir()
+            for path in (EXAMPLES / example).iterdir():
+                if path.suffix in (".toml", ".pyx", ".c", ".py"):
+                    (tree / path.name).write_bytes(path.read_bytes())
+            run(
+                *(sys.executable, "-P", "-m", "pip", "wheel", "--quiet", "--no-deps"),
+                *("--no-build-isolation", "--no-index", "--wheel-dir", folder, tree),
+                cwd=folder,
+                PYTHONPATH=str(installed),
+            )
+        for made in folder.glob("*.whl"):
+            with zipfile.ZipFile(made) as archive:
+                archive.extractall(folder / "site")
+
+    return f"{builds.once('examples', make) / 'site'}:{installed}"
 
 
 def used(site: str, code: str, *arguments: object) -> str:

@@ -6,6 +6,7 @@ And what the proofs stand on: that each can fail.
 
 import numpy as np
 import pytest
+import support.damage as fmt
 from support.damage import Words
 
 import xmem
@@ -24,6 +25,7 @@ from proofs.headers import Snapshot
 from xmem import Arena, Pool
 from xmem.measure import insn
 
+pytestmark = [pytest.mark.damages, pytest.mark.proofs]
 steps = pytest.mark.skipif(
     not insn.is_available(), reason="the system lets nobody trace a child"
 )
@@ -184,8 +186,6 @@ def test_turmoil_sees_a_block_that_was_overwritten():
 
 def test_a_fuzzed_damage_report_that_names_no_invariant(arena):
     """Found by proofs.fuzz: such a report in a control block was believed."""
-    import damage as fmt
-
     pool = Pool(arena, name="it", hardened=True)
     words = Words(arena)
     words.set_half(words.control(pool) + fmt.DAMAGE, 0x0FFFFFFF)

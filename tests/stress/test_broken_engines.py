@@ -18,23 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.builds import INCLUDE, QUICK, ROOT, Builds
+from support.builds import run as build
 
-ROOT = Path(__file__).parents[2]
-#: What the commands need.
-MODULES = {
-    "xmem.base.arguments",
-    "xmem.arena.superblock",
-    "xmem.arena.vm",
-    "xmem.arena.arena",
-    "xmem.arena.sites",
-    "xmem.check.diagnosis",
-    "xmem.pool",
-    "xmem.heap",
-    "xmem.stress.load",
-}
-TABLE = re.compile(
-    r"\[\[tool\.setuptools\.ext-modules\]\]\nname = \"([\w.]+)\"\n.*?\n\n", re.S
-)
+#: What the commands run.
+NEEDED = ("xmem.arena.arena", "xmem.pool", "xmem.heap", "xmem.stress.load")
 
 
 @dataclass(frozen=True)
@@ -48,17 +36,17 @@ class Break:
 
 BREAKS = {
     "a coalesce is skipped": Break(
-        "tlsf.pxd",
+        "engine/tlsf.pxd",
         "are overwritten.\n    if right_word & BLOCK_FREE:\n",
         "are overwritten.\n    if right_word & BLOCK_FREE and size == 0:\n",
     ),
     "a flag is forgotten": Break(
-        "tlsf.pxd",
+        "engine/tlsf.pxd",
         "        clear_prev_free(base, block + size)\n",
         "        pass\n",
     ),
     "a split overlaps": Break(
-        "tlsf.pxd",
+        "engine/tlsf.pxd",
         "        block_write(base, block, need, tlsf.tag | bits)\n",
         "        block_write(base, block, need + 16, tlsf.tag | bits)\n",
     ),
@@ -70,62 +58,69 @@ BREAKS = {
 }
 
 
-def copied(to: Path, what: Break) -> None:
-    """Copy the sources, with one line broken and what is not needed left out."""
+def source_of(module: str) -> Path:
+    """Source of a compiled module."""
+    _, *folders, name = module.split(".")
+    if folders[:1] == ["arena"]:
+        return Path("arena", f"{name}.pyx")
+    return Path("pyx", *folders, f"{name}.pyx")
+
+
+def cimports(path: Path) -> set[str]:
+    """Modules of xmem from which a file cimports."""
+    return set(re.findall(r"^\s*from (xmem[\w.]+) cimport", path.read_text(), re.M))
+
+
+def includes(module: str, header: str) -> bool:
+    """Whether a compiled module has the code of a header in it."""
+    seen: set[str] = set()
+    waiting = cimports(ROOT / source_of(module)) | {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        path = (ROOT / name.replace(".", "/")).with_suffix(".pxd")
+        if path.exists():
+            waiting |= cimports(path) - seen
+    return "xmem." + header.removesuffix(".pxd").replace("/", ".") in seen
+
+
+def broken(folder: Path, what: Break) -> None:
+    """Make a copy of the package with one line broken.
+
+    Modules without that line in them are those of the installed package.
+    """
+    modules = [module for module in NEEDED if includes(module, what.header)]
+    assert modules
+    rebuilt = tuple(module.replace(".", "/") + "." for module in modules)
     for name in ("xmem", "pyx", "arena"):
-        shutil.copytree(
-            ROOT / name,
-            to / name,
-            ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"),
-        )
-    for name in ("README.md", "LICENSE", "setup.cfg"):
-        shutil.copy(ROOT / name, to / name)
-    text = (ROOT / "pyproject.toml").read_text() + "\n"
-    text = TABLE.sub(lambda found: found[0] if found[1] in MODULES else "", text)
-    (to / "pyproject.toml").write_text(text.replace('"-O3"', '"-O0", "-g0"'))
-    header = to / "xmem" / what.header
-    source = header.read_text()
-    assert source.count(what.line) == 1, what
-    header.write_text(source.replace(what.line, what.broken))
+        ignore = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for path in (INCLUDE / "xmem").rglob("*.so"):
+        name = str(path.relative_to(INCLUDE))
+        if not name.startswith(rebuilt):
+            shutil.copy(path, folder / name)
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    header = folder / "xmem" / what.header
+    text = header.read_text()
+    assert text.count(what.line) == 1, what
+    header.write_text(text.replace(what.line, what.broken))
+    build(
+        *(sys.executable, "-c", "from setuptools import setup; setup()"),
+        *("-q", "build_ext", "--inplace"),
+        cwd=folder,
+        XMEM_MODULES=" ".join(modules),
+        **QUICK,
+    )
 
 
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The broken engines, built two at a time."""
-    if not (ROOT / "pyx" / "stress.pyx").exists():
+@pytest.fixture
+def engine(builds: Builds, name: str) -> Path:
+    """The folder of a broken engine."""
+    if not (ROOT / "pyx" / "stress" / "load.pyx").exists():
         pytest.skip("the sources are not here")
-    folders = {}
-    waiting = []
-    for name, what in BREAKS.items():
-        folder = tmp_path_factory.mktemp("broken")
-        copied(folder, what)
-        folders[name] = folder
-        waiting.append(
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    "from setuptools import setup; setup()",
-                    *("-q", "build_ext", "--inplace"),
-                ],
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-        if len(waiting) == 2:
-            finish(waiting)
-    finish(waiting)
-    return folders
-
-
-def finish(builds: list[subprocess.Popen[str]]) -> None:
-    """Wait for builds."""
-    while builds:
-        build = builds.pop()
-        output, _ = build.communicate(timeout=600)
-        assert build.returncode == 0, output
+    what = BREAKS[name]
+    return builds.once("broken", lambda folder: broken(folder, what), repr(what))
 
 
 def run(
@@ -155,28 +150,31 @@ def run(
     )
 
 
+def case(name: str, program: str, options: tuple[object, ...] = ()) -> object:
+    """A broken engine and a command; one worker has all cases of an engine."""
+    return pytest.param(name, program, options, marks=pytest.mark.xdist_group(name))
+
+
 CASES = [
-    ("a coalesce is skipped", "xmem-stress", ()),
-    ("a flag is forgotten", "xmem-stress", ()),
-    ("a split overlaps", "xmem-stress", ()),
-    ("a split overlaps", "xmem-stress", ("--interface", "strict", "--load", "pages")),
-    ("a split overlaps", "xmem-stress-tmem", ("--check-every", 500)),
-    ("a flag is forgotten", "xmem-stress-diffengine", ("--check-every", 500)),
-    ("a buddy is not merged", "xmem-stress-frames", ()),
+    case("a coalesce is skipped", "xmem-stress"),
+    case("a flag is forgotten", "xmem-stress"),
+    case("a split overlaps", "xmem-stress"),
+    case(
+        "a split overlaps", "xmem-stress", ("--interface", "strict", "--load", "pages")
+    ),
+    case("a split overlaps", "xmem-stress-tmem", ("--check-every", 500)),
+    case("a flag is forgotten", "xmem-stress-diffengine", ("--check-every", 500)),
+    case("a buddy is not merged", "xmem-stress-frames"),
 ]
 
 
 @pytest.mark.no_asan
 @pytest.mark.parametrize(("name", "program", "options"), CASES)
 def test_it_is_found(
-    engines: dict[str, Path],
-    tmp_path: Path,
-    name: str,
-    program: str,
-    options: tuple[object, ...],
+    engine: Path, tmp_path: Path, program: str, options: tuple[object, ...]
 ) -> None:
     end = run(
-        engines[name],
+        engine,
         tmp_path,
         program,
         *options,
@@ -189,10 +187,10 @@ def test_it_is_found(
     assert fault["command"] in end.stdout
     again = shlex.split(fault["command"])
     assert again[0] == program
-    replayed = run(engines[name], tmp_path, *again, "--fault-file", "again.npz")
+    replayed = run(engine, tmp_path, *again, "--fault-file", "again.npz")
     assert replayed.returncode == 1, replayed.stdout + replayed.stderr
     with np.load(tmp_path / fault["file"]) as file:
         assert len(file["ops"]) == fault["ops"]
     # One operation less shows nothing, and the engine as it is finds no fault.
-    sound = run(ROOT, tmp_path, *again)
+    sound = run(INCLUDE, tmp_path, *again)
     assert sound.returncode == 0, sound.stdout + sound.stderr

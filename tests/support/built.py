@@ -3,12 +3,10 @@
 
 The files of the tree are copied, an sdist is made of the copy, and a wheel of
 nothing but the sdist. Both builds use the tools that are installed here, so that
-no network is needed. Made once for all tests.
+no network is needed.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -16,26 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CLEAN = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.startswith(("XMEM_", "PIP_", "PYTHON"))
-}
-
-
-def run(*command: object, cwd: Path, **environment: str) -> str:
-    """Output of a command that must succeed."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=CLEAN | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+from support.builds import QUICK, ROOT, Builds, run
 
 
 def sources() -> list[str]:
@@ -57,53 +36,61 @@ def sources() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(builds: Builds) -> Path:
     """An sdist of a copy of the tree."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in sources():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tree / name)
-    out = tmp_path_factory.mktemp("sdist")
-    run(
-        *(sys.executable, "-P", "-m", "build", "--no-isolation", "--sdist"),
-        *("--outdir", out, tree),
-        cwd=out,
-    )
-    (made,) = out.iterdir()
+
+    def make(folder: Path) -> None:
+        tree = folder / "tree"
+        for name in sources():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+        run(
+            *(sys.executable, "-P", "-m", "build", "--no-isolation", "--sdist"),
+            *("--outdir", folder, tree),
+            cwd=folder,
+        )
+
+    (made,) = builds.once("sdist", make).glob("*.tar.gz")
     return made
 
 
 @pytest.fixture(scope="session")
-def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(builds: Builds, sdist: Path) -> Path:
     """The folder that the sdist unpacks to."""
-    folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
-    (root,) = folder.iterdir()
+
+    def make(folder: Path) -> None:
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
+
+    (root,) = builds.once("unpacked", make).iterdir()
     return root
 
 
 @pytest.fixture(scope="session")
-def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(builds: Builds, unpacked: Path) -> Path:
     """A wheel of what is in the sdist; not optimised, to be quick."""
-    tree = tmp_path_factory.mktemp("build") / "tree"
-    shutil.copytree(unpacked, tree)
-    settings = tree / "pyproject.toml"
-    settings.write_text(settings.read_text().replace('"-O3"', '"-O0"'))
-    out = tmp_path_factory.mktemp("wheel")
-    run(
-        *(sys.executable, "-P", "-m", "pip", "wheel", "--quiet", "--no-deps"),
-        *("--no-build-isolation", "--no-index", "--wheel-dir", out, tree),
-        cwd=out,
-    )
-    (made,) = out.iterdir()
+
+    def make(folder: Path) -> None:
+        tree = folder / "tree"
+        shutil.copytree(unpacked, tree)
+        run(
+            *(sys.executable, "-P", "-m", "pip", "wheel", "--quiet", "--no-deps"),
+            *("--no-build-isolation", "--no-index", "--wheel-dir", folder, tree),
+            cwd=folder,
+            **QUICK,
+        )
+        shutil.rmtree(tree)
+
+    (made,) = builds.once("wheel", make).glob("*.whl")
     return made
 
 
 @pytest.fixture(scope="session")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(builds: Builds, wheel: Path) -> Path:
     """A folder into which the wheel is installed."""
-    folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+
+    return builds.once("installed", make)

@@ -2,9 +2,7 @@
 """A scene for tests of misuse: an arena in which memory of every kind lies."""
 
 import ctypes
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from xmem import Arena, Pool
 from xmem.arena import FRAME_CONTROL, FRAME_FREE, FRAME_REGION
@@ -13,12 +11,6 @@ ENGINES = ("tlsf", "firstfit")
 PAGE = 4096
 ARENA_BYTES = 512 << 10
 PATTERN = bytes(range(256)) * 256
-#: For a process that imports a test module as well as xmem.
-CHILD_ENV = os.environ | {
-    "PYTHONPATH": os.pathsep.join(
-        [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    ).rstrip(os.pathsep)
-}
 
 
 class Scene:
@@ -116,3 +108,6 @@ class Scene:
         self.arena.check()
         for pool in self.pools:
             pool.check()
+
+    def close(self) -> None:
+        self.arena.close()
