@@ -260,6 +260,43 @@ def test_verify_says_so(trace: Path, other_trace: Path) -> None:
     assert "check() was clean" in result.stdout
 
 
+@pytest.mark.parametrize("option", [("--hardened", "poison"), ("--quick", "4")])
+def test_what_tlsf_alone_has_runs_tlsf_alone(
+    trace: Path, option: tuple[str, str]
+) -> None:
+    result = replay(trace, *option)
+    assert result.exit_code == 0, result.output
+    assert [cells[1] for cells in rows(result)] == ["tlsf"]
+    for command in ("replay", "insn"):
+        assert_failed(
+            run(command, trace, *option, "--engine", "firstfit"), 2, option[0]
+        )
+    both = ("--hardened", "all", "--quick", "1")
+    assert_failed(replay(trace, *both), 2, "--quick and --hardened")
+
+
+def test_quick_lists_are_for_no_interface(trace: Path) -> None:
+    result = replay(trace, "--quick", 4, "--interface", "strict")
+    assert_failed(result, 2, "--quick is for the engine tlsf alone")
+
+
+def test_hardening_takes_names_or_all(
+    trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def spy(ops: np.ndarray, **options: object) -> object:
+        seen.append(options["hardened"])
+        return real(ops, **options)
+
+    real = runs.replay_ops
+    monkeypatch.setattr(runs, "replay_ops", spy)
+    names = ("--hardened", "poison", "--hardened", "canaries", "--hardened", "poison")
+    for options in ((), names, (*names, "--hardened", "all")):
+        assert replay(trace, "--engine", "tlsf", *options).exit_code == 0
+    assert seen == [(), ("poison", "canaries"), True]
+
+
 # Files
 
 
@@ -533,6 +570,19 @@ def test_bars_move_on_a_terminal() -> None:
             progress._bars.refresh()
     for text in ("cc1 on tlsf", "10%", "50%", "all replays"):
         assert text in screen.getvalue()
+
+
+def test_one_task_has_one_bar_with_its_step() -> None:
+    screen = io.StringIO()
+    with (
+        Progress(console=Console(file=screen, force_terminal=True)) as progress,
+        progress.task("xmem versus") as report,
+    ):
+        report(3, 12, "jemalloc")
+        progress._bars.refresh()
+    assert "xmem versus, jemalloc" in screen.getvalue()
+    assert "25%" in screen.getvalue()
+    assert "all replays" not in screen.getvalue()
 
 
 def test_a_log_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from support.tracing import trace
 
 from xmem.base.errors import BadArgument, PeerError
 from xmem.cli.group import xmem
+from xmem.cli.versus import enter
 from xmem.data import demo_trace_path
 from xmem.measure.trace import OP_FREE, OP_MALLOC
 from xmem.measure.versus import (
@@ -118,6 +119,19 @@ def test_a_peer_of_ones_own_enters(small, tmp_path):
     assert len(names) == 6
     assert "bump" in result.stderr
     assert (tmp_path / "versus.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_engines_of_xmem_are_named_as_elsewhere():
+    ours = {
+        engines: [c.name for c in enter(engines=engines) if c.kind == "engine"]
+        for engines in (("tlsf",), ("firstfit",), ("firstfit", "tlsf"))
+    }
+    assert ours == {
+        ("tlsf",): ["xmem", "xmem, quick", "xmem, checked"],
+        ("firstfit",): ["xmem, legacy"],
+        ("firstfit", "tlsf"): ["xmem", "xmem, quick", "xmem, checked", "xmem, legacy"],
+    }
+    assert [c.name for c in enter()][:3] == ours["tlsf",]
 
 
 @pytest.mark.programs

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 import xmem
+from xmem.cli.stress import session
 from xmem.cli.stress.heaps import stress, stress_frames
 from xmem.cli.stress.stores import stress_diffengine, stress_tmem
 from xmem.measure.replay import replay
 from xmem.measure.trace import TRACE_DTYPE, check_trace
-from xmem.stress.hunt import Outcome, Plan, hunt
+from xmem.stress.hunt import Fault, Outcome, Plan, hunt
 from xmem.stress.load import MAX_LIFETIME, Load, Subject
 from xmem.stress.loads import FRAME_LOADS, LOADS, table
 from xmem.stress.trials import HeapTrial, renumbered
@@ -321,6 +323,47 @@ def test_a_file_that_is_no_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "far.npz", ops=ops)
     status, said = run(stress_frames, "--trace", tmp_path / "far.npz")
     assert status == 2, said
+
+
+@pytest.mark.parametrize("options", [(), ("--interface", "strict"), ("--quick", 2)])
+def test_a_fault_ends_with_the_command_that_replays_it(
+    options: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The engine is sound, so the fault is made up and the command finds nothing.
+    monkeypatch.chdir(tmp_path)
+    fault = Fault("B4 is broken", renumbered(load().make(100)), 5000)
+    monkeypatch.setattr(session, "watch", lambda *_: Outcome(fault=fault))
+    hardened = ("--hardened", "all") if "--quick" not in options else ()
+    status, said = run(
+        stress, *options, *hardened, "--seed", 1, "--json", "r.json", "--seconds", 1
+    )
+    assert status == 1, said
+    assert "Fault: B4 is broken" in said
+    found = json.loads(Path("r.json").read_text())["fault"]
+    assert (found["file"], found["ops"]) == ("fault.npz", 100)
+    assert f"    {found['command']}\n" in said
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    program, *words = shlex.split(found["command"])
+    assert program == "xmem-stress"
+    for word in map(str, (*options, *hardened)):
+        assert word in words
+    status, said = run(stress, *words)
+    assert status == 0, said
+
+
+def test_a_fault_that_needs_its_threads_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = Outcome(fault=Fault("lost", None, 12))
+    monkeypatch.setattr(session, "watch", lambda *_: outcome)
+    status, said = run(stress_frames, "--threads", 2, "--json", "r.json")
+    assert status == 1
+    assert "it needs the threads" in " ".join(said.split())
+    found = json.loads(Path("r.json").read_text())["fault"]
+    assert found == {"what": "lost", "file": None, "command": None}
+    assert not Path("fault.npz").exists()
 
 
 @pytest.mark.no_asan

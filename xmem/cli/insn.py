@@ -122,16 +122,14 @@ def count_traces(
         As `xmem.measure.insn.count` takes them.
     """
     records = []
-    with Progress(len(traces) * len(engines), all_label="all traces") as progress:
-        for trace in traces:
-            for engine in engines:
-                title = f"{trace.name} on {engine}"
-                with progress.task(title) as report:
-                    counts = count(
-                        trace.ops, engine=engine, progress=report, **settings
-                    )
-                print_whole(make_counts_table(counts, title), NOTES, aside)
-                records.append({**counts.record(trace.name), "build": BUILD})
+    for trace in traces:
+        for engine in engines:
+            title = f"{trace.name} on {engine}"
+            # The bar ends before the table is printed over it.
+            with Progress() as progress, progress.task(title) as report:
+                counts = count(trace.ops, engine=engine, progress=report, **settings)
+            print_whole(make_counts_table(counts, title), NOTES, aside)
+            records.append({**counts.record(trace.name), "build": BUILD})
     return records
 
 

@@ -130,7 +130,7 @@ def replay(
     refuse_legacy(contenders, hardened, quick)
     outputs = {"--json": json_file, "--plot": plot_file}
     if plot_file is not None:
-        outputs |= {f"--plot's {w}": beside(plot_file, w) for w in PICTURES}
+        outputs |= {f"--plot's {w}": further_picture(plot_file, w) for w in PICTURES}
     refuse_clashes(traces, outputs)
     aside = json_file == STDOUT
     runs = replay_and_print(load_traces(traces, max_ops), contenders, settings, aside)
@@ -152,13 +152,13 @@ def draw_all(runs: Sequence[Run], plot_file: Path) -> list[Path]:
     from xmem.cli.plots.live import draw_live
     from xmem.cli.plots.paths import draw_paths
 
-    live, paths = (beside(plot_file, what) for what in PICTURES)
+    live, paths = (further_picture(plot_file, what) for what in PICTURES)
     draw_distributions(runs, plot_file)
     draw_live(runs, live)
     return [plot_file, live, *([paths] if draw_paths(runs, paths) else [])]
 
 
-def beside(plot_file: Path, what: str) -> Path:
+def further_picture(plot_file: Path, what: str) -> Path:
     """Return the name of a further picture: latency.png, latency-live.png."""
     return plot_file.with_name(f"{plot_file.stem}-{what}{plot_file.suffix}")
 

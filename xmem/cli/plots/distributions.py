@@ -25,7 +25,7 @@ STYLES = {"xfree": "-", "xmalloc": ":"}
 def draw_distributions(runs: Sequence[Run], path: Path) -> None:
     """Draw how the cycles of xmalloc and xfree are distributed.
 
-    One panel per trace: the share of calls that take at least so many cycles.
+    One panel per trace: the share of calls that take at least a number of cycles.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def draw_distributions(runs: Sequence[Run], path: Path) -> None:
     label_panels(
         panels,
         n_traces,
-        "share of calls that take\nat least so many cycles",
+        "share of calls that take\nat least this many cycles",
         "cycles of one call (time-stamp counter),\n" + passes(runs[0].result.repeats),
     )
     figure.suptitle("How long one xfree and one xmalloc take", fontweight="bold")

@@ -54,8 +54,8 @@ def worst_by_live(
     place = np.searchsorted(ends, live)
     worst = np.zeros(len(ends))
     np.maximum.at(worst, place, result.cycles[some])
-    found = np.isin(np.arange(len(ends)), place)
-    return ends[found], np.maximum(worst[found], 1)
+    has_calls = np.isin(np.arange(len(ends)), place)
+    return ends[has_calls], np.maximum(worst[has_calls], 1)
 
 
 def draw_live(runs: Sequence[Run], path: Path) -> None:

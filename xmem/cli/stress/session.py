@@ -58,9 +58,11 @@ def run_session(
     click.UsageError
         The trial cannot be made with its settings.
     """
+    # A fault file may be replayed: what replaces it is at most a part of it.
     inputs = [options.trace] if options.trace is not None else []
+    refuse_clashes(inputs, {"--json": options.json_file})
     outputs = {"--fault-file": options.fault_file, "--json": options.json_file}
-    refuse_clashes(inputs, outputs)
+    refuse_clashes([], outputs)
     ops = None if options.trace is None else load_ops(options.trace, trial)
     console = Console(stderr=options.json_file == STDOUT)
     seed = secrets.randbits(32) if options.seed is None else options.seed
