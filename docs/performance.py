@@ -39,8 +39,8 @@ from measured import (
 
 from xmem import Arena, Pool, numpy_memory
 from xmem.cli.plots.style import save, style_grid
-from xmem.cli.versus import enter
 from xmem.cli.plots.versus import draw_versus
+from xmem.cli.versus import enter
 from xmem.measure import insn
 from xmem.measure.counts import Summary
 from xmem.measure.insn import count
