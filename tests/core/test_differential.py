@@ -131,7 +131,7 @@ class Run:
 
 
 def run_all(ops, seed, check_every=500):
-    """Run a program on every contender, in step; answer what is live then."""
+    """Run a program on every contender, in step; return what is live at the end."""
     source = random.Random(seed)
     largest = int(ops["size"].max())
     noise = source.randbytes(largest + 4096)

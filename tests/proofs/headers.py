@@ -93,7 +93,7 @@ class Snapshot:
         return found
 
     def chain(self, number: int, start: int, end: int, found: list[Seen]) -> int:
-        """The blocks from a region's first to a sentinel; answers its end."""
+        """Record the blocks from a region's first to a sentinel; return its end."""
         block = start + 8
         while True:
             word = self.word(block)

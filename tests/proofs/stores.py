@@ -47,7 +47,7 @@ class Scene:
         self.n_calls: Counter[str] = Counter()
 
     def fill(self, view: memoryview) -> bytes:
-        """Write a pattern of its own into memory; answers it."""
+        """Write a pattern of its own into memory; return it."""
         self.n_filled += 1
         held = self.rng.bytes(len(view))
         view[:] = held
@@ -82,7 +82,7 @@ class Scene:
         )
 
     def step(self, verb: str, *args: int, operand: int | None = None) -> int:
-        """Make a call by steps and look after each; answers its value."""
+        """Make a call by steps and look after each; return its value."""
         self.look(operand)
         steps = Steps(self.pool, verb, *args)
         for _ in steps:
@@ -142,7 +142,7 @@ class Scene:
 
 
 def prove(n_calls: int, seed: int) -> tuple[int, Counter[str]]:
-    """Make so many calls of each kind by steps.
+    """Make this many calls of each kind by steps.
 
     Returns
     -------
