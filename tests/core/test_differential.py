@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Both engines run the same program: they must agree on all that a user sees.
+"""Both engines run the same program and must agree on everything that a user sees.
 
 The programs are random ones and prefixes of recorded traces: the trace of the
 demo, and every ``.npz`` in the folder that ``XMEM_TEST_TRACES`` names. Each

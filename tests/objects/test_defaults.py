@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The default pool: made on first use, once, of the size that was said."""
+"""The default pool: made once, on first use, of the configured size."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NumPy's data in a pool (NEP 49): every allocation, freed wherever it may be."""
+"""NumPy's data in a pool (NEP 49): every allocation, wherever it is freed."""
 
 import asyncio
 import contextvars

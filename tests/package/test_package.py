@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is shipped: the sdist builds, the wheel installs one name, stubs are true."""
+"""What is shipped: the sdist builds, the wheel installs one name, stubs are right."""
 
 import importlib
 import re

@@ -4,7 +4,7 @@
 *Pages*: a trace is run once to see which of its operations obtain pages. Then
 it is run again for each of these, and at that operation alone the arena has no
 free page: the request is refused or served otherwise, nothing else changes,
-and the rest of the trace runs as if nothing had been.
+and the rest of the trace runs as if nothing had happened.
 
 *System calls*: in a process with a library in front of the system's, the n-th of
 mmap, ftruncate, posix_fallocate, flock, msync and madvise fails, for every n

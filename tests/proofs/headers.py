@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The blocks of an arena by its headers and frame table alone.
 
-Read as a recovery would have to: no list, bitmap, flag or counter is looked
-at, nor which of two neighbouring regions is marked as joined. Written from
-docs/format.md, not from the checker.
+Read as a recovery would have to: without lists, bitmaps, flags and counters, and
+without the mark of joined regions. Written from docs/format.md, not from the checker.
 """
 
 import ctypes

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every integer of a small arena, and around its ends, as an offset.
 
-Into every function of Pool, Heap and Arena that takes one: exactly what is live
-and of the function's own kind is accepted, the rest gets a typed error, and no
-byte of the arena changes by a refusal.
+Each is passed to every function of Pool, Heap and Arena that takes an offset. The
+function accepts exactly the live memory of its own kind; every other integer gets a
+typed error, and no refusal changes a byte of the arena.
 """
 
 import ctypes

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What allocators see of a wrong program: ours, glibc's, and others at hand.
+"""What allocators notice of a wrong program: ours, glibc's, and others installed.
 
 For each mistake a small C program is run on each allocator (preloaded, with its
-checks turned on where it has them), and the same is done to a pool of ours. It
-is told when the allocator stopped: in the wrong call itself, in the next
+checks turned on where it has them), and the same is done to a pool of ours. The
+table says when the allocator stopped: in the wrong call itself, in the next
 operation on the block, later, never, or by a crash somewhere else.
 
 ``python -m proofs.misuse`` prints the table for docs/reliability.md.

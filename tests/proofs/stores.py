@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Store order: whatever instruction is the last, headers and frames are sound.
+"""Store order: whichever instruction is the last, headers and frames are sound.
 
 A child makes a call instruction by instruction on an arena in a file. After
 each instruction the parent walks the arena by headers and frame table alone:
-every block that is live, but for the one that the call is about, stands there
-in use with its contents. That is what a recovery after a sudden death needs.
+every live block except the one that the call is about is there, in use, with its
+contents. A recovery after a sudden death needs that.
 """
 
 import tempfile
