@@ -2,9 +2,9 @@
 """What several tests share: the seed, small arenas, the white-box probe.
 
 Random tests take the fixture ``seed``: ``XMEM_TEST_SEED`` if it is set, else
-one that is always the same. It is printed at the head of the run. The state
-machines are drawn by hypothesis; ``XMEM_TEST_PROFILE=soak`` makes them run
-many more examples, each time others.
+one that is always the same. The run prints it first. Hypothesis draws the state
+machines; ``XMEM_TEST_PROFILE=soak`` makes it run many more examples, others each
+time.
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The file behind an arena: its blocks on the disk, what is no file, switches."""
+"""The file of an arena: its blocks on the disk, paths that are no file, switches."""
 
 import errno
 import os

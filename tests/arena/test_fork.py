@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a child that was forked may do with the arenas it inherits."""
+"""What a forked child may do with the arenas that it inherits."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that are no arena, or no longer one: refused, and the message says why.
+"""Files that are no arena, or no longer one, are refused, and the message says why.
 
-A file is judged by its first bytes and its length; what is refused is neither
-changed nor kept open. An arena that a dead process left is opened all the same.
+The first bytes of a file and its length decide. A refused file is neither changed
+nor kept open. An arena left behind by a process that died opens all the same.
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arithmetic on words, against Python's.
+"""Arithmetic on words, compared with Python's.
 
 Built with all requirements on: a broken one aborts the run.
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Damage of every kind at once: what the checkers see, and that they survive it.
 
-Every bit of a small arena is flipped in turn. What no checker sees is listed
-here; it is nothing that a verb relies on unseen. Then words are overwritten at
-random, and all that only reads must end, with an error or without.
+Every bit of a small arena is flipped in turn. The bits that no checker sees are
+listed here: no verb relies on them. Then words are overwritten at random, and every
+call that only reads must end, with an error or without.
 """
 
 import ctypes

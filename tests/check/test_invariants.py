@@ -4,8 +4,7 @@
 One test per number; each of its cases spoils words of a sound arena through
 their addresses, expects exactly that number from ``check``, from a second
 opening of the file and from whatever else verifies, then repairs the words and
-expects all to be well. At the end every bit of a small arena is flipped: what
-no checker sees is listed, and is nothing that a verb relies on unseen.
+expects all to be well.
 """
 
 import re
@@ -37,7 +36,7 @@ ANYWHERE = None
 
 
 class Heap(Words):
-    """A sound arena in a file, with one pool to spoil and one beside it."""
+    """A sound arena in a file, with one pool to spoil and another one."""
 
     def __init__(self, path: Path, engine: str, join_regions: bool = True) -> None:
         arena = Arena.create(path, 1 << 20, page_size=PAGE, max_pools=4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The checker in slices: sees what the whole sees, between any other calls."""
+"""The checker in slices finds what the whole checker finds, between any other calls."""
 
 import ctypes
 

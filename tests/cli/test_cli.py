@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `xmem`: every option, what it prints and writes, how it ends.
 
-No figure of time is asserted: only that it is there and of the right kind.
+No test asserts a timing: only that the figure is there and of the right kind.
 """
 
 import io

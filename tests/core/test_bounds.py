@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The work of a verb is bounded: counted, not timed.
 
-A probe counts the calls of the core's functions, so that loops show. In the
-same surroundings an xfree of TLSF does the same with a hundred live blocks as
-with tens of thousands; whatever the surroundings, a verb does no more than a
-constant. The legacy engine, counted the same way, climbs.
+A probe counts the calls of the core's functions, which shows loops. Between the same
+neighbours an xfree of TLSF does the same work with a hundred live blocks as with
+tens of thousands. Whatever the neighbours, a verb does no more than a constant. The
+work of the legacy engine, counted the same way, climbs.
 """
 
 import random

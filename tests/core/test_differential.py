@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Both engines run the same program: they must agree on all that a user sees.
+"""Both engines run the same program and must agree on everything that a user sees.
 
 The programs are random ones and prefixes of recorded traces: the trace of the
 demo, and every ``.npz`` in the folder that ``XMEM_TEST_TRACES`` names. Each
@@ -131,7 +131,7 @@ class Run:
 
 
 def run_all(ops, seed, check_every=500):
-    """Run a program on every contender, in step; answer what is live then."""
+    """Run a program on every contender, in step; return what is live at the end."""
     source = random.Random(seed)
     largest = int(ops["size"].max())
     noise = source.randbytes(largest + 4096)

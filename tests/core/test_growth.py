@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How a pool that joins regions grows: with what it has, and out of several runs."""
+"""How a pool that joins regions grows: by its size, and out of several runs."""
 
 from collections.abc import Iterator
 

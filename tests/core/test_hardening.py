@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Hardened pools: what a stray write did is seen, at once or when it is next used.
+"""Hardened pools detect a stray write, at once or when the memory is next used.
 
 Stray writes are made through the arena's address, as a C program would.
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pools of both engines in one arena: whose block is it, whatever lies around it.
+"""Pools of both engines in one arena: whose a block is does not depend on old bytes.
 
-Both formats are in band, and pages go from one engine to the other: words that
-look like a header of the other engine lie in front of payloads, left over from
-before or written there by the user.
+Headers lie next to payloads in both formats, and pages pass from one engine to the
+other. So words that look like the other engine's header lie in front of payloads,
+left over from before or written there by the user.
 """
 
 import ctypes

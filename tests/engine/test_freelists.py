@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Free lists and their bitmaps, against lists in Python.
+"""Free lists and their bitmaps, compared with lists in Python.
 
 Built with all requirements on: a broken one aborts the run.
 """

@@ -8,7 +8,7 @@ MAX_LOG2 = 44
 
 
 def around_powers(least, most):
-    """Multiples of 16 at and beside every power of two in a range."""
+    """Multiples of 16 at and next to every power of two in a range."""
     found = set()
     for log2 in range(least, most + 1):
         for bins in range(32):

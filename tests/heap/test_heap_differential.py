@@ -141,7 +141,7 @@ def interfaces_for(program):
 
 
 def run_everywhere(program):
-    """Run a program wherever it can run; answers the number of interfaces."""
+    """Run a program wherever it can run; return the number of interfaces."""
     seen = {}
     for interface in interfaces_for(program):
         with heap_of(interface, 16 << 20) as heap:

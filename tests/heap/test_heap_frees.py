@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Giver times freer times interface: what matches frees, what does not is refused.
+"""Allocating times freeing routine times interface: matching pairs free, others do not.
 
 Memory of xmalloc goes to xfree, of page_alloc to page_free, of xmalloc_subpage
 to xfree_subpage. In ``merged`` and ``legacy`` xfree takes pages as well. A

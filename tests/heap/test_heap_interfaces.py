@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The table of the five interfaces, row by row, and the limits exact both ways."""
+"""The table of the five interfaces, row by row, and their limits to the byte."""
 
 import pytest
 from support.heaps import INTERFACES, PAGE, WITH_SUBPAGE, heap_of, held_pages

@@ -324,16 +324,16 @@ def test_growing_beside_a_full_neighbour():
             most = pool.maxalloc
             full = pool.xmalloc(most)
             pool.view(full)[:] = b"f" * pool.usable_size(full)
-            beside = [pool.xmalloc(most) for _ in range(5)]
-            for i, offset in enumerate(beside):
+            small = [pool.xmalloc(most) for _ in range(5)]
+            for i, offset in enumerate(small):
                 pool.view(offset)[:] = bytes([i]) * pool.usable_size(offset)
             pool.check()
-            for offset in beside[1::2]:
+            for offset in small[1::2]:
                 pool.xfree(offset)
                 pool.check()
             assert set(bytes(pool.view(full))) == {ord("f")}
             for i in (0, 2, 4):
-                assert set(bytes(pool.view(beside[i]))) == {i}
+                assert set(bytes(pool.view(small[i]))) == {i}
             pool.destroy(force=True)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The history in the repository: whole, and published."""
+"""The history in the repository is complete and can be published."""
 
 import html
 import importlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Other allocators on the rig: loaded, measured, refused."""
+"""Other allocators: loaded, measured, refused."""
 
 import ctypes.util
 from pathlib import Path

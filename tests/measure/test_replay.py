@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Replays: what they answer, failed requests, verification, progress, ends."""
+"""Replays: their results, failed requests, verification, progress, ends."""
 
 import ctypes
 import gc
@@ -26,7 +26,7 @@ from xmem.measure.trace import (
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_a_replay_answers(engine):
+def test_what_a_replay_returns(engine):
     ops = load(demo_trace_path())[:5000]
     result = replay(ops, engine=engine, repeats=3, arena_bytes=64 << 20)
     assert (result.engine, result.n_ops, result.repeats) == (engine, 5000, 3)

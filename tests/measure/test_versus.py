@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`xmem versus`: rounds in processes of their own, and what is said of them."""
+"""`xmem versus`: rounds in processes of their own, and the report on them."""
 
 import ctypes.util
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The waste report: what the library measures, what the command shows of it.
+"""The waste report: the library's measurements, and what the command shows.
 
 Figures are compared with the formats' arithmetic, written here a second time.
 """

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Wrong arguments and wrong moments, for every public call of Arena and Pool.
 
-One table says what each parameter of each call refuses and with which class.
-Each row runs against a scene of three pools, live and freed blocks and page
-runs; after it every byte of the arena is as it was and every checker passes.
+The tables of tests/support/calls.py say what each parameter of each call refuses,
+and with which class. The values of a table run against a scene of three pools, live
+and freed blocks and page runs; after each of them every byte of the arena is as it
+was and every checker passes.
 """
 
 import copy
@@ -387,10 +388,10 @@ def test_files_that_are_no_arena(folder: Path) -> None:
         refused(scene, ArenaInUse, lambda: Arena.open("held"))
 
 
-# What get_mem may answer -----------------------------------------------------
+# What get_mem may return -----------------------------------------------------
 
 
-HOOK_ANSWERS = [
+HOOK_RESULTS = [
     *without(NO_INTEGER, "None"),
     *rows(TOO_LARGE, NotABlock),
     *rows(NEGATIVE, NotABlock),
@@ -406,12 +407,12 @@ HOOK_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("wrong", HOOK_ANSWERS, ids=lambda wrong: wrong.label)
-def test_get_mem_that_answers_wrongly(wrong: Wrong) -> None:
+@pytest.mark.parametrize("wrong", HOOK_RESULTS, ids=lambda wrong: wrong.label)
+def test_get_mem_that_returns_what_it_must_not(wrong: Wrong) -> None:
     scene = Scene("tlsf")
-    answer = wrong.in_scene(scene)
+    offset = wrong.in_scene(scene)
     hooked = Pool(
-        scene.arena, grow_pages=4, get_mem=lambda n_pages: answer, put_mem=hook
+        scene.arena, grow_pages=4, get_mem=lambda n_pages: offset, put_mem=hook
     )
     for ask in (
         lambda: hooked.xmalloc(100),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Wrong arguments and wrong moments for blocks, arrays and numpy_memory.
 
-As test_misuse.py: one table says what each parameter refuses. After each row
+As in test_misuse.py: a table says what each parameter refuses. After each value
 every byte of the arena is as it was, and nothing is left alive.
 """
 

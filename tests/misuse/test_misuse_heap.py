@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Wrong arguments and wrong moments, for every public call of Heap.
 
-As test_misuse, whose tables of wrong values are used here, under each of the
-five interfaces: what one refuses another may serve.
+As in test_misuse.py, under each of the five interfaces: what one refuses another
+may serve.
 """
 
 import copy
@@ -143,7 +143,7 @@ def of(name: str) -> Callable[[HeapScene], Any]:
     return lambda scene: getattr(scene, name)
 
 
-def beside(name: str, distance: int) -> Callable[[HeapScene], int]:
+def next_to(name: str, distance: int) -> Callable[[HeapScene], int]:
     return lambda scene: getattr(scene, name) + distance
 
 
@@ -158,10 +158,10 @@ def foreign() -> list[Wrong]:
         Wrong("another heap's pages", of("other_pages"), MismatchedFree),
         Wrong("a pool's", of("pool_live"), MismatchedFree),
         Wrong("the arena's run", of("run"), MismatchedFree),
-        Wrong("inside the arena's run", beside("run", PAGE), MismatchedFree),
+        Wrong("inside the arena's run", next_to("run", PAGE), MismatchedFree),
         Wrong("control block", of("control"), NotABlock),
-        Wrong("inside pages", beside("pages", 16), NotABlock),
-        Wrong("second of the pages", beside("pages", PAGE), NotABlock),
+        Wrong("inside pages", next_to("pages", 16), NotABlock),
+        Wrong("second of the pages", next_to("pages", PAGE), NotABlock),
     ]
 
 
@@ -169,8 +169,8 @@ def own() -> list[Wrong]:
     """Memory of xmalloc that is not, or not there, to be freed."""
     return [
         Wrong("freed twice", of("freed"), DoubleFree),
-        Wrong("inside", beside("live", 16), NotABlock),
-        Wrong("misaligned", beside("live", 1), NotABlock),
+        Wrong("inside", next_to("live", 16), NotABlock),
+        Wrong("misaligned", next_to("live", 1), NotABlock),
     ]
 
 
@@ -180,7 +180,7 @@ def blocks(interface: str) -> list[Wrong]:
     if interface == "subpage":
         table += [
             Wrong("of xmalloc_subpage", of("sub"), MismatchedFree),
-            Wrong("inside of xmalloc_subpage", beside("sub", 16), MismatchedFree),
+            Wrong("inside of xmalloc_subpage", next_to("sub", 16), MismatchedFree),
         ]
     return table
 
@@ -201,12 +201,12 @@ def subpages(interface: str) -> list[Wrong]:
     moved = {"inside pages", "second of the pages"}
     return [
         *(wrong for wrong in foreign() if wrong.label not in moved),
-        Wrong("inside pages", beside("pages", 16), MismatchedFree),
+        Wrong("inside pages", next_to("pages", 16), MismatchedFree),
         Wrong("of xmalloc", of("live"), MismatchedFree),
-        Wrong("inside of xmalloc", beside("live", 16), MismatchedFree),
+        Wrong("inside of xmalloc", next_to("live", 16), MismatchedFree),
         Wrong("pages", of("pages"), MismatchedFree),
         Wrong("freed twice", of("sub_freed"), DoubleFree),
-        Wrong("inside", beside("sub", 16), NotABlock),
+        Wrong("inside", next_to("sub", 16), NotABlock),
     ]
 
 

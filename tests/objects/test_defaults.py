@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The default pool: made on first use, once, of the size that was said."""
+"""The default pool: made once, on first use, of the configured size."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def answer(code: str, **environment: str) -> str:
+def output(code: str, **environment: str) -> str:
     done = run(code, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -49,7 +49,7 @@ def test_all_verbs() -> None:
 
 def test_nothing_is_made_before_the_first_use() -> None:
     code = "import xmem.defaults as d; print(d._pool)"
-    assert answer(code) == "None"
+    assert output(code) == "None"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_nothing_is_made_before_the_first_use() -> None:
 )
 def test_the_environment_says_how_large(said: str, n_bytes: int) -> None:
     code = "import xmem; print(xmem.default_pool().arena.n_bytes)"
-    assert answer(code, XMEM_ARENA_BYTES=said) == str(n_bytes)
+    assert output(code, XMEM_ARENA_BYTES=said) == str(n_bytes)
 
 
 @pytest.mark.parametrize("said", ["", "lots", "-1", "0", "4 000", "9999999T"])
@@ -73,7 +73,7 @@ def test_what_is_configured_comes_first() -> None:
         "import xmem; xmem.configure(2 << 20); xmem.configure(3 << 20); "
         "xmem.xmalloc(1); print(xmem.default_pool().arena.n_bytes)"
     )
-    assert answer(code, XMEM_ARENA_BYTES="4M") == str(3 << 20)
+    assert output(code, XMEM_ARENA_BYTES="4M") == str(3 << 20)
 
 
 def test_what_is_in_use_cannot_be_configured() -> None:
@@ -112,7 +112,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(len({id(pool) for pool in pools}), len(pools))
 """
-    assert answer(code) == "1 8"
+    assert output(code) == "1 8"
 
 
 def test_what_is_imported() -> None:
@@ -121,7 +121,7 @@ def test_what_is_imported() -> None:
         "import sys, numpy; before = set(sys.modules); import xmem; "
         "print(*sorted(set(sys.modules) - before))"
     )
-    modules = answer(code).split()
+    modules = output(code).split()
     heavy = {"click", "rich", "matplotlib", "multiprocessing", "asyncio", "hdrh", "lz4"}
     assert not heavy & {module.split(".")[0] for module in modules}
     assert len(modules) < 60

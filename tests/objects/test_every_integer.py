@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every integer of a small arena, and some beyond it, as an offset.
 
-What each one is follows from the frame table and a walk; the verbs must agree
-with that, and only the exact start of what is live may be accepted.
+The frame table and a walk tell what each one is. The verbs must agree with that, and
+accept nothing but the exact start of live memory.
 """
 
 import ctypes

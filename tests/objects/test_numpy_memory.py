@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""NumPy's data in a pool (NEP 49): every allocation, freed wherever it may be."""
+"""NumPy's data in a pool (NEP 49): every allocation, wherever it is freed."""
 
 import asyncio
 import contextvars
@@ -323,7 +323,7 @@ def test_an_array_keeps_everything_that_it_needs():
 
 
 def test_figures_of_the_pool_itself_are_right_inside(maker):
-    """Tables that the methods answer are not in the pool that they are about."""
+    """Tables that a pool's methods return are not in that pool."""
     with numpy_memory(maker):
         kept = [np.zeros(n) for n in range(50)]
         for _ in range(3):

@@ -171,7 +171,7 @@ def test_subclasses_may_be_the_source(arena):
     assert pool.taken == []
 
 
-# Wrong answers ------------------------------------------------------------------
+# Wrong offsets from a hook ------------------------------------------------------
 
 
 def wrong_answers(arena, pool, other):
@@ -197,11 +197,11 @@ def wrong_answers(arena, pool, other):
 
 
 def test_wrong_answers_are_refused_and_change_nothing(arena, source):
-    answer = [None]
-    pool = Pool(arena, get_mem=lambda n: answer[0], put_mem=source.put_mem)
+    given = [None]
+    pool = Pool(arena, get_mem=lambda n: given[0], put_mem=source.put_mem)
     other = Pool(arena, name="other")
     for what, (value, error) in wrong_answers(arena, pool, other).items():
-        answer[0] = value
+        given[0] = value
         before = image(arena)
         for ask in (lambda: pool.xmalloc(5000), lambda: pool.reserve(4)):
             with pytest.raises(error):
@@ -234,7 +234,7 @@ def test_what_get_mem_raises_comes_through(arena, source):
 
 
 def test_what_put_mem_raises_loses_nothing(arena, source, unraisable):
-    """The verb has been carried out: its answer must not be lost."""
+    """The verb has been carried out: its result must not be lost."""
     returned = []
 
     def broken(offset, n_pages):

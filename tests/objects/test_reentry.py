@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Other code in the middle of a call: it may do its worst, nothing crashes.
+"""Other code in the middle of a call: whatever it does, nothing crashes.
 
 Integers whose ``__index__`` closes the arena, names with a ``__str__`` of
 their own, finalisers that the collector runs, get_mem and put_mem, threads.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is shipped: the sdist builds, the wheel installs one name, stubs are true."""
+"""What is shipped: the sdist builds, the wheel installs one name, stubs are right."""
 
 import importlib
 import re
@@ -18,8 +18,8 @@ import xmem
 
 PACKAGE = Path(xmem.__file__).parent
 
-#: Where type checkers find the stubs: beside the sources of an editable install;
-#: of another they know.
+#: Where type checkers find the stubs of an editable install: next to its sources.
+#: Those of an ordinary install they find by themselves.
 STUBS = {"MYPYPATH": str(ROOT)} if PACKAGE.parent == ROOT else {}
 
 pytestmark = pytest.mark.skipif(
@@ -175,7 +175,7 @@ def test_wheel_works_without_the_sources(installed: Path, tmp_path: Path) -> Non
 # Types -----------------------------------------------------------------------
 
 
-#: What the runtime has beside the stubs, and why that is right.
+#: What the modules have and the stubs do not, and why that is right.
 ALLOWED = r"""
 # Written by Cython into every module.
 xmem\..*\.__test__

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the README and the pages in docs/ say is so.
+"""The README and the pages in docs/ tell the truth.
 
-Their Python runs, their links lead somewhere, the tables of the format are those
-of an arena made now, and what they name is there under that name.
+Their Python runs, their links lead somewhere, the tables of the format are those of
+an arena made now, and everything that they name exists.
 """
 
 import ast

@@ -181,7 +181,7 @@ def is_beside(heap: Heap, row: tuple[int, int, bool, int], i: int) -> bool:
 
 
 def prove() -> Counter[str]:
-    """All kinds of pool; answers what became of how many flips."""
+    """Try all kinds of pool; return how many flips ended in which way."""
     seen: Counter[str] = Counter()
     for kind in KINDS:
         prove_checked(Heap(kind), seen)

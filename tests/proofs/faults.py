@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The nth page allocation fails, for every n; the nth system call fails.
+"""The n-th page allocation fails, for every n; the n-th system call fails.
 
 *Pages*: a trace is run once to see which of its operations obtain pages. Then
 it is run again for each of these, and at that operation alone the arena has no
 free page: the request is refused or served otherwise, nothing else changes,
-and the rest of the trace runs as if nothing had been.
+and the rest of the trace runs as if nothing had happened.
 
-*System calls*: in a process with a library in front of the system's, the nth of
+*System calls*: in a process with a library in front of the system's, the n-th of
 mmap, ftruncate, posix_fallocate, flock, msync and madvise fails, for every n
 that a call makes. The call raises, leaves no file, no descriptor and no lock
 behind, and works when it is made again.
@@ -120,7 +120,7 @@ def growing(ops: Any, kind: dict[str, Any]) -> list[int]:
 
 
 def prove_pages(n_ops: int) -> tuple[int, int]:
-    """Answers how often a page allocation failed, and the request with it."""
+    """Return how often a page allocation failed, and how often the request did."""
     ops = load(TRACE)[:n_ops]
     ops = ops[ops["size"] < 100_000]
     n_failed = n_refused = 0
@@ -196,7 +196,7 @@ int madvise(void *at, size_t n, int advice)
 
 
 def scenes(folder: Path) -> dict[str, Callable[[], Callable[[], object]]]:
-    """Calls that make system calls: each prepares, and answers what is to be run."""
+    """Calls that make system calls: each prepares, and returns what to run."""
 
     def anonymous() -> Callable[[], object]:
         return lambda: Arena.anonymous(1 << 20).close()
@@ -293,7 +293,7 @@ def strike_all() -> int:
 
 
 def prove_calls() -> int:
-    """Answers how many system calls were made to fail."""
+    """Return how many system calls were made to fail."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "shim.c"
         library = Path(folder) / "shim.so"

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The blocks of an arena by its headers and frame table alone.
 
-Read as a recovery would have to: no list, bitmap, flag or counter is looked
-at, nor which of two neighbouring regions is marked as joined. Written from
-docs/format.md, not from the checker.
+Read as a recovery would have to: without lists, bitmaps, flags and counters, and
+without the mark of joined regions. Written from docs/format.md, not from the checker.
 """
 
 import ctypes
@@ -93,7 +92,7 @@ class Snapshot:
         return found
 
     def chain(self, number: int, start: int, end: int, found: list[Seen]) -> int:
-        """The blocks from a region's first to a sentinel; answers its end."""
+        """Record the blocks from a region's first to a sentinel; return its end."""
         block = start + 8
         while True:
             word = self.word(block)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every integer of a small arena, and around its ends, as an offset.
 
-Into every function of Pool, Heap and Arena that takes one: exactly what is live
-and of the function's own kind is accepted, the rest gets a typed error, and no
-byte of the arena changes by a refusal.
+Each is passed to every function of Pool, Heap and Arena that takes an offset. The
+function accepts exactly the live memory of its own kind; every other integer gets a
+typed error, and no refusal changes a byte of the arena.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ def integers_around(arena: Arena) -> Iterator[int]:
 def compare(
     arena: Arena, name: str, call: Callable[[int], object], live: set[int]
 ) -> int:
-    """Hand every integer to a function; answers how many there were.
+    """Pass every integer to a function; return how many there were.
 
     ``call`` changes nothing where it is let in, or raises BadArgument.
     """
@@ -73,7 +73,7 @@ def compare(
 def free_all(
     arena: Arena, name: str, call: Callable[[int], object], live: set[int]
 ) -> int:
-    """Hand every integer to a function that frees; only what is live may go."""
+    """Pass every integer to a function that frees; it may accept live offsets only."""
     n_cases = 0
     gone = set()
     for i in integers_around(arena):
@@ -101,7 +101,7 @@ def thinned(free: Callable[[int], object], offsets: list[int]) -> set[int]:
 
 
 def prove_pool(kind: dict[str, Any]) -> int:
-    """Every function of a pool and of the arena, with a second pool beside."""
+    """Every function of a pool and of the arena, next to a second pool."""
     arena = new_arena()
     pool = Pool(arena, **kind)
     other = Pool(arena, engine="firstfit" if kind["engine"] == "tlsf" else "tlsf")
@@ -176,7 +176,7 @@ def accepts(call: Callable[[int], object], offset: int) -> bool:
 
 
 def prove() -> int:
-    """Every function; answers how many calls were made."""
+    """Try every function; return how many calls were made."""
     n_cases = sum(prove_pool(kind) for kind in POOLS)
     n_cases += sum(prove_heap(interface, False) for interface in INTERFACES)
     n_cases += sum(prove_heap(name, True) for name in ("strict", "array", "merged"))
@@ -185,7 +185,7 @@ def prove() -> int:
 
 @click.command()
 def main() -> None:
-    """Hand every integer to every function that takes an offset."""
+    """Pass every integer to every function that takes an offset."""
     click.echo(
         f"integers: {prove():,} calls; exactly the live ones were accepted, and no "
         "refusal changed a byte"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What allocators see of a wrong program: ours, glibc's, and others at hand.
+"""What allocators notice of a wrong program: ours, glibc's, and others installed.
 
 For each mistake a small C program is run on each allocator (preloaded, with its
-checks turned on where it has them), and the same is done to a pool of ours. It
-is told when the allocator stopped: in the wrong call itself, in the next
+checks turned on where it has them), and the same is done to a pool of ours. The
+table says when the allocator stopped: in the wrong call itself, in the next
 operation on the block, later, never, or by a crash somewhere else.
 
 ``python -m proofs.misuse`` prints the table for docs/reliability.md.
@@ -181,7 +181,7 @@ def libraries() -> dict[str, dict[str, str]]:
 
 
 def run_c(program: Path, mistake: str, env: dict[str, str]) -> str:
-    """Make a mistake on an allocator; answers when it was seen."""
+    """Make a mistake on an allocator; return when it was seen."""
     done = subprocess.run(
         [program, mistake],
         env={**os.environ, **env},
@@ -206,7 +206,7 @@ def run_c(program: Path, mistake: str, env: dict[str, str]) -> str:
 
 
 def run_ours(mistake: str, hardened: bool) -> str:
-    """Make a mistake on a pool; answers when it was seen."""
+    """Make a mistake on a pool; return when it was seen."""
     with Arena.anonymous(4 << 20, page_size=PAGE) as arena:
         pool = Pool(arena, hardened=hardened)
         other = Heap(arena)
@@ -214,7 +214,7 @@ def run_ours(mistake: str, hardened: bool) -> str:
         base = arena.address(0)
 
         def wrong() -> Callable[[], object]:
-            """Make the mistake; answers the next operation on the block."""
+            """Make the mistake; return the next operation on the block."""
             if mistake == "double_free":
                 pool.xfree(p)
                 pool.xfree(p)

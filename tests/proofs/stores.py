@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Store order: whatever instruction is the last, headers and frames are sound.
+"""Store order: whichever instruction is the last, headers and frames are sound.
 
 A child makes a call instruction by instruction on an arena in a file. After
 each instruction the parent walks the arena by headers and frame table alone:
-every block that is live, but for the one that the call is about, stands there
-in use with its contents. That is what a recovery after a sudden death needs.
+every live block except the one that the call is about is there, in use, with its
+contents. A recovery after a sudden death needs that.
 """
 
 import tempfile
@@ -47,7 +47,7 @@ class Scene:
         self.n_calls: Counter[str] = Counter()
 
     def fill(self, view: memoryview) -> bytes:
-        """Write a pattern of its own into memory; answers it."""
+        """Write a pattern of its own into memory; return it."""
         self.n_filled += 1
         held = self.rng.bytes(len(view))
         view[:] = held
@@ -82,7 +82,7 @@ class Scene:
         )
 
     def step(self, verb: str, *args: int, operand: int | None = None) -> int:
-        """Make a call by steps and look after each; answers its value."""
+        """Make a call by steps and look after each; return its value."""
         self.look(operand)
         steps = Steps(self.pool, verb, *args)
         for _ in steps:
@@ -142,7 +142,7 @@ class Scene:
 
 
 def prove(n_calls: int, seed: int) -> tuple[int, Counter[str]]:
-    """Make so many calls of each kind by steps.
+    """Make this many calls of each kind by steps.
 
     Returns
     -------

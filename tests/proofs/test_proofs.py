@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A short form of each proof by brute force; ``make proofs`` runs them whole.
 
-And what the proofs stand on: that each can fail.
+And tests that each proof can fail.
 """
 
 import numpy as np

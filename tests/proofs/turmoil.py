@@ -4,7 +4,7 @@
 Eight threads allocate, hand blocks to each other and free each other's. Every
 block holds the number of its life, verified before it is freed. Meanwhile a
 timer's signal handler and the finalisers of objects in cycles allocate and free
-in the middle of whatever runs, and the process forks: each child goes on with
+in the middle of whatever runs, and the process forks: each child works on
 its copy of the arena for a while, checks it, and ends.
 """
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Wrong touches inside an arena, which memory checkers are to see.
+"""Wrong accesses inside an arena, which memory checkers must detect.
 
 ``python overruns.py`` runs each in a process of its own under ASan's runtime and
-under valgrind, on a build with checks, and says which were seen where; it fails
-if one was not, or if a program without a mistake is accused. ``python
+under valgrind, on a build with checks, and says which were detected where. It fails
+if one was not, or if a correct program is accused. ``python
 overruns.py NAME`` makes one of them.
 """
 

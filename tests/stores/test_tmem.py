@@ -141,11 +141,11 @@ def test_pools_do_not_see_each_other(store: TmemStore) -> None:
 
 
 def fill(store: TmemStore, pool: int) -> int:
-    """Put pages until one is refused; answers how many there are."""
+    """Put pages until one is refused; return how many were put."""
     for index in range(10_000):
-        answer = store.put_page(pool, 1, index, noise(index))
-        if not answer:
-            assert answer is Put.REFUSED
+        put = store.put_page(pool, 1, index, noise(index))
+        if not put:
+            assert put is Put.REFUSED
             return index
     raise AssertionError("there is no end")
 
@@ -190,7 +190,7 @@ def test_persistent_puts_evict_ephemeral_pages(small: TmemStore) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failed_second_put_drops_the_first(small: TmemStore, kind: str) -> None:
-    """Put-put-get: no get answers what a later put was to replace."""
+    """Put-put-get: no get returns a page that a later put replaced."""
     persistent = small.new_pool("persistent")
     name, shared = KINDS[kind]
     pool = small.new_pool(name, shared=shared)
@@ -214,8 +214,8 @@ def test_a_limit_refuses_a_client(store: TmemStore) -> None:
     store.set_client(1, limit=3)
     mine = store.new_pool("persistent", client=1)
     other = store.new_pool("persistent", client=2)
-    answers = [store.put_page(mine, 1, index, page(index)) for index in range(5)]
-    assert [bool(answer) for answer in answers] == [True] * 3 + [False] * 2
+    puts = [store.put_page(mine, 1, index, page(index)) for index in range(5)]
+    assert [bool(put) for put in puts] == [True] * 3 + [False] * 2
     assert store.put_page(mine, 1, 0, page(8)) is Put.REPLACED
     assert store.put_page(other, 1, 0, page(8)) is Put.STORED
     store.flush_page(mine, 1, 1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Engines with one line broken on purpose: the stress commands find them.
 
-Each is built out of a copy of the sources; the command, running on it, ends with
-status 1 and writes a short run, which the command it prints shows to be at fault
-again, and in which the engine as it is finds none.
+Each is built from a copy of the sources. The command ends with status 1 on it, writes
+a short list of operations, and prints a command that shows the fault again. The same
+command finds no fault in the sound engine.
 """
 
 import json

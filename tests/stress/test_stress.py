@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The stress commands and what they are made of: loads, subjects, the hunt."""
+"""The stress commands and their parts: loads, subjects, the hunt."""
 
 import json
 import os

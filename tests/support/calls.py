@@ -64,7 +64,7 @@ def arena_of(scene: Scene) -> Arena:
 
 
 def hook(*_: int) -> None:
-    """A function for get_mem and put_mem that does nothing."""
+    """A get_mem or put_mem that does nothing."""
 
 
 def set_root(scene: Scene, offset: Any) -> None:
@@ -202,7 +202,7 @@ CALLS: dict[str, Call] = {
     "Pool.walk": Call(lambda s: s.pool.walk()),
 }
 
-#: Calls on an object that say nothing about whether its arena is open.
+#: Calls that do not ask whether the arena is open.
 INDIFFERENT = {
     "Arena.__init__",
     "Arena.anonymous",
@@ -245,5 +245,5 @@ READ_ONLY = {
         "used_size",
     },
 }
-#: Answered by a closed arena and its pools as well.
+#: Properties that a closed arena and its pools have as well.
 ALWAYS_KNOWN = {"closed", "path", "arena", "name", "id"}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where the words of an arena lie, written down a second time, and spoiling them.
+"""The places of an arena's words, written down a second time, and how to spoil them.
 
-The offsets are those of format version 2: they are not taken from the headers,
-so that a change of the layout that forgets the version is seen.
+The offsets are those of format version 3. They are not taken from the headers: a
+change of the layout that forgets the version is noticed.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def frame_word(state: int, order: int, owner: int, n_pages: int) -> int:
 
 
 class Words:
-    """The words of an open arena, by offset: to read, and to spoil."""
+    """The words of an open arena, to read and to spoil."""
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
@@ -138,7 +138,7 @@ class Words:
 
 @contextlib.contextmanager
 def damaged(arena: Arena) -> Iterator[Words]:
-    """Words that are repaired in the end, whatever happens."""
+    """Words that are repaired at the end, whatever happens."""
     words = Words(arena)
     try:
         yield words

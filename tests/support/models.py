@@ -2,7 +2,7 @@
 """Pure-Python models of the page frames and of a pool.
 
 A model keeps live intervals and what they must hold. It is told what the real
-thing answered, refuses an answer that breaks a rule, and then says what the
+allocator returned, refuses a result that breaks a rule, and then says what the
 rest must look like. Nothing is shared with the code under test: bins and page
 counts are computed from the words of the design.
 """
@@ -119,7 +119,7 @@ def contents(serial, n_bytes):
 
 
 def tlsf_sure_bytes(need):
-    """Size from which on a free block serves ``need`` bytes for sure.
+    """Least size of a free block that is sure to serve ``need`` bytes.
 
     Bins are exact below 1024 bytes; above, a power of two has 32, and only
     the bins wholly above the request are searched.
@@ -192,7 +192,7 @@ class PoolModel:
         self.starts.remove(offset)
 
     def resized(self, old, offset, n_bytes, align=16):
-        """Record what a reallocation answered; fill the block anew."""
+        """Record what a reallocation returned; fill the block anew."""
         before = self.live[old]
         align = max(align, before.align)
         self.freed(old)
@@ -213,9 +213,9 @@ class PoolModel:
         )
 
     def must_serve(self, n_bytes, align=16):
-        """Whether a request of this size may not be refused as things stand.
+        """Whether a request of this size must be served as things are.
 
-        Exact, but for free blocks that a search in good fit may pass over.
+        Exact, except for free blocks that a good-fit search may pass over.
         """
         page = self.page_size
         if max(n_bytes, align) > self.pool.arena.n_bytes - page:
@@ -244,7 +244,7 @@ class PoolModel:
         return self._has_room(-(-(first + need) // page))
 
     def could_serve(self, n_bytes):
-        """Whether some free block is large enough: else the pool has to grow."""
+        """Whether some free block is large enough; otherwise the pool has to grow."""
         if self.tlsf:
             need = max(round_up(n_bytes + 8, 16), 32)
         else:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A plugin of pytest: each test runs with NumPy's data in a pool.
 
-For NumPy's own tests: ``pytest -p numpy_under_xmem --pyargs numpy._core.tests...``.
-At the end the pool is checked, and has to hold no array of a test.
+For NumPy's own tests: ``pytest -p support.numpy_under_xmem --pyargs ...``. At the end
+the pool is checked.
 """
 
 import gc

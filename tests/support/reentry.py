@@ -18,7 +18,7 @@ from xmem import Arena, ArenaClosed, Pool, PoolDestroyed, XmemError
 
 
 def deeds(scene: Scene) -> dict[str, Callable[[], object]]:
-    """What somebody else's code can do in the middle of a call."""
+    """What other code can do in the middle of a call."""
     return {
         "closes": scene.arena.close,
         "destroys": lambda: scene.pool.destroy(force=True),
@@ -29,7 +29,7 @@ def deeds(scene: Scene) -> dict[str, Callable[[], object]]:
 
 
 def sound(scene: Scene) -> None:
-    """Whatever was refused or done: what is left passes every check."""
+    """Whatever was refused or done, the rest passes every check."""
     if scene.arena.closed:
         return
     scene.arena.check()
@@ -105,7 +105,7 @@ def sly_texts() -> None:
 def finalisers() -> None:
     """Every call while the collector runs a finaliser that does a deed.
 
-    The collector starts at the nth allocation, for each n: in the midst of
+    The collector starts at the n-th allocation, for each n: in the middle of
     whatever the call allocates. (From Python 3.12 on it never does so.)
     """
 
@@ -141,7 +141,7 @@ def offset_of(place: str) -> Callable[[Scene], int]:
     return lambda scene: getattr(scene, place) + 16
 
 
-#: Calls that are refused, for what their messages read.
+#: Calls that are refused: their messages read what other code may change.
 REFUSALS = {
     "xfree refused": Call(lambda s, o: s.pool.xfree(o), (offset_of("live"),)),
     "xfree of another's": Call(
@@ -160,20 +160,20 @@ REFUSALS = {
 }
 
 
-def hooked_scene(deed: str, answers: bool) -> tuple[Scene, dict[str, bool]]:
+def hooked_scene(deed: str, serves: bool) -> tuple[Scene, dict[str, bool]]:
     """A scene whose pool has hooks that do ``deed`` once, when armed."""
     scene = Scene("tlsf")
-    mode = {"armed": False, "answers": True}
+    mode = {"armed": False, "serves": True}
 
     def act() -> None:
         if mode["armed"]:
             mode["armed"] = False
-            mode["answers"] = answers
+            mode["serves"] = serves
             attempt(deeds(scene)[deed])
 
     def get_mem(n_pages: int) -> int | None:
         act()
-        return scene.arena.page_alloc_exact(n_pages) if mode["answers"] else None
+        return scene.arena.page_alloc_exact(n_pages) if mode["serves"] else None
 
     def put_mem(offset: int, n_pages: int) -> None:
         act()
@@ -184,7 +184,7 @@ def hooked_scene(deed: str, answers: bool) -> tuple[Scene, dict[str, bool]]:
 
 
 def hooks_that_act() -> None:
-    """get_mem and put_mem that do a deed and then answer."""
+    """get_mem and put_mem that do a deed and then return."""
     sys.unraisablehook = lambda unraisable: None  # of put_mem in a closed arena
     verbs: dict[str, Callable[[Pool, list[int]], object]] = {
         "xmalloc": lambda pool, blocks: pool.xmalloc(3500),
@@ -194,15 +194,15 @@ def hooks_that_act() -> None:
         "shrink": lambda pool, blocks: pool.shrink(),
     }
     for deed in deeds(Scene("tlsf")):
-        for answers in (False, True):
+        for serves in (False, True):
             for verb, call in verbs.items():
-                scene, mode = hooked_scene(deed, answers)
+                scene, mode = hooked_scene(deed, serves)
                 blocks = [scene.pool.xmalloc(3000) for _ in range(5)]
                 scene.live = blocks.pop(1)
                 if verb == "shrink":
                     scene.pool.xfree(blocks.pop(2))
                     scene.pool.xfree(blocks.pop(0))
-                print(deed, answers, verb, flush=True)
+                print(deed, serves, verb, flush=True)
                 mode["armed"] = True
                 attempt(lambda c=call, p=scene.pool, b=blocks: c(p, b))
                 sound(scene)

@@ -26,7 +26,7 @@ class Scene:
         alien = ENGINES[1 - ENGINES.index(engine)]
         self.alien = Pool(arena, name="alien", engine=alien)
 
-        # Side by side: what is freed does not merge away.
+        # Next to each other: the freed block keeps its place between two live ones.
         self.left = pool.xmalloc(100)
         self.freed = pool.xmalloc(200)
         self.live = pool.xmalloc(300)
@@ -73,7 +73,7 @@ class Scene:
 
     @property
     def never(self) -> int:
-        """Offset of the last free page, which nobody ever had."""
+        """Offset of the last free page, which was never allocated."""
         frames = self.arena.frames()
         last = frames[frames["state"] == FRAME_FREE][-1]
         return (int(last["page"]) + int(last["n_pages"]) - 1) * PAGE
@@ -91,7 +91,7 @@ class Scene:
         return self.page_in(FRAME_CONTROL, self.other.id)
 
     def snapshot(self) -> tuple[object, ...]:
-        """All that a caller can see, and every byte of the arena."""
+        """Everything that a caller can see, and every byte of the arena."""
         arena = self.arena
         return (
             arena.root,

@@ -97,7 +97,7 @@ def write(arena: Arena, seed: int) -> dict[str, Any]:
 
 
 def verify(arena: Arena, note: dict[str, Any]) -> dict[str, Pool]:
-    """All is there as the note says; answers the pools."""
+    """Check that everything is there as the note says; return the pools."""
     assert arena.page_size == note["page_size"]
     assert arena.n_free_pages == note["n_free_pages"]
     assert arena.root == note["root"]

@@ -23,7 +23,7 @@ from xmem import (
 
 @dataclass(frozen=True)
 class Wrong:
-    """A value, or a function that finds it in the scene, and its exception."""
+    """A value, or a function that finds it in the scene, and the exception it gets."""
 
     label: str
     value: Any
@@ -34,7 +34,7 @@ class Wrong:
 
 
 class Index:
-    """An integer in all but type."""
+    """An integer in all but its type."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -44,14 +44,14 @@ class Index:
 
 
 class Refuses:
-    """Raises its own exception when it is asked for an integer."""
+    """Raises an exception of its own when asked for an integer."""
 
     def __index__(self) -> int:
         raise KeyError("mine")
 
 
 class Lies:
-    """Says that it is an integer and is none."""
+    """Claims to be an integer and is none."""
 
     def __index__(self) -> Any:
         return "5"
@@ -115,7 +115,7 @@ NO_INTEGER = [
 ]
 NOT_NONE = without(NO_INTEGER, "None")
 
-#: Integers that are no offset whatever the arena holds.
+#: Integers that are no offset, whatever the arena holds.
 NO_OFFSET = [
     *NO_INTEGER,
     *rows(TOO_LARGE, NotABlock),
@@ -245,7 +245,7 @@ ROOT = [
     *rows(TOO_LARGE, BadArgument),
     Wrong("end of the arena", lambda s: s.arena.n_bytes, BadArgument),
 ]
-#: More pages than there are is no error: `reserve` takes what it gets.
+#: More pages than there are is no error: `reserve` takes what there is.
 RESERVE = [*NO_INTEGER, *rows(NEGATIVE, BadArgument)]
 GROW = [
     *NO_INTEGER,
@@ -254,7 +254,7 @@ GROW = [
     Wrong("0", 0, BadArgument),
     Wrong("all pages and one", lambda s: s.arena.n_pages + 1, BadArgument),
 ]
-#: None is a pool's own way.
+#: None leaves the choice to the pool.
 GROW_OR_NOT = [wrong for wrong in GROW if wrong.label != "None"]
 QUICK = [
     *NO_INTEGER,
@@ -263,7 +263,7 @@ QUICK = [
     Wrong("256", 256, BadArgument),
 ]
 QUICK_BYTES = [*NO_INTEGER, *rows(NEGATIVE, BadArgument)]
-#: None is no limit, and one above the arena's is none either.
+#: None is no limit, and a limit above the arena's size is none either.
 LIMIT = [*NOT_NONE, *rows(NEGATIVE, BadArgument), Wrong("0", 0, BadArgument)]
 ARENA_SIZE = [
     *NO_INTEGER,

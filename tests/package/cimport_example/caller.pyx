@@ -56,7 +56,7 @@ def round_trip(Heap heap, uint64_t count):
 
 
 def limits(Heap heap):
-    """What the C level answers at, above and far above the small limit."""
+    """What the C level returns at, above and far above the small limit."""
     cdef heap_t* c = &heap.c
     cdef uint64_t most = heap_small_max(c, 16)
     cdef offset_t fits = heap_xmalloc(c, most, 16)
