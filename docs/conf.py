@@ -14,7 +14,7 @@ copyright = author
 version = release = xmem.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "README.md", "examples/*/*"]
+exclude_patterns = ["_build", "examples/*/*"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
 

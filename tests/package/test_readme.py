@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The README and the pages in docs/ tell the truth.
 
-Their Python runs, their links lead somewhere, the tables of the format are those of
-an arena made now, and everything that they name exists.
+Their Python runs, their links and paths lead somewhere, their signatures are those
+of the stubs, the tables of the format are those of an arena made now, and what they
+name exists under that name.
 """
 
 import ast
 import ctypes
 import importlib
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -91,8 +93,10 @@ def test_the_python_runs(page, monkeypatch, tmp_path):
     exec(compile(code, page, "exec"), {"__name__": "page"})
 
 
-def test_the_readme_has_the_ten_lines():
-    assert ROOT / "README.md" in programs()
+def test_the_readme_begins_with_ten_lines_of_code():
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"^## Ten lines$.*?^```python\n(.*?)^```$", text, re.M | re.S)[1]
+    assert len([line for line in block.splitlines() if line.strip()]) == 10
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page)[-24:])
@@ -111,10 +115,24 @@ def test_links_lead_somewhere(page):
             assert anchor in slugs, target
 
 
-def test_every_page_is_in_the_index():
-    index = (DOCS / "README.md").read_text()
-    for page in DOCS.glob("*.md"):
-        assert page.name == "README.md" or f"]({page.name})" in index
+def test_paths_that_a_page_names_are_there():
+    """Of files and folders of the source; what is made later is left out."""
+    folders = "xmem|pyx|arena|tests|docs|asv_bench"
+    made = ("docs/_build", "asv_bench/env")
+    for page in all_pages():
+        for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text()):
+            if not path.startswith(made):
+                assert (ROOT / path).exists(), (page, path)
+
+
+def test_every_page_is_in_the_index_and_in_its_table_of_contents():
+    index = (DOCS / "index.md").read_text()
+    contents = re.findall(r"^```\{toctree\}\n(.*?)^```$", index, re.M | re.S)
+    entries = re.findall(r"^([\w/-]+)$", "\n".join(contents), re.M)
+    pages = {page.stem for page in DOCS.glob("*.md")} - {"index"} | {"examples/README"}
+    assert sorted(entries) == sorted(pages)
+    for page in pages:
+        assert f"]({page}.md)" in index, page
 
 
 # The commands ----------------------------------------------------------------
@@ -213,58 +231,139 @@ def test_every_command_that_a_page_names_is_there():
 
     commands = set(group.list_commands(click.Context(group)))
     for page in pages():
-        named = re.findall(r"(?:^|`)xmem ([a-z]+)", page.read_text(), re.M)
+        text = page.read_text()
+        shell = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S))
+        named = re.findall(r"^xmem ([a-z]+)", shell, re.M)
+        named += re.findall(r"(?:^    |`)xmem ([a-z]+)", text, re.M)
         assert set(named) <= commands, page
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_names_of_the_package_that_a_page_gives_are_there(page):
+    for name in re.findall(r"`(xmem\.[A-Za-z_][\w.]*\w)", page.read_text()):
+        if name != "xmem.arena.name":  # of how to add a module
+            pkgutil.resolve_name(name)
 
 
 # The interface ---------------------------------------------------------------
 
-CLASSES = (
-    *(xmem.Arena, xmem.Pool, xmem.Heap, xmem.Allocator, xmem.Block),
-    xmem.numpy_memory,
-)
+#: Section of the interface, the stub of its names, and the class whose methods it has.
+SECTIONS = [
+    ("Without preparation", "defaults.py", None),
+    ("`xmem.Arena`", "arena/arena.pyi", "Arena"),
+    ("`xmem.Pool`", "pool.pyi", "Pool"),
+    ("`xmem.Heap`", "heap.pyi", "Heap"),
+    ("`xmem.Allocator`", "allocator.pyi", "Allocator"),
+    ("`xmem.Block`", "allocator.pyi", "Block"),
+    ("`xmem.numpy_memory`", "datamem.pyi", "numpy_memory"),
+    ("Allocation sites", "arena/sites.pyi", None),
+    ("`xmem.measure.replay`", "measure/replay.pyi", None),
+    ("`xmem.measure.insn`", "measure/insn.pyi", None),
+    ("`xmem.measure.cycles`", "measure/cycles.pyi", None),
+    ("`xmem.measure.peers`", "measure/peers.pyi", None),
+    ("`xmem.measure.waste`", "measure/waste.py", None),
+]
+#: What those sections name of other modules, and where it is.
+ELSEWHERE = {
+    "ReplayResult": "measure/trace.py",
+    "load": "measure/trace.py",
+    "Counts": "measure/counts.py",
+    "Scenario": "measure/scenarios.py",
+    "xmem.measure.scenarios.scenario": "measure/scenarios.py",
+}
+#: Calls in a cell that show what to write, not what a function takes.
+NOT_SIGNATURES = ("routines_of", "len", "memoryview")
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_every_public_member_is_in_the_interface(cls):
-    text = (DOCS / "api.md").read_text()
-    for name in dir(cls):
-        if not name.startswith("_"):
-            assert re.search(rf"`[^`]*\b{name}\b[^`]*`", text), name
+def told_calls(title):
+    """Calls that the tables of a section show: name to its parameters."""
+    cells = [cell for row in rows(section("api.md", title)) for cell in row]
+    calls = [
+        call for cell in cells for call in re.findall(r"`([\w.]+\([^`]*\))`", cell)
+    ]
+    found = {}
+    for call in calls:
+        name, _, arguments = call.removesuffix(")").partition("(")
+        found[name] = [
+            a for a in arguments.split(", ") if a != "" and not a.startswith("*")
+        ]
+    return found
+
+
+def stub_signature(stub, cls, name):
+    """Parameters of what a section calls ``name``, from the source of its types."""
+    parts = name.split(".")
+    where = ELSEWHERE.get(name, ELSEWHERE.get(parts[0], stub))
+    tree = ast.parse((ROOT / "xmem" / where).read_text())
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    classes = {node.name: node.body for node in defined}
+    bases = {node.name: [ast.unparse(base) for base in node.bases] for node in defined}
+    owner = parts[-2] if len(parts) > 1 and parts[-2] in classes else cls
+    method = parts[-1]
+    if parts[-1] in classes:
+        owner, method = parts[-1], "__init__"
+    body = tree.body if owner is None else [*classes[owner]]
+    for base in bases.get(owner, ()):
+        body += classes.get(base, [])
+    found = [
+        stub_parameters(node.args)
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name == method
+    ]
+    assert found, name
+    return found[0]
+
+
+@pytest.mark.parametrize(("title", "stub", "cls"), SECTIONS, ids=lambda s: str(s))
+def test_signatures_are_those_of_the_stubs(title, stub, cls):
+    calls = told_calls(title)
+    assert calls
+    for name, told in calls.items():
+        if name not in NOT_SIGNATURES:
+            assert told == stub_signature(stub, cls, name), name
 
 
 @pytest.mark.parametrize(
-    ("title", "stub", "cls"),
-    [
-        ("`xmem.Arena`", "arena/arena.pyi", "Arena"),
-        ("`xmem.Pool`", "pool.pyi", "Pool"),
-        ("`xmem.Heap`", "heap.pyi", "Heap"),
-        ("`xmem.Allocator`", "allocator.pyi", "Allocator"),
-        ("`xmem.Block`", "allocator.pyi", "Block"),
-        ("`xmem.numpy_memory`", "datamem.pyi", "numpy_memory"),
-    ],
+    ("title", "stub", "cls"), [s for s in SECTIONS if s[2]], ids=lambda s: str(s)
 )
-def test_signatures_are_those_of_the_stubs(title, stub, cls):
-    methods = stub_methods(ROOT / "xmem" / stub, cls)
-    cells = [row[0] for row in rows(section("api.md", title))]
-    calls = [call for cell in cells for call in re.findall(r"`([^`]+\))`", cell)]
-    assert calls
-    for call in calls:
-        name, _, arguments = call.removesuffix(")").partition("(")
-        method = "__init__" if name == cls else name.removeprefix(f"{cls}.")
-        named = [a for a in arguments.split(", ") if a not in ("", "*")]
-        assert named == methods[method], call
-
-
-def stub_methods(path, cls):
-    """Parameters of each method in a stub, with defaults, without self."""
-    tree = ast.parse(path.read_text())
+def test_every_public_member_is_in_its_section(title, stub, cls):
+    """A method with its signature, a property by its name."""
+    text = section("api.md", title)
+    calls = {name.split(".")[-1] for name in told_calls(title)}
+    tree = ast.parse((ROOT / "xmem" / stub).read_text())
     body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
-    return {
-        node.name: stub_parameters(node.args)
-        for node in body.body
-        if isinstance(node, ast.FunctionDef)
-    }
+    for node in body.body:
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("__"):
+            continue
+        if any("property" in ast.unparse(d) for d in node.decorator_list):
+            assert f"`{node.name}`" in text, node.name
+        elif not any("setter" in ast.unparse(d) for d in node.decorator_list):
+            assert node.name in calls, node.name
+    own = {name for name in vars(getattr(xmem, cls)) if not name.startswith("_")}
+    for name in own:
+        assert name in calls or f"`{name}`" in text, name
+
+
+def test_every_public_name_is_in_the_interface():
+    text = (DOCS / "api.md").read_text()
+    for name in xmem.__all__:
+        assert re.search(rf"`(xmem\.)?{name}[`(]", text), name
+
+
+@pytest.mark.parametrize(("title", "stub"), [s[:2] for s in SECTIONS if not s[2]])
+def test_every_public_function_of_a_module_is_in_its_section(title, stub):
+    tree = ast.parse((ROOT / "xmem" / stub).read_text())
+    calls = told_calls(title)
+    for node in tree.body:
+        is_public = isinstance(node, ast.FunctionDef) and node.name[0] != "_"
+        assert not is_public or node.name in calls or node.name == "run_touched"
+
+
+@pytest.mark.parametrize("name", ["PoolStats", "HeapStats"])
+def test_every_figure_is_in_the_interface(name):
+    told = {row[0]: row[1] for row in rows(section("api.md", "Figures"))}
+    fields = re.findall(r"`(\w+)`", told[f"`{name}`"])
+    assert tuple(fields) == getattr(xmem, name)._fields
 
 
 def stub_parameters(arguments):

@@ -38,7 +38,7 @@ queue_init(Queue *self, PyObject *args, PyObject *kwargs)
     return self->pool == NULL ? -1 : 0;
 }
 
-/* No other thread is in the arena from here to leave(), or an exception is set. */
+/* Keep other threads out of the arena until leave(); -1 with an exception set. */
 static int
 queue_enter(Queue *self)
 {
@@ -69,7 +69,7 @@ queue_dealloc(Queue *self)
     if (self->pool != NULL) {
         item *taken;
         PyObject *kind, *value, *traceback;
-        PyErr_Fetch(&kind, &value, &traceback);     /* one may be on its way */
+        PyErr_Fetch(&kind, &value, &traceback);     /* one may be pending */
         if (xmem->enter(self->pool) == 0) {
             while ((taken = queue_take(self)) != NULL)
                 xmem->release(self->pool, taken);
@@ -147,8 +147,8 @@ queue_length(Queue *self)
 }
 
 static PyMethodDef queue_methods[] = {
-    {"push", (PyCFunction)queue_push, METH_O, "Put a copy of some bytes at the end."},
-    {"pop", (PyCFunction)queue_pop, METH_NOARGS, "Take the bytes at the quick lists away."},
+    {"push", (PyCFunction)queue_push, METH_O, "Append a copy of some bytes."},
+    {"pop", (PyCFunction)queue_pop, METH_NOARGS, "Remove the first bytes and return them."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -166,7 +166,7 @@ static PyType_Spec queue_spec = {
     "arena_queue.Queue", sizeof(Queue), 0, Py_TPFLAGS_DEFAULT, queue_slots,
 };
 
-/* The checked calls by offset, of any pool. */
+/* The checked calls, by offset, on any pool. */
 static PyObject *
 copy_of(PyObject *module, PyObject *args)
 {

@@ -2,12 +2,12 @@
 # cython: language_level=3
 """A hash table from integers to integers whose nodes live in an arena.
 
-Nodes are named by offsets, so that a table in a file is found again by the offset
-of its head, at whatever address the arena lies then. Each operation takes a bounded
-time but for the length of a chain and for growing.
+Nodes are named by offsets, so a table in a file can be found again by the offset of
+its head, whatever the address of the arena is then. Apart from the length of a chain
+and from growing, each operation takes bounded time.
 
-Between ``begin_long`` and ``end_long`` the arena is this thread's: other threads'
-Python calls on it wait, and the work goes on without the GIL.
+Between ``begin_long`` and ``end_long`` the arena belongs to this thread: other threads'
+Python calls on it wait, and this thread may work without the GIL.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -40,7 +40,7 @@ cdef class Table:
     ----------
     pool : xmem.Pool
     offset : int, optional
-        Of a table that is there already; by default a new one is made.
+        Offset of an existing table; by default a new table is created.
     """
 
     cdef readonly Pool pool
@@ -58,14 +58,14 @@ cdef class Table:
                 raise
             self.head().n_chains = 8
         else:
-            pool.usable_size(offset)        # says what is wrong with it
+            pool.usable_size(offset)        # raises unless it is a live block
             self.offset = offset
 
     cdef head_t* head(self) noexcept nogil:
         return <head_t*>(self.pool.arena.c.base + self.offset)
 
     cdef int enter(self) except -1:
-        """The head is alive; from here to the end of the call it stays so."""
+        """Prove that the head is alive; it stays so until the call ends."""
         self.pool.live(self.offset, "Table")
         return 0
 
@@ -111,7 +111,7 @@ cdef class Table:
         self.enter()
         self.pool.arena.begin_long()
         try:
-            self.enter()        # others may have been here while we waited
+            self.enter()        # another thread may have been here while we waited
             with nogil:
                 for i in range(keys.shape[0]):
                     node = find(self.pool.arena.c.base, self.head(), keys[i])
@@ -154,7 +154,7 @@ cdef class Table:
 
 
 cdef node_t* find(char* base, head_t* head, uint64_t key) noexcept nogil:
-    """Node of a key, or NULL."""
+    """Return the node of a key, or NULL."""
     cdef offset_t at = (<offset_t*>(base + head.chains))[
         mixed(key) & (head.n_chains - 1)
     ]
@@ -168,7 +168,7 @@ cdef node_t* find(char* base, head_t* head, uint64_t key) noexcept nogil:
 cdef int insert(
     arena_t* arena, pool_t* pool, head_t* head, uint64_t key, int64_t value
 ) noexcept nogil:
-    """Set the value of a key; -1 when the pool is full."""
+    """Set the value of a key; return -1 when the pool is full."""
     cdef node_t* node = find(arena.base, head, key)
     cdef offset_t* chain
     cdef offset_t at
@@ -193,7 +193,7 @@ cdef int insert(
 cdef bint remove(
     arena_t* arena, pool_t* pool, head_t* head, uint64_t key
 ) noexcept nogil:
-    """Free the node of a key; whether there was one."""
+    """Free the node of a key; return whether there was one."""
     cdef offset_t* link = <offset_t*>(arena.base + head.chains) + (
         mixed(key) & (head.n_chains - 1)
     )
@@ -210,7 +210,7 @@ cdef bint remove(
 
 
 cdef void grow(arena_t* arena, pool_t* pool, head_t* head) noexcept nogil:
-    """Twice as many chains, if there is room for them."""
+    """Double the number of chains, if there is room for them."""
     cdef uint64_t n_chains = 2 * head.n_chains
     cdef uint64_t i
     cdef offset_t at, below
