@@ -49,7 +49,7 @@ from xmem.measure.replay import replay
 from xmem.measure.trace import TRACE_DTYPE, load, peak_live
 from xmem.measure.versus import compare, least_arena, overall
 from xmem.pool import HARDENING
-from xmem.stress.trials import HeapTrial
+from xmem.stress.workloads import HeapWorkload
 
 PAGE = DOCS / "performance.md"
 README = ROOT / "README.md"
@@ -337,17 +337,17 @@ def compiled_ops(n_threads: int, shared: bool) -> float:
     They are those of xmem-stress on small blocks, with their patterns: a thread
     holds the lock for the call alone.
     """
-    trials = [
-        HeapTrial("pool", {"engine": "tlsf"}, "small", 256 << 20, threads=each)
+    workloads = [
+        HeapWorkload("pool", {"engine": "tlsf"}, "small", 256 << 20, threads=each)
         for each in ([n_threads] if shared else [1] * n_threads)
     ]
-    subjects = [trial.subject() for trial in trials]
+    targets = [workload.target() for workload in workloads]
     works = []
     each = N_OPS // n_threads
     for i in range(n_threads):
-        ops = trials[0].maker(SEED + i).make(each)
-        where = subjects[i % len(subjects)]
-        works.append(partial(where.run, i if shared else 0, ops))
+        ops = workloads[0].generator(SEED + i).make(each)
+        target = targets[i % len(targets)]
+        works.append(partial(target.execute, i if shared else 0, ops))
     return each * n_threads / at_once(works) / 1e6
 
 

@@ -26,6 +26,7 @@ from xmem.base.errors import (
     PoolDestroyed,
     PoolInUse,
     SizeLimitError,
+    TraceFormatError,
     XmemError,
 )
 from xmem.capi import _C_API as _C_API
@@ -70,6 +71,7 @@ __all__ = [
     "PoolInUse",
     "PoolStats",
     "SizeLimitError",
+    "TraceFormatError",
     "XmemError",
     "configure",
     "default_pool",

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Single calls of a verb at C level, from Python arguments: to be measured.
+"""Single calls of a verb at C level, made from Python arguments, to be measured.
 
-`insn` steps them and `cycles` times them. Both call a verb by its address, with
-arguments that were proved as the verb's Python face would prove them.
+`insn` counts their instructions and `cycles` times them. Both call the verb by its
+address, after its arguments have been checked as the verb's Python method would.
 """
 
 from xmem.base.errors import BadArgument, BadArgumentType
+from xmem.measure.codes import VERBS as _VERB_NAMES
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -17,10 +18,9 @@ from xmem.base.arguments cimport (
     offset_argument,
     size_argument,
 )
-from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
-from xmem.measure.paths cimport (
+from xmem.measure.codes cimport (
     VERB_PAGE_ALLOC,
     VERB_PAGE_FREE,
     VERB_XFREE,
@@ -29,8 +29,6 @@ from xmem.measure.paths cimport (
 )
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_free_if_owned, pool_resize
-
-_VERB_NAMES = ("xmalloc", "xfree", "xrealloc", "page_alloc", "page_free")
 
 
 # The verbs -------------------------------------------------------------------
@@ -93,55 +91,75 @@ VERBS[VERB_CHECKED + VERB_XREALLOC] = do_checked_xrealloc
 
 # From Python -----------------------------------------------------------------
 
+#: What each verb takes, for messages and for the number of arguments.
+_PARAMETERS = {
+    "xmalloc": "n[, align]",
+    "xfree": "offset",
+    "xrealloc": "offset, n[, align]",
+    "page_alloc": "n_pages",
+    "page_free": "offset",
+}
+
+
 cdef Pool pool_argument(object pool):
     if not isinstance(pool, Pool):
         raise BadArgumentType(f"pool must be a Pool, not {type(pool).__name__}")
     return pool
 
 
+cdef unsigned verb_argument(object verb, Py_ssize_t n_args) except? 0:
+    """Convert the name of a verb, and check the number of its arguments."""
+    if not isinstance(verb, str):
+        raise BadArgumentType(f"verb must be a str, not {type(verb).__name__}")
+    if verb not in _PARAMETERS:
+        raise BadArgument(
+            f"verb must be one of {', '.join(map(repr, _VERB_NAMES))}, not {verb!r}"
+        )
+    wanted = _PARAMETERS[verb]
+    n_least = wanted.split("[")[0].count(",") + 1
+    if not n_least <= n_args <= n_least + wanted.count("["):
+        raise BadArgument(f"{verb} takes ({wanted}), not {n_args} arguments")
+    return _VERB_NAMES.index(verb)
+
+
+cdef int convert_arguments(call_t* call, tuple args) except -1:
+    """Fill a call's words from Python arguments of the right number."""
+    call.b = call.c = 0
+    if call.kind == VERB_XMALLOC:
+        call.a = size_argument(args[0])
+        call.b = align_argument(args[1] if len(args) == 2 else 16)
+    elif call.kind == VERB_PAGE_ALLOC:
+        call.a = count_argument(args[0], "n_pages", 1)
+    else:
+        call.a = offset_argument(args[0])
+    if call.kind == VERB_XREALLOC:
+        call.b = size_argument(args[1])
+        call.c = align_argument(args[2] if len(args) == 3 else 16)
+    return 0
+
+
+cdef int check_call(call_t* call, Pool pool, object verb) except -1:
+    """Check a call against the pool, as the verb's Python method would."""
+    pool.enter()
+    if call.kind == VERB_PAGE_FREE:
+        pool.arena.run_pages(call.a)
+    elif call.kind == VERB_XFREE or call.kind == VERB_XREALLOC:
+        pool.live(call.a, verb)
+        pool.arena.refuse_exported(call.a)
+    elif call.kind == VERB_XMALLOC:
+        pool.admit_alignment(call.b)
+    elif call.a > pool.arena.c.n_pages:
+        raise BadArgument(f"the arena has {pool.arena.n_pages} pages, not {call.a}")
+    return 0
+
+
 cdef int prepare_call(
     call_t* call, Pool pool, object verb, tuple args, bint checked
 ) except -1:
-    """Fill a call from Python arguments, proved as the verb itself would."""
-    cdef offset_t payload = 0
-    wants = {
-        "xmalloc": "n[, align]",
-        "xfree": "offset",
-        "xrealloc": "offset, n[, align]",
-        "page_alloc": "n_pages",
-        "page_free": "offset",
-    }
-    if not isinstance(verb, str):
-        raise BadArgumentType(f"verb must be a str, not {type(verb).__name__}")
-    if verb not in wants:
-        raise BadArgument(
-            f"verb must be one of {', '.join(map(repr, wants))}, not {verb!r}"
-        )
-    n_least = wants[verb].split("[")[0].count(",") + 1
-    if not n_least <= len(args) <= n_least + wants[verb].count("["):
-        raise BadArgument(f"{verb} takes ({wants[verb]}), not {len(args)} arguments")
-    call.b = call.c = 0
-    call.kind = _VERB_NAMES.index(verb)
-    if verb == "xmalloc":
-        call.a = size_argument(args[0])
-        call.b = align_argument(args[1] if len(args) == 2 else 16)
-    elif verb == "page_alloc":
-        call.a = count_argument(args[0], "n_pages", 1)
-    else:
-        payload = call.a = offset_argument(args[0])
-    if verb == "xrealloc":
-        call.b = size_argument(args[1])
-        call.c = align_argument(args[2] if len(args) == 3 else 16)
-    pool.enter()
-    if verb == "page_free":
-        pool.arena.run_pages(payload)
-    elif verb in ("xfree", "xrealloc"):
-        pool.live(payload, verb)
-        pool.arena.refuse_exported(payload)
-    elif verb == "xmalloc":
-        pool.admit_alignment(call.b)
-    elif call.a > pool.arena.c.n_pages:
-        raise BadArgument(f"the arena has {pool.arena.n_pages} pages, not {args[0]}")
+    """Fill a call from Python arguments, after checking them."""
+    call.kind = verb_argument(verb, len(args))
+    convert_arguments(call, args)
+    check_call(call, pool, verb)
     call.verb = VERBS[
         call.kind + (VERB_CHECKED if checked and call.kind <= VERB_XREALLOC else 0)
     ]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Cycles of one call, made again and again on the same heap, warm or cold.
 
-The arena is copied; the call is made once, and what it changed is found by
-comparing. From then on the heap is put back before each call by restoring just
-those lines of it, so that a call finds the caches as a call of a running program
-would: warm, with all that it touches in them, or cold, with all of it evicted.
+The arena is copied, the call is made once, and the lines that it changed are found
+by comparison. From then on only these lines are restored before each call, so a
+call finds the caches as it would in a running program: warm, with all that it
+touches in them, or cold (caches.pxd), with none of it.
 """
 
 import os
@@ -18,6 +18,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from xmem.base.arguments cimport count_argument, flag_argument
+from xmem.measure.caches cimport EVICT_BYTES, LINE_BYTES, evict
 from xmem.measure.calls cimport call_t, pool_argument, prepare_call
 from xmem.measure.clock cimport clock_overhead, clock_ticks
 from xmem.pool cimport Pool
@@ -25,29 +26,21 @@ from xmem.pool cimport Pool
 __all__ = ["cost"]
 
 cdef enum:
-    LINE_BYTES = 64
-    EVICT_BYTES = 64 << 20      # more than the caches that one core can use
     MAX_REPEATS = 1000000
-    WARM_UP = 8                 # calls before the first that counts
+    WARM_UP = 8                 # calls before the first one that is kept
 
 
 cdef struct bench_t:
     char* base
-    const char* saved           # the arena as it was
+    const char* saved           # a copy of the arena before the call
     const uint64_t* lines       # numbers of the lines that the call changes
     uint64_t n_lines
-    char* evictor
-
-
-cdef void evict(char* buffer) noexcept nogil:
-    """Fill the caches and the translations of this core with other memory."""
-    cdef uint64_t i
-    for i in range(EVICT_BYTES // LINE_BYTES):
-        buffer[i * LINE_BYTES] += 1
+    char* evictor               # NULL: the caches stay warm
+    uint64_t overhead           # ticks of reading the clock
 
 
 cdef void put_back(bench_t* bench) noexcept nogil:
-    """Make the arena what it was."""
+    """Restore the lines that the call changed."""
     cdef uint64_t i, at
     for i in range(bench.n_lines):
         at = bench.lines[i] * LINE_BYTES
@@ -57,7 +50,7 @@ cdef void put_back(bench_t* bench) noexcept nogil:
 cdef uint64_t find_changes(
     const char* base, const char* saved, uint64_t n_lines, uint64_t* found
 ) noexcept nogil:
-    """Count the lines that differ, and note them if there is where."""
+    """Count the lines that differ; list them in ``found`` unless it is NULL."""
     cdef uint64_t i
     cdef uint64_t n = 0
     for i in range(n_lines):
@@ -69,36 +62,82 @@ cdef uint64_t find_changes(
 
 
 cdef uint64_t timed_call(Pool pool, call_t* call) noexcept nogil:
-    """Ticks of one call."""
+    """Make one call; return its ticks."""
     cdef uint64_t ticks = clock_ticks()
     call.verb(&pool.arena.c, pool.c, call.a, call.b, call.c)
     return clock_ticks() - ticks
 
 
+cdef void time_calls(
+    bench_t* bench, Pool pool, call_t* call, uint64_t* ticks, uint64_t n_repeats
+) noexcept nogil:
+    """Make a call again and again, on the same heap each time."""
+    cdef uint64_t i, elapsed
+    for i in range(WARM_UP + n_repeats):
+        if bench.evictor != NULL:
+            evict(bench.evictor)
+        elapsed = timed_call(pool, call)
+        put_back(bench)
+        if i >= WARM_UP:
+            ticks[i - WARM_UP] = (
+                elapsed - bench.overhead if elapsed > bench.overhead else 0
+            )
+
+
+cdef object find_lines(bench_t* bench, Pool pool, call_t* call):
+    """Make a call once; set the lines that it changed, in an array to be kept."""
+    cdef uint64_t[::1] cells
+    cdef uint64_t n_arena_lines = pool.arena.c.n_bytes // LINE_BYTES
+    timed_call(pool, call)
+    bench.n_lines = find_changes(bench.base, bench.saved, n_arena_lines, NULL)
+    lines = np.zeros(bench.n_lines + 1, dtype=np.uint64)
+    cells = lines
+    bench.lines = &cells[0]
+    find_changes(bench.base, bench.saved, n_arena_lines, &cells[0])
+    return lines
+
+
+cdef int refuse_arena(Pool pool) except -1:
+    """Refuse an arena that cannot be copied and put back."""
+    if pool.arena.path is not None:
+        raise BadArgument(
+            "the arena is in a file, which others may see: use an anonymous arena"
+        )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if pool.arena.n_bytes > memory // 2:
+        raise BadArgument(
+            f"the arena has {pool.arena.n_bytes} bytes, all of which are copied; "
+            f"this machine has {memory}: use a smaller arena"
+        )
+    return 0
+
+
 def cost(pool, verb, *args, repeats=101, cold=False, checked=False):
-    """Cycles that a call would take now; the arena is left as it was.
+    """Measure the cycles that a call would take now; the arena is left as it was.
 
     Parameters
     ----------
     pool : Pool
         Of an anonymous arena, without hooks. Nothing else may use the arena
-        meanwhile; its memory is copied for the time of the call.
+        meanwhile; its memory is copied for the duration.
     verb : {"xmalloc", "xfree", "xrealloc", "page_alloc", "page_free"}
-        What to call, at C level; ``page_alloc`` takes a number of pages.
+        The verb to call, at C level; ``page_alloc`` takes a number of pages.
     *args
         Its arguments.
     repeats : int
-        How often it is made, at most a million.
+        How many times to make the call, at most a million.
     cold : bool
-        Evict the caches of the core before each call.
+        Evict the caches of the core before each call, by writing 64 MiB of other
+        memory.
     checked : bool
-        Time the proof of the offset as well.
+        Also time the proof of the offset.
 
     Returns
     -------
     numpy.ndarray of uint64, shape (repeats,)
-        Cycles (ticks of `xmem.measure.clock`) of each call, less what reading the clock
-        costs. The least is the call undisturbed; the rest is the machine's.
+        Cycles (ticks of `xmem.measure.clock`) of each call, less the cost of
+        reading the clock. The least is that of an undisturbed call; the rest is
+        noise of the machine.
 
     Raises
     ------
@@ -109,55 +148,31 @@ def cost(pool, verb, *args, repeats=101, cold=False, checked=False):
     cdef uint64_t n_repeats = count_argument(repeats, "repeats", 1)
     cdef bint is_cold = flag_argument(cold, "cold")
     cdef bint is_checked = flag_argument(checked, "checked")
-    cdef uint64_t i, ticks, overhead, n_arena_lines
     cdef call_t call
     cdef bench_t bench
     cdef uint8_t[::1] saved_cells, evict_cells
-    cdef uint64_t[::1] line_cells, tick_cells
+    cdef uint64_t[::1] tick_cells
     if n_repeats > MAX_REPEATS:
         raise BadArgument(f"repeats must be at most {MAX_REPEATS}, not {repeats}")
     owner.enter()
-    if owner.arena.path is not None:
-        raise BadArgument(
-            "the arena is in a file, which others may see: use an anonymous arena"
-        )
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if owner.arena.n_bytes > memory // 2:
-        raise BadArgument(
-            f"the arena has {owner.arena.n_bytes} bytes, which are to be copied; "
-            f"this machine has {memory}: use a smaller arena"
-        )
+    refuse_arena(owner)
     saved = np.empty(owner.arena.n_bytes, dtype=np.uint8)
-    evictor = np.zeros(EVICT_BYTES, dtype=np.uint8)
-    cells = np.zeros(n_repeats, dtype=np.uint64)
     saved_cells = saved
-    evict_cells = evictor
-    tick_cells = cells
+    ticks = np.zeros(n_repeats, dtype=np.uint64)
+    tick_cells = ticks
     prepare_call(&call, owner, verb, args, is_checked)
-    n_arena_lines = owner.arena.c.n_bytes // LINE_BYTES
     bench.base = owner.arena.c.base
     bench.saved = <const char*>&saved_cells[0]
-    bench.evictor = <char*>&evict_cells[0]
-    bench.n_lines = 0
+    bench.evictor = NULL
+    bench.overhead = clock_overhead()
     memcpy(&saved_cells[0], bench.base, owner.arena.c.n_bytes)
-    timed_call(owner, &call)
-    lines = np.zeros(
-        find_changes(bench.base, bench.saved, n_arena_lines, NULL) + 1,
-        dtype=np.uint64,
-    )
-    line_cells = lines
-    bench.lines = &line_cells[0]
-    bench.n_lines = find_changes(
-        bench.base, bench.saved, n_arena_lines, &line_cells[0]
-    )
-    overhead = clock_overhead()
+    lines = find_lines(&bench, owner, &call)
     put_back(&bench)
-    for i in range(WARM_UP + n_repeats):
-        if is_cold:
-            evict(bench.evictor)
-        ticks = timed_call(owner, &call)
-        put_back(&bench)
-        if i >= WARM_UP:
-            tick_cells[i - WARM_UP] = ticks - overhead if ticks > overhead else 0
+    if is_cold:
+        evictor = np.zeros(EVICT_BYTES, dtype=np.uint8)
+        evict_cells = evictor
+        bench.evictor = <char*>&evict_cells[0]
+    time_calls(&bench, owner, &call, &tick_cells[0], n_repeats)
     PyErr_CheckSignals()
-    return cells
+    del lines
+    return ticks

@@ -4,11 +4,11 @@
 Each is a table of functions (``struct peer`` of peer.h), so that all are called
 in the same way: an allocator of a shared object that exports ``PEER``, the
 malloc of a shared library or of this process, an engine of xmem at C level, or
-``null``, which serves from a bump pointer and frees nothing: what it takes is
-the rig's own share.
+``null``, which serves from a bump pointer and frees nothing, so that its time is
+the rig's own.
 
-A pass runs a whole trace on a new heap. Passes with a clock around each call
-keep the least ticks per call; passes without give the time of the whole.
+A pass plays a whole trace on a new heap. Passes with a clock around each call
+give the least ticks per call; passes without give the time of the whole.
 """
 
 import os
@@ -27,7 +27,7 @@ from xmem.measure.trace import (
 )
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from xmem.arena.arena cimport Arena
@@ -37,6 +37,14 @@ from xmem.base.bits cimport bit
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
 from xmem.measure.clock cimport clock_hz, clock_nanoseconds, clock_overhead, clock_ticks
+from xmem.measure.codes cimport (
+    ALIGN_LOG2_MAX,
+    OP_FREE,
+    OP_MEMALIGN,
+    OP_REALLOC,
+    SKIPPED,
+    op_t,
+)
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_free_if_owned, pool_resize
 
@@ -60,24 +68,12 @@ cdef extern from "<dlfcn.h>" nogil:
     int RTLD_LOCAL
 
 cdef enum:
-    OP_FREE = 1
-    OP_REALLOC = 2
-    OP_MEMALIGN = 4
-
     MAX_REPEATS = 1000000
     PLAIN_PASSES = 3
-    LEAST_ARENA_BYTES = 1 << 20  # for a peer that does not look at it
+    LEAST_ARENA_BYTES = 1 << 20  # for a peer that does not use it
     SLICE_OPS = 1 << 14         # operations between two looks at signals
 
-cdef uint64_t SKIPPED = ~<uint64_t>0
-
-
-cdef packed struct op_t:
-    uint8_t op
-    uint8_t align_log2
-    uint16_t thread
-    uint32_t id
-    uint64_t size
+cdef uint64_t NOT_PLAYED = SKIPPED
 
 
 cdef struct object_t:
@@ -246,14 +242,14 @@ cdef inline void* rig_resize(
 
 
 cdef inline uint64_t rig_op(rig_t* rig, const op_t* op, bint timed) noexcept nogil:
-    """Do one operation; its ticks, 0 without clock, or SKIPPED."""
+    """Carry out one operation; return its ticks, 0 without clock, or SKIPPED."""
     cdef object_t* target = &rig.objects[op.id]
     cdef uint64_t ticks = 0
     cdef void* start
     if (op.op == OP_FREE or op.op == OP_REALLOC) and target.start == NULL:
         rig.skipped += 1
         rig.failed += op.op == OP_REALLOC
-        return SKIPPED
+        return NOT_PLAYED
     if timed:
         ticks = clock_ticks()
     if op.op == OP_FREE:
@@ -281,7 +277,7 @@ cdef inline uint64_t rig_op(rig_t* rig, const op_t* op, bint timed) noexcept nog
 cdef void rig_slice(
     rig_t* rig, uint64_t first, uint64_t end, bint timed
 ) noexcept nogil:
-    """Do the operations from ``first`` up to ``end``."""
+    """Carry out the operations from ``first`` up to ``end``."""
     cdef uint64_t i, ticks
     if not timed:
         for i in range(first, end):
@@ -289,13 +285,13 @@ cdef void rig_slice(
         return
     for i in range(first, end):
         ticks = rig_op(rig, &rig.ops[i], True)
-        if ticks != SKIPPED:
+        if ticks != NOT_PLAYED:
             ticks = ticks - rig.overhead if ticks > rig.overhead else 0
         rig.ticks[i] = ticks
 
 
 cdef void rig_drain(rig_t* rig, uint64_t n_objects) noexcept nogil:
-    """Free what is live at the end of a trace."""
+    """Free the objects that are live at the end of a trace."""
     cdef uint64_t i
     for i in range(n_objects):
         if rig.objects[i].start != NULL:
@@ -306,13 +302,13 @@ cdef void rig_drain(rig_t* rig, uint64_t n_objects) noexcept nogil:
 # Peers -----------------------------------------------------------------------
 
 cdef str last_error():
-    """What the dynamic linker says went wrong."""
-    cdef const char* said = dlerror()
-    return said.decode(errors="replace") if said != NULL else "unknown error"
+    """Return the dynamic linker's message."""
+    cdef const char* message = dlerror()
+    return message.decode(errors="replace") if message != NULL else "unknown error"
 
 
 cdef void* open_library(object path) except NULL:
-    """Load a shared object; it is never unloaded, for its heaps may live on."""
+    """Load a shared object; it is never unloaded, because its heaps may live on."""
     cdef bytes name = os.fsencode(path)
     cdef void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)
     if library == NULL:
@@ -329,11 +325,10 @@ cdef class Peer:
     Attributes
     ----------
     name : str
-        What it is called in tables.
+        Its name in tables.
     needs_arena : bool
-        Whether it works in memory that it is given; otherwise it gets its own
-        from the system, and what it holds cannot be told from outside but by
-        the growth of the process.
+        Whether it works in memory that it is given. Otherwise it gets its memory
+        from the system, and only the growth of the process shows how much.
     """
 
     cdef const peer_t* functions
@@ -347,14 +342,16 @@ cdef class Peer:
     cdef readonly bint needs_arena
 
     def __init__(self, *args, **kwargs):
-        raise BadArgumentType("a peer is made by load, library, system, engine, null")
+        raise BadArgumentType(
+            "a peer is made by load, library, system, engine or null"
+        )
 
     def __repr__(self):
         return f"<xmem.measure.peers.Peer {self.name}>"
 
     @staticmethod
     def load(path):
-        """A shared object that exports ``struct peer PEER``, see peer.h.
+        """Load a shared object that exports ``struct peer PEER``, see peer.h.
 
         Parameters
         ----------
@@ -393,7 +390,7 @@ cdef class Peer:
         return peer
 
     cdef int bind(self, void* library) except -1:
-        """Take malloc and its family out of a library, NULL: this process."""
+        """Bind malloc and its family of a library, or of this process if NULL."""
         self.libc.malloc = <void* (*)(size_t) noexcept nogil>dlsym(
             library, b"malloc"
         )
@@ -422,14 +419,14 @@ cdef class Peer:
 
     @staticmethod
     def library(path, name=None):
-        """The malloc of a shared library.
+        """Return the malloc of a shared library.
 
         Parameters
         ----------
         path : path-like
             Such as ``libjemalloc.so.2``; loaded into this process for good.
         name : str, optional
-            What to call it; the path by default.
+            Its name; the path by default.
 
         Returns
         -------
@@ -447,12 +444,12 @@ cdef class Peer:
 
     @staticmethod
     def system(name="system"):
-        """The malloc of this process: glibc's, unless another was preloaded.
+        """Return the malloc of this process: glibc's, unless another was preloaded.
 
         Parameters
         ----------
         name : str
-            What to call it.
+            Its name.
 
         Returns
         -------
@@ -465,14 +462,14 @@ cdef class Peer:
 
     @staticmethod
     def engine(engine="tlsf", *, name=None, checked=False, **settings):
-        """An engine of xmem, called at C level.
+        """Return an engine of xmem, called at C level.
 
         Parameters
         ----------
         engine : {"tlsf", "firstfit"}
-            Which.
+            The engine.
         name : str, optional
-            What to call it; ``xmem engine`` by default.
+            Its name; ``xmem engine`` by default.
         checked : bool
             Prove each pointer before it is freed or resized.
         **settings
@@ -498,7 +495,7 @@ cdef class Peer:
 
     @staticmethod
     def null():
-        """The rig alone: serves from a bump pointer, frees nothing.
+        """Return the rig alone: it serves from a bump pointer and frees nothing.
 
         Returns
         -------
@@ -516,7 +513,7 @@ cdef class Peer:
         return peer
 
     cdef void* begin(self, Arena arena) except? NULL:
-        """A new heap; NULL if the arena is too small for one."""
+        """Create a heap; return NULL if the arena is too small for one."""
         if self.settings is not None:
             arena.enter()
             arena.reformat()
@@ -532,7 +529,7 @@ cdef class Peer:
         return self.functions.create(arena.c.base, arena.c.n_bytes)
 
     cdef void end(self, void* heap) noexcept:
-        """Be done with a heap."""
+        """Destroy a heap."""
         if self.functions.destroy != NULL:
             self.functions.destroy(heap)
 
@@ -565,8 +562,8 @@ cdef class Rig:
         self.rig.peer = peer.functions
         self.rig.overhead = clock_overhead()
 
-    cdef object run(self, uint64_t* ticks, bint touch):
-        """One pass; nanoseconds, or None if the arena is too small for a heap."""
+    cdef object play(self, uint64_t* ticks, bint touch):
+        """Play one pass; return its nanoseconds, or None if no heap fits."""
         cdef uint64_t first = 0
         cdef uint64_t elapsed = 0
         cdef uint64_t end, start
@@ -600,28 +597,28 @@ cdef object checked_peer(object peer):
 
 
 cdef object arena_for(object ops, object arena_bytes):
-    """An arena, by default ample for the trace."""
+    """Make an arena, by default ample for the trace."""
     if arena_bytes is None:
         arena_bytes = ample_arena_bytes(ops, os.sysconf("SC_PAGE_SIZE"), 16)
     return _Arena.anonymous(arena_bytes)
 
 
 def measure(peer, ops, *, repeats=15, arena_bytes=None, progress=None):
-    """Run a trace on a peer and measure every call.
+    """Play a trace on a peer and measure every call.
 
     Parameters
     ----------
     peer : Peer
-        Whom to measure.
+        The peer to measure.
     ops : numpy.ndarray
-        A trace, as `xmem.measure.replay.load` answers it.
+        A trace, as `xmem.measure.replay.load` returns it.
     repeats : int
-        Passes with a clock per call, at most a million; each call counts with
-        its least.
+        Passes with a clock per call, at most a million; the least of each call
+        is kept.
     arena_bytes : int, optional
         Memory for a peer that needs an arena; ample by default.
     progress : callable, optional
-        Called with (passes done, passes in all) after each.
+        Called after each pass with (passes done, passes in all).
 
     Returns
     -------
@@ -630,19 +627,17 @@ def measure(peer, ops, *, repeats=15, arena_bytes=None, progress=None):
     Raises
     ------
     BadArgument, BadArgumentType
-        An argument that cannot be meant, or a trace that breaks the format.
+        An invalid argument, or a trace that breaks the format.
     PeerError
         The peer could not make a heap.
 
     Notes
     -----
-    Ticks are those between two fenced readings of the clock, less what two
-    readings with nothing between them take. The rig's own share of the
-    nanoseconds is what `Peer.null` takes.
+    Ticks are those between two fenced readings of the clock, less those of two
+    readings with nothing between them. `Peer.null` measures the rig's own share
+    of the nanoseconds.
     """
     cdef uint64_t n_timed = count_argument(repeats, "repeats", 1)
-    cdef uint64_t[::1] cells
-    cdef uint64_t i, done
     cdef Rig rig
     if n_timed > MAX_REPEATS:
         raise BadArgument(f"repeats must be at most {MAX_REPEATS}, not {repeats}")
@@ -652,34 +647,17 @@ def measure(peer, ops, *, repeats=15, arena_bytes=None, progress=None):
         )
     ops = check_trace(ops)
     rig = Rig(checked_peer(peer), ops, arena_for(ops, arena_bytes))
-    cycles = np.full(len(ops), SKIPPED, dtype=np.uint64)
-    raw = np.zeros(len(ops), dtype=np.uint64)
-    ticks = np.zeros(max(len(ops), 1), dtype=np.uint64)
-    cells = ticks
-    least = None
-    for i in range(PLAIN_PASSES + n_timed):
-        ns = rig.run(NULL if i < PLAIN_PASSES else &cells[0], False)
-        if ns is None:
-            raise PeerError(
-                f"{peer.name} could not make a heap in {rig.arena.n_bytes} bytes"
-            )
-        if i < PLAIN_PASSES:
-            least = ns if least is None else min(least, ns)
-        else:
-            np.minimum(cycles, ticks[: len(ops)], out=cycles)
-            np.maximum(raw, ticks[: len(ops)], out=raw)
-        if progress is not None:
-            progress(i + 1, PLAIN_PASSES + n_timed)
-    was_run = cycles != SKIPPED
+    ns, cycles, raw = play_passes(rig, n_timed, progress)
+    was_run = cycles != NOT_PLAYED
     cycles[~was_run] = raw[~was_run] = 0
-    done = len(ops) - rig.rig.skipped
+    n_done = len(ops) - rig.rig.skipped
     return PeerResult(
         engine=peer.name,
         n_ops=len(ops),
         failed=rig.rig.failed,
         skipped=rig.rig.skipped,
         was_run=was_run,
-        ns_per_op=<double>least / done if done else 0.0,
+        ns_per_op=ns / n_done if n_done else 0.0,
         kinds=np.ascontiguousarray(ops["op"]),
         cycles=cycles,
         raw_cycles=raw,
@@ -689,10 +667,40 @@ def measure(peer, ops, *, repeats=15, arena_bytes=None, progress=None):
     )
 
 
+cdef tuple play_passes(Rig rig, uint64_t n_timed, progress):
+    """Play all passes.
+
+    Returns the nanoseconds of the fastest pass without clock, and per operation
+    the least and the greatest ticks.
+    """
+    cdef uint64_t[::1] cells
+    cdef uint64_t i
+    n_ops = len(rig.ops)
+    cycles = np.full(n_ops, NOT_PLAYED, dtype=np.uint64)
+    raw = np.zeros(n_ops, dtype=np.uint64)
+    ticks = np.zeros(max(n_ops, 1), dtype=np.uint64)
+    cells = ticks
+    least = None
+    for i in range(PLAIN_PASSES + n_timed):
+        ns = rig.play(NULL if i < PLAIN_PASSES else &cells[0], False)
+        if ns is None:
+            raise PeerError(
+                f"{rig.peer.name} could not make a heap in {rig.arena.n_bytes} bytes"
+            )
+        if i < PLAIN_PASSES:
+            least = ns if least is None else min(least, ns)
+        else:
+            np.minimum(cycles, ticks[:n_ops], out=cycles)
+            np.maximum(raw, ticks[:n_ops], out=raw)
+        if progress is not None:
+            progress(i + 1, PLAIN_PASSES + n_timed)
+    return least, cycles, raw
+
+
 # Memory ----------------------------------------------------------------------
 
 def serves(peer, ops, n_bytes):
-    """Whether a peer serves every request of a trace in so many bytes.
+    """Whether a peer serves every request of a trace in ``n_bytes``.
 
     Parameters
     ----------
@@ -701,7 +709,7 @@ def serves(peer, ops, n_bytes):
     ops : numpy.ndarray
         A trace.
     n_bytes : int
-        Of the arena.
+        Size of the arena.
 
     Returns
     -------
@@ -714,35 +722,37 @@ def serves(peer, ops, n_bytes):
     """
     cdef Rig rig
     if not checked_peer(peer).needs_arena:
-        raise BadArgument(f"{peer.name} gets its memory from the system")
+        raise BadArgument(
+            f"{peer.name} gets its memory from the system, not from an arena"
+        )
     rig = Rig(peer, check_trace(ops), _Arena.anonymous(n_bytes))
-    return rig.run(NULL, False) is not None and rig.rig.failed == 0
+    return rig.play(NULL, False) is not None and rig.rig.failed == 0
 
 
 cdef bint are_sound(const op_t* ops, uint64_t n_ops) noexcept nogil:
-    """Whether operations can be run: of known kinds and of sizes that add up."""
+    """Whether operations are of known kinds and have possible sizes."""
     cdef uint64_t i
     for i in range(n_ops):
         if (
             ops[i].op > OP_MEMALIGN
-            or ops[i].align_log2 > 44
-            or ops[i].size > bit(44)
+            or ops[i].align_log2 > ALIGN_LOG2_MAX
+            or ops[i].size > bit(ALIGN_LOG2_MAX)
         ):
             return False
     return True
 
 
-def run_touched(peer, ops, started=None):
-    """Run a trace once, and touch every byte that it asks for.
+def play_touched(peer, ops, started=None):
+    """Play a trace once, and touch every byte that it requests.
 
     Parameters
     ----------
     peer : Peer
-        Whom.
+        The peer.
     ops : numpy.ndarray
         A trace.
     started : callable, optional
-        Called when all that the rig itself needs has been touched.
+        Called once all memory that the rig itself needs has been touched.
 
     Returns
     -------
@@ -753,8 +763,8 @@ def run_touched(peer, ops, started=None):
     cdef const uint8_t[::1] raw
     cdef uint64_t n_ids
     if not isinstance(ops, np.ndarray) or ops.dtype != TRACE_DTYPE or ops.ndim != 1:
-        raise BadArgumentType("ops must be a trace, as load() answers it")
-    # One copy, and none of the temporaries that a full check leaves in the heap.
+        raise BadArgumentType("ops must be a trace, as load() returns it")
+    # One copy, without the temporaries that a full check leaves in the heap.
     ops = np.array(ops, copy=True)
     n_ids = int(ops["id"].max()) + 1 if len(ops) else 0
     if len(ops):
@@ -771,5 +781,5 @@ def run_touched(peer, ops, started=None):
     rig.cells[:] = 0
     if started is not None:
         started()
-    rig.run(NULL, True)
+    rig.play(NULL, True)
     return rig.rig.failed

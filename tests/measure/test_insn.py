@@ -15,7 +15,8 @@ from xmem import Arena, Pool
 from xmem.cli.group import xmem as command
 from xmem.data import __file__ as DATA
 from xmem.measure import insn
-from xmem.measure.counts import FAILED, GROWN, RETURNED, VERBS, path_name
+from xmem.measure.codes import PATH_FAILED, PATH_GROWN, PATH_RETURNED
+from xmem.measure.counts import VERBS, path_name
 from xmem.measure.replay import load
 from xmem.measure.scenarios import SCENARIOS, scenario
 from xmem.measure.trace import OP_FREE, OP_MALLOC
@@ -25,7 +26,7 @@ PAGE = 4096
 REDIS = DATA.replace("__init__.py", "redis.npz")
 
 pytestmark = pytest.mark.skipif(
-    insn.method() != "stepping", reason="the system lets nobody trace a child"
+    not insn.is_available(), reason="the system lets nobody trace a child"
 )
 
 
@@ -202,7 +203,7 @@ def test_failed_objects_are_left_out():
     )
     counts = insn.count(ops, max_pages=8)
     assert counts.index.tolist() == [0, 1, 3]
-    assert counts.path.tolist()[1] == FAILED
+    assert counts.path.tolist()[1] == PATH_FAILED
 
 
 def test_empty_and_wrong_traces():
@@ -220,8 +221,8 @@ def test_empty_and_wrong_traces():
 def test_path_names_of_every_bit():
     names = {path_name(v, bits) for v in range(len(VERBS)) for bits in range(256)}
     assert {"isolated", "left", "right", "both", "exact", "split", "failed"} <= names
-    assert path_name(1, 3 | RETURNED) == "both, region returned"
-    assert path_name(0, GROWN) == "exact, grown"
+    assert path_name(1, 3 | PATH_RETURNED) == "both, region returned"
+    assert path_name(0, PATH_GROWN) == "exact, grown"
 
 
 def test_the_error_says_why_and_survives_pickling():
@@ -495,71 +496,3 @@ def test_the_page_frames_cost_one_step_for_each_order():
         steps = {few - many for few, many in itertools.pairwise(counts)}
         assert max(steps) <= 90
         assert counts == sorted(counts, reverse=True)
-
-
-# Counting by the processor's counter ------------------------------------------------
-
-PAGE_FAULTS = (1, 2)  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS
-INSTRUCTIONS = (0, 1)
-
-
-@pytest.fixture
-def faults_counted():
-    """Count page faults in place of instructions: virtual machines have those."""
-    insn._count_event(*PAGE_FAULTS)
-    try:
-        with Arena.anonymous(1 << 20) as arena:
-            insn.cost(Pool(arena), "xmalloc", 5, method="counter")
-    except insn.CounterUnavailable as error:
-        pytest.skip(str(error))
-    else:
-        yield
-    finally:
-        insn._count_event(*INSTRUCTIONS)
-
-
-def test_the_counter_counts_calls_in_a_child(pool, faults_counted):
-    offset = pool.xmalloc(100)
-    before = pool.stats()
-    n, path = insn.cost(pool, "xfree", offset, method="counter")
-    assert 0 < n < 100  # pages that the child had to copy
-    assert path == insn.cost(pool, "xfree", offset, method="stepping")[1]
-    assert pool.stats() == before
-    with pytest.raises(xmem.NotABlock):
-        insn.cost(pool, "xfree", offset + 16, method="counter")
-
-
-def test_the_counter_counts_traces(faults_counted):
-    ops = load(REDIS)[:3000]
-    seen = []
-    by_counter = insn.count(
-        ops, method="counter", progress=lambda *both: seen.append(both)
-    )
-    assert 0 < by_counter.instructions.sum() < 3000
-    assert seen == [(3000, 3000)]
-    by_steps = insn.count(ops[:200], method="stepping")
-    paths = dict(zip(by_steps.index.tolist(), by_steps.path.tolist(), strict=True))
-    for index, path in zip(by_counter.index, by_counter.path, strict=True):
-        assert paths.get(int(index), path) == path
-
-
-def test_methods_are_named(pool):
-    assert insn.method() == "stepping"
-    with pytest.raises(xmem.BadArgument, match="stepping"):
-        insn.cost(pool, "xmalloc", 5, method="guessing")
-    with pytest.raises(xmem.BadArgumentType, match="method"):
-        insn.count(load(REDIS)[:5], method=5)
-
-
-def test_a_counter_that_is_not_there_is_refused(pool):
-    insn._count_event(77, 77)
-    try:
-        with pytest.raises(insn.CounterUnavailable) as caught:
-            insn.cost(pool, "xmalloc", 5, method="counter")
-        with pytest.raises(OSError, match="counter"):
-            insn.count(load(REDIS)[:5], method="counter")
-    finally:
-        insn._count_event(*INSTRUCTIONS)
-    assert caught.value.errno == caught.value.number != 0
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.number) == (str(caught.value), caught.value.number)

@@ -9,7 +9,7 @@ import pytest
 from support.peer import WHOLE, build
 
 import xmem
-from xmem.measure.peers import Peer, measure, run_touched, serves
+from xmem.measure.peers import Peer, measure, play_touched, serves
 from xmem.measure.replay import TRACE_DTYPE, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,8 +71,8 @@ def test_the_least_arena_of_a_peer(tmp_path):
     assert not serves(Peer.engine(), ops, 1 << 16)
     with pytest.raises(xmem.BadArgument, match="from the system"):
         serves(Peer.system(), ops, 1 << 20)
-    assert run_touched(Peer.system(), ops) == 0
-    assert run_touched(Peer.engine(), OPS) == 0
+    assert play_touched(Peer.system(), ops) == 0
+    assert play_touched(Peer.engine(), OPS) == 0
 
 
 def test_what_is_no_peer_is_refused(tmp_path):

@@ -32,6 +32,7 @@ from xmem import (
     PoolDestroyed,
     PoolInUse,
     SizeLimitError,
+    TraceFormatError,
     XmemError,
 )
 from xmem.base import errors
@@ -55,6 +56,7 @@ BUILTIN = {
     PoolDestroyed: ValueError,
     PoolInUse: RuntimeError,
     SizeLimitError: ValueError,
+    TraceFormatError: ValueError,
 }
 INVALID_FREES = (DoubleFree, MismatchedFree, NotABlock)
 

@@ -22,7 +22,7 @@ from support.builds import INCLUDE, QUICK, ROOT, Builds
 from support.builds import run as build
 
 #: What the commands run.
-NEEDED = ("xmem.arena.arena", "xmem.pool", "xmem.heap", "xmem.stress.load")
+NEEDED = ("xmem.arena.arena", "xmem.pool", "xmem.heap", "xmem.stress.target")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The stress commands and their parts: loads, subjects, the hunt."""
+"""The stress commands and their parts: generators, targets, the hunt."""
 
 import json
 import os
@@ -20,26 +20,26 @@ from xmem.cli.stress import session
 from xmem.cli.stress.heaps import stress, stress_frames
 from xmem.cli.stress.stores import stress_diffengine, stress_tmem
 from xmem.measure.replay import replay
-from xmem.measure.trace import TRACE_DTYPE, check_trace
+from xmem.measure.trace import OP_FREE, OP_REALLOC, TRACE_DTYPE, check_trace
+from xmem.stress.generator import MAX_LIFETIME, OpGenerator
 from xmem.stress.hunt import Fault, Outcome, Plan, hunt
-from xmem.stress.load import MAX_LIFETIME, Load, Subject
 from xmem.stress.loads import FRAME_LOADS, LOADS, table
-from xmem.stress.trials import HeapTrial, renumbered
+from xmem.stress.target import HeapTarget
+from xmem.stress.workloads import HeapWorkload, renumbered
 
-FREE = 1
 SIZES = np.arange(1, 4097)
 LIVES = np.arange(1, 4097) % 500 + 1
 
 
-def load(seed: int = 1, **options: bool) -> Load:
-    return Load(SIZES, LIVES, seed, **options)
+def generator(seed: int = 1, **options: bool) -> OpGenerator:
+    return OpGenerator(SIZES, LIVES, seed, **options)
 
 
-# Made up -----------------------------------------------------------------------
+# Generated ---------------------------------------------------------------------
 
 
 def test_the_same_seed_makes_the_same_operations() -> None:
-    first, second, other = load(1), load(1), load(2)
+    first, second, other = generator(1), generator(1), generator(2)
     whole = first.make(5000)
     parts = [second.make(n) for n in (1, 0, 999, 4000)]
     assert np.array_equal(whole, np.concatenate(parts))
@@ -48,20 +48,20 @@ def test_the_same_seed_makes_the_same_operations() -> None:
 
 @pytest.mark.parametrize("frames", [False, True])
 def test_operations_obey_the_format(frames: bool) -> None:
-    ops = load(frames=frames).make(50_000)
+    ops = generator(frames=frames).make(50_000)
     live: set[int] = set()
     for op, number, size in zip(
         ops["op"].tolist(), ops["id"].tolist(), ops["size"].tolist(), strict=True
     ):
-        if op == FREE:
+        if op == OP_FREE:
             live.remove(number)
-        elif op == 2:
+        elif op == OP_REALLOC:
             assert number in live
             assert not frames
         else:
             assert number not in live
             live.add(number)
-        assert op == FREE or size in SIZES
+        assert op == OP_FREE or size in SIZES
     assert 0 < len(live) <= 500
     assert set(ops["op"].tolist()) == ({0, 1} if frames else {0, 1, 2, 3, 4})
     trace = check_trace(renumbered(ops))
@@ -69,11 +69,11 @@ def test_operations_obey_the_format(frames: bool) -> None:
 
 
 def test_an_object_lives_as_long_as_was_drawn() -> None:
-    ops = Load(np.full(4096, 8), np.full(4096, 10), 1, frames=True).make(1000)
+    ops = OpGenerator(np.full(4096, 8), np.full(4096, 10), 1, frames=True).make(1000)
     now = 0
     born = {}
     for op, number in zip(ops["op"].tolist(), ops["id"].tolist(), strict=True):
-        if op == FREE:
+        if op == OP_FREE:
             assert now - born.pop(number) == 10
         else:
             now += 1
@@ -94,12 +94,12 @@ def test_an_object_lives_as_long_as_was_drawn() -> None:
 )
 def test_tables_that_cannot_be_meant(arguments: tuple, error: type) -> None:
     with pytest.raises(error):
-        Load(*arguments)
+        OpGenerator(*arguments)
 
 
 # Carried out -------------------------------------------------------------------
 
-SUBJECTS = [
+TARGETS = [
     ("pool", {}),
     ("pool", {"quick": 8}),
     ("pool", {"hardened": True}),
@@ -112,64 +112,72 @@ SUBJECTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings"), SUBJECTS)
-def test_a_sound_subject_has_no_fault(kind: str, settings: dict) -> None:
-    subject = Subject(kind, settings, 16 << 20)
-    ops = load(frames=kind == "frames").make(20_000)
+@pytest.mark.parametrize(("kind", "settings"), TARGETS)
+def test_a_sound_target_has_no_fault(kind: str, settings: dict) -> None:
+    target = HeapTarget(kind, settings, 16 << 20)
+    ops = generator(frames=kind == "frames").make(20_000)
     if kind == "frames":
-        ops["size"] = ops["size"] % 9 + (ops["op"] != FREE)
+        ops["size"] = ops["size"] % 9 + (ops["op"] != OP_FREE)
     for i in range(0, 20_000, 5000):
-        assert subject.run(0, ops[i : i + 5000]) == -1
-        assert subject.check() == 0
-    seen = subject.seen()
-    assert seen["live"] > 0
-    assert seen["worst_free"] > 0
-    assert 0 <= subject.fragmentation() <= 1
+        assert target.execute(0, ops[i : i + 5000]) == -1
+        assert target.check() == 0
+    stats = target.stats()
+    assert stats["live"] > 0
+    assert stats["worst_free"] > 0
+    assert 0 <= target.fragmentation() <= 1
 
 
 def test_a_full_arena_refuses_and_stays_sound() -> None:
-    subject = Subject("pool", {}, 1 << 18)
-    assert subject.run(0, load().make(20_000)) == -1
-    assert subject.seen()["failed"] > 0
-    assert subject.check() == 0
+    target = HeapTarget("pool", {}, 1 << 18)
+    assert target.execute(0, generator().make(20_000)) == -1
+    assert target.stats()["failed"] > 0
+    assert target.check() == 0
 
 
 def test_threads_take_turns() -> None:
-    subject = Subject("pool", {}, 64 << 20, threads=2)
+    target = HeapTarget("pool", {}, 64 << 20, threads=2)
     turns = [np.zeros(3000, dtype=np.uint64) for _ in range(2)]
     for thread in range(2):
-        assert subject.run(thread, load(thread).make(3000), turns[thread]) == -1
+        assert target.execute(thread, generator(thread).make(3000), turns[thread]) == -1
     assert sorted([*turns[0].tolist(), *turns[1].tolist()]) == list(range(6000))
-    assert subject.check() == 0
+    assert target.check() == 0
 
 
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda s: s.run(1, load().make(10)), xmem.BadArgument),
-        (lambda s: s.run(0, np.zeros(3)), xmem.BadArgumentType),
-        (lambda s: s.run(0, [1, 2]), xmem.BadArgumentType),
-        (lambda s: s.run(0, field("id", 1 << 20)), xmem.BadArgument),
-        (lambda s: s.run(0, field("op", 5)), xmem.BadArgument),
-        (lambda s: s.run(0, field("align_log2", 60)), xmem.BadArgument),
-        (lambda s: s.run(0, field("size", 1 << 50)), xmem.BadArgument),
-        (lambda s: s.run(0, np.zeros(2, dtype=TRACE_DTYPE)), xmem.BadArgument),
-        (lambda s: s.run(0, load().make(9), np.zeros(3, np.uint64)), xmem.BadArgument),
-        (lambda s: Subject("heap", {"interface": "x"}, 1 << 20), xmem.BadArgument),
-        (lambda s: Subject("stack", {}, 1 << 20), xmem.BadArgument),
-        (lambda s: Subject("pool", {}, 1 << 20, threads=65), xmem.BadArgument),
-        (lambda s: Subject("pool", {}, 1 << 20, n_objects=0), xmem.BadArgument),
-        (lambda s: Subject.__new__(Subject).check(), xmem.BadArgument),
-        (lambda s: Subject.__new__(Subject).run(0, load().make(1)), xmem.BadArgument),
-        (lambda s: Load.__new__(Load).make(1), xmem.BadArgument),
+        (lambda s: s.execute(1, generator().make(10)), xmem.BadArgument),
+        (lambda s: s.execute(0, np.zeros(3)), xmem.BadArgumentType),
+        (lambda s: s.execute(0, [1, 2]), xmem.BadArgumentType),
+        (lambda s: s.execute(0, field("id", 1 << 20)), xmem.BadArgument),
+        (lambda s: s.execute(0, field("op", 5)), xmem.BadArgument),
+        (lambda s: s.execute(0, field("align_log2", 60)), xmem.BadArgument),
+        (lambda s: s.execute(0, field("size", 1 << 50)), xmem.BadArgument),
+        (lambda s: s.execute(0, np.zeros(2, dtype=TRACE_DTYPE)), xmem.BadArgument),
+        (
+            lambda s: s.execute(0, generator().make(9), np.zeros(3, np.uint64)),
+            xmem.BadArgument,
+        ),
+        (lambda s: HeapTarget("heap", {"interface": "x"}, 1 << 20), xmem.BadArgument),
+        (lambda s: HeapTarget("stack", {}, 1 << 20), xmem.BadArgument),
+        (lambda s: HeapTarget("pool", {}, 1 << 20, threads=65), xmem.BadArgument),
+        (lambda s: HeapTarget("pool", {}, 1 << 20, n_objects=0), xmem.BadArgument),
+        (lambda s: HeapTarget.__new__(HeapTarget).check(), xmem.BadArgument),
+        (
+            lambda s: HeapTarget.__new__(HeapTarget).execute(0, generator().make(1)),
+            xmem.BadArgument,
+        ),
+        (lambda s: OpGenerator.__new__(OpGenerator).make(1), xmem.BadArgument),
     ],
 )
-def test_what_cannot_be_meant(call: Callable[[Subject], object], error: type) -> None:
-    subject = Subject("pool", {}, 1 << 20)
+def test_what_cannot_be_meant(
+    call: Callable[[HeapTarget], object], error: type
+) -> None:
+    target = HeapTarget("pool", {}, 1 << 20)
     with pytest.raises(error):
-        call(subject)
-    assert subject.check() == 0
-    assert subject.run(0, load().make(100)) == -1
+        call(target)
+    assert target.check() == 0
+    assert target.execute(0, generator().make(100)) == -1
 
 
 def field(name: str, value: int) -> np.ndarray:
@@ -187,15 +195,15 @@ def test_every_load(name: str) -> None:
     sizes, lifetimes = table(LOADS[name], 7)
     assert (sizes.min(), lifetimes.min()) >= (1, 1)
     outcome = hunt(
-        Plan(HeapTrial("pool", {}, name, LOADS[name].arena_bytes), n_ops=100_000)
+        Plan(HeapWorkload("pool", {}, name, LOADS[name].arena_bytes), n_ops=100_000)
     )
     assert (outcome.fault, outcome.n_ops, outcome.n_checks) == (None, 100_000, 1)
 
 
 @pytest.mark.parametrize("name", FRAME_LOADS)
 def test_every_load_of_frames(name: str) -> None:
-    trial = HeapTrial("frames", {}, name, FRAME_LOADS[name].arena_bytes)
-    outcome = hunt(Plan(trial, n_ops=70_000, check_every=20_000))
+    workload = HeapWorkload("frames", {}, name, FRAME_LOADS[name].arena_bytes)
+    outcome = hunt(Plan(workload, n_ops=70_000, check_every=20_000))
     assert (outcome.fault, outcome.n_checks) == (None, 4)
 
 
@@ -203,7 +211,7 @@ def test_episodes_and_threads() -> None:
     told: list[int] = []
     outcome = hunt(
         Plan(
-            HeapTrial("heap", {"interface": "strict"}, "small", 16 << 20, threads=2),
+            HeapWorkload("heap", {"interface": "strict"}, "small", 16 << 20, threads=2),
             n_ops=50_000,
             episode_ops=20_000,
             check_every=7000,
@@ -216,9 +224,9 @@ def test_episodes_and_threads() -> None:
 
 
 def test_a_trace_runs_once(tmp_path: Path) -> None:
-    ops = renumbered(load().make(5000))
-    trial = HeapTrial("pool", {}, "mixed", 16 << 20)
-    assert hunt(Plan(trial, ops=ops)).n_ops == 5000
+    ops = renumbered(generator().make(5000))
+    workload = HeapWorkload("pool", {}, "mixed", 16 << 20)
+    assert hunt(Plan(workload, ops=ops)).n_ops == 5000
     # It is a trace: `xmem replay` takes it as well.
     assert replay(ops, repeats=1, verify=True).content_errors == 0
 
@@ -249,7 +257,11 @@ def test_the_same_run_twice(tmp_path: Path) -> None:
         assert run(stress, "--ops", 200_000, "--seed", 3, "--json", record)[0] == 0
         found = json.loads(record.read_text())
         seen.append(
-            (found["fragmentation"], found["seen"]["live"], found["seen"]["live_size"])
+            (
+                found["fragmentation"],
+                found["stats"]["live"],
+                found["stats"]["live_size"],
+            )
         )
     assert seen[0] == seen[1]
 
@@ -331,7 +343,7 @@ def test_a_fault_ends_with_the_command_that_replays_it(
 ) -> None:
     # The engine is sound, so the fault is made up and the command finds nothing.
     monkeypatch.chdir(tmp_path)
-    fault = Fault("B4 is broken", renumbered(load().make(100)), 5000)
+    fault = Fault("B4 is broken", renumbered(generator().make(100)), 5000)
     monkeypatch.setattr(session, "watch", lambda *_: Outcome(fault=fault))
     hardened = ("--hardened", "all") if "--quick" not in options else ()
     status, said = run(

@@ -24,6 +24,7 @@ __all__ = [
     "PoolDestroyed",
     "PoolInUse",
     "SizeLimitError",
+    "TraceFormatError",
     "XmemError",
     "corruption",
 ]
@@ -98,6 +99,10 @@ class PoolInUse(XmemError, RuntimeError):
 
 class ArenaFormatError(XmemError, ValueError):
     """A file is not an arena, is damaged, or has another format version."""
+
+
+class TraceFormatError(XmemError, ValueError):
+    """A file is not a trace, or its operations break the format of traces."""
 
 
 class ArenaInUse(XmemError, OSError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Single calls of a verb, by its address: for what measures them."""
+"""Single calls of a verb by its address, for the measurements that make them."""
 
 from libc.stdint cimport uint64_t
 
@@ -7,13 +7,13 @@ from xmem.arena.superblock cimport arena_t
 from xmem.core.control cimport pool_t
 from xmem.pool cimport Pool
 
-# All of one shape, so that the compiler calls them by their address.
+# All verbs have one shape, so that they can be called by address.
 ctypedef uint64_t (*verb_t)(
     arena_t*, pool_t*, uint64_t, uint64_t, uint64_t
 ) noexcept nogil
 
 cdef enum:
-    VERB_CHECKED = 5            # added: with the proof of the offset
+    VERB_CHECKED = 5            # added to a verb: prove the offset first
     N_VERBS = 8
 
 

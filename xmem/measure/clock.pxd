@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The processor's clock, read around one operation.
 
-On x86-64 it is the time-stamp counter, fenced on both sides so that the
-operation's own instructions lie between two readings; its unit is called a
-cycle. On aarch64 it is the virtual counter, elsewhere nanoseconds of the
-monotonic clock: coarser, and called ticks all the same.
+On x86-64 it is the time-stamp counter, fenced on both sides so that only the
+operation's own instructions lie between two readings; its unit is called a cycle.
+On aarch64 it is the virtual counter, and elsewhere the monotonic clock in
+nanoseconds. These are coarser, but called ticks as well.
 """
 
 cimport cython
@@ -48,7 +48,7 @@ cdef extern from *:
 
 
 cdef inline uint64_t clock_overhead() noexcept nogil:
-    """Ticks between two readings with nothing between them (least of many)."""
+    """Return the ticks between two readings with nothing between them."""
     cdef uint64_t least = ~<uint64_t>0
     cdef uint64_t before, ticks
     cdef int _i
@@ -62,12 +62,12 @@ cdef inline uint64_t clock_overhead() noexcept nogil:
 
 @cython.cdivision(True)
 cdef inline double per_second(uint64_t count, uint64_t ns) noexcept nogil:
-    """Rate of ``count`` in ``ns`` nanoseconds, not 0."""
+    """Return the rate of ``count`` in ``ns`` nanoseconds, which are not 0."""
     return count * 1e9 / ns
 
 
 cdef inline double clock_hz() noexcept nogil:
-    """Ticks per second, measured over 20 ms."""
+    """Return the ticks per second, measured over 20 ms."""
     cdef uint64_t start_ns = clock_nanoseconds()
     cdef uint64_t start = clock_ticks()
     cdef uint64_t now_ns = start_ns

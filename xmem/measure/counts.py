@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What `xmem.measure.insn` counted: instructions of single operations, and their paths."""
+"""The results of `xmem.measure.insn`: instructions of operations, and their paths."""
 
 import errno
 import os
@@ -10,10 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.base.errors import BadArgument, XmemError
+from xmem.measure.codes import (
+    PATH_FAILED,
+    PATH_GROWN,
+    PATH_LEFT,
+    PATH_MOVED,
+    PATH_RETURNED,
+    PATH_RIGHT,
+    PATH_RUN,
+    PATH_SPLIT,
+    VERB_XFREE,
+    VERB_XMALLOC,
+    VERB_XREALLOC,
+    VERBS,
+)
 
-VERBS = ("xmalloc", "xfree", "xrealloc", "page_alloc", "page_free")
-
-LEFT, RIGHT, RETURNED, RUN, SPLIT, GROWN, MOVED, FAILED = (1 << i for i in range(8))
+__all__ = ["VERBS", "Counts", "SteppingUnavailable", "Summary", "path_name"]
 
 
 class SteppingUnavailable(XmemError, OSError):
@@ -31,33 +43,10 @@ class SteppingUnavailable(XmemError, OSError):
             why = "needs Linux on x86-64 or aarch64"
         else:
             why = (
-                "the system did not let us trace a child "
+                "is not possible, because the system did not allow tracing a child "
                 f"({os.strerror(number)}): ptrace may be forbidden here"
             )
         super().__init__(number, f"counting instructions {why}")
-
-    def __reduce__(self) -> tuple[type, tuple[int]]:
-        """Pickle by the number."""
-        return type(self), (self.number,)
-
-
-class CounterUnavailable(XmemError, OSError):
-    """The processor's counter cannot be read here.
-
-    Parameters
-    ----------
-    number : int
-        The system's error number.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(
-            number,
-            "the system has no counter of instructions for us "
-            f"({os.strerror(number)}): virtual machines often hide it, and "
-            "kernel.perf_event_paranoid above 2 forbids it",
-        )
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         """Pickle by the number."""
@@ -72,31 +61,31 @@ def path_name(verb: int, path: int) -> str:
     verb : int
         Index into `VERBS`.
     path : int
-        Its bits.
+        The bits of its path, ``PATH_LEFT`` and so on of `xmem.measure.codes`.
 
     Returns
     -------
     str
-        For an xfree ``isolated``, ``left``, ``right`` or ``both``, the
+        For an xfree ``isolated``, ``left``, ``right`` or ``both``, after the
         neighbours that were free, and whether a region was returned; for an
         xmalloc ``exact``, ``split`` or ``grown``; for an xrealloc ``in place``
-        or ``moved``; ``run`` where pages were concerned; ``failed``.
+        or ``moved``; ``run`` if the block is a run of pages; ``failed``.
     """
-    if path & FAILED:
+    if path & PATH_FAILED:
         return "failed"
-    if path & RUN:
+    if path & PATH_RUN:
         name = "run"
-    elif verb == VERBS.index("xfree"):
-        name = ("isolated", "left", "right", "both")[path & (LEFT | RIGHT)]
-    elif verb == VERBS.index("xmalloc"):
-        name = "split" if path & SPLIT else "exact"
-    elif verb == VERBS.index("xrealloc"):
-        name = "moved" if path & MOVED else "in place"
+    elif verb == VERB_XFREE:
+        name = ("isolated", "left", "right", "both")[path & (PATH_LEFT | PATH_RIGHT)]
+    elif verb == VERB_XMALLOC:
+        name = "split" if path & PATH_SPLIT else "exact"
+    elif verb == VERB_XREALLOC:
+        name = "moved" if path & PATH_MOVED else "in place"
     else:
         return "page run"
-    if path & GROWN:
+    if path & PATH_GROWN:
         name += ", grown"
-    if path & RETURNED:
+    if path & PATH_RETURNED:
         name += ", region returned"
     return name
 
@@ -112,8 +101,8 @@ def _verb_number(verb: str) -> int:
 class Summary:
     """Instructions of the operations of one verb, or of one of its paths.
 
-    ``worst_index``, ``worst_size`` and ``worst_path`` are of the first of the
-    operations that took most.
+    ``worst_index``, ``worst_size`` and ``worst_path`` describe the first of the
+    operations that took the most.
     """
 
     verb: str
@@ -129,20 +118,20 @@ class Summary:
 
 @dataclass(frozen=True)
 class Counts:
-    """Instructions of single operations, in arrays of one length.
+    """Instructions of single operations, in arrays of equal length.
 
     Attributes
     ----------
     index : numpy.ndarray
-        Which operation of the trace.
+        Index of the operation in the trace.
     verb : numpy.ndarray of uint8
         Index into `VERBS`.
     size : numpy.ndarray of uint64
-        Bytes asked for; 0 for an xfree.
+        Bytes requested; 0 for an xfree.
     instructions : numpy.ndarray of uint64
         Retired from the verb's first instruction to its return.
     path : numpy.ndarray of uint8
-        Bits for `path_name`.
+        Bits of the path, for `path_name`.
     engine : str
         As in `xmem.Pool`.
     hardening : tuple of str
@@ -160,7 +149,7 @@ class Counts:
     def _summarise(
         self, mask: npt.NDArray[np.bool_], verb: int, path: str
     ) -> Summary | None:
-        """Return the figures of what is marked; None of nothing."""
+        """Return the figures of the masked operations; None if there are none."""
         found = np.flatnonzero(mask)
         if not len(found):
             return None
@@ -184,12 +173,12 @@ class Counts:
         Parameters
         ----------
         verb : str
-            Of `VERBS`.
+            One of `VERBS`.
 
         Returns
         -------
         Summary or None
-            None where the trace has no such call.
+            None if the trace has no such call.
 
         Raises
         ------
@@ -205,7 +194,7 @@ class Counts:
         Parameters
         ----------
         verb : str
-            Of `VERBS`.
+            One of `VERBS`.
 
         Returns
         -------

@@ -7,17 +7,14 @@ from typing import Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from xmem.measure.counts import CounterUnavailable as CounterUnavailable
 from xmem.measure.counts import Counts as Counts
 from xmem.measure.counts import SteppingUnavailable as SteppingUnavailable
 from xmem.pool import Pool
 
 _Verb = Literal["xmalloc", "xfree", "xrealloc", "page_alloc", "page_free"]
-_Method = Literal["stepping", "counter"]
 
 __all__ = [
     "BUILD",
-    "CounterUnavailable",
     "Counts",
     "SteppingUnavailable",
     "Steps",
@@ -25,13 +22,11 @@ __all__ = [
     "cost",
     "count",
     "is_available",
-    "method",
 ]
 
 BUILD: Literal["release", "checked", "sanitized", "unoptimised"]
 
 def is_available() -> bool: ...
-def method() -> _Method | None: ...
 def count(
     ops: npt.NDArray[np.void],
     *,
@@ -43,7 +38,6 @@ def count(
     max_pages: SupportsIndex | None = None,
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,
-    method: _Method | None = None,
     quick: SupportsIndex = 0,
 ) -> Counts: ...
 def cost(
@@ -51,7 +45,6 @@ def cost(
     verb: _Verb,
     *args: SupportsIndex,
     checked: bool = False,
-    method: _Method | None = None,
 ) -> tuple[int, str]: ...
 def addresses(
     pool: Pool, verb: _Verb, *args: SupportsIndex

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which path a verb takes: told from what it finds and what it leaves.
+"""Which path a verb takes, derived from the heap before and after the call.
 
-Bits for `xmem.measure.counts.path_name`. Nothing of this is in a verb; who wants to
-know looks before the call and behind it.
+The bits are those of codes.pxd, for `xmem.measure.counts.path_name`. The verbs
+themselves record nothing: a measurement looks at the heap on both sides of a call.
 """
 
 from libc.stdint cimport uint64_t
@@ -19,28 +19,25 @@ from xmem.engine.block cimport (
     block_word,
     word_size,
 )
-
-cdef enum:
-    VERB_XMALLOC = 0
-    VERB_XFREE = 1
-    VERB_XREALLOC = 2
-    VERB_PAGE_ALLOC = 3
-    VERB_PAGE_FREE = 4
-
-    PATH_LEFT = 1               # merged with the left neighbour
-    PATH_RIGHT = 2
-    PATH_RETURNED = 4           # pages were given back
-    PATH_RUN = 8                # the block was, or became, a run of pages
-    PATH_SPLIT = 16
-    PATH_GROWN = 32             # pages were obtained
-    PATH_MOVED = 64
-    PATH_FAILED = 128
+from xmem.measure.codes cimport (
+    PATH_FAILED,
+    PATH_GROWN,
+    PATH_LEFT,
+    PATH_MOVED,
+    PATH_RETURNED,
+    PATH_RIGHT,
+    PATH_RUN,
+    PATH_SPLIT,
+    VERB_XFREE,
+    VERB_XMALLOC,
+    VERB_XREALLOC,
+)
 
 
 cdef inline uint64_t path_before(
     arena_t* arena, pool_t* pool, unsigned verb, offset_t payload
 ) noexcept nogil:
-    """What can be told of a call's path before it is made."""
+    """Return the bits of a call's path that are known before it is made."""
     cdef uint64_t word
     cdef offset_t block
     if verb != VERB_XFREE and verb != VERB_XREALLOC:
@@ -68,7 +65,10 @@ cdef inline uint64_t path_after(
     uint64_t value,
     uint64_t n_pages,
 ) noexcept nogil:
-    """The rest of it: the call answered ``value``; before, the pool had ``n_pages``."""
+    """Return the bits that the call itself decides.
+
+    It returned ``value``; before it, the pool had ``n_pages``.
+    """
     cdef uint64_t path = 0
     cdef uint64_t word
     if value == 0:
@@ -84,7 +84,7 @@ cdef inline uint64_t path_after(
     if (value & (PAGE_RULE_BYTES - 1)) == 0:
         return path | PATH_RUN
     word = block_word(arena.base, block_of(value))
-    # A free block has no free neighbour: one behind a new block was cut off.
+    # No two free blocks are neighbours, so one after a new block was split off.
     if block_word(arena.base, block_of(value) + word_size(word)) & BLOCK_FREE:
         path |= PATH_SPLIT
     return path

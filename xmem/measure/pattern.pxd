@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What fills live blocks, so that it is seen when anything else writes there.
+"""The pattern that fills live blocks, so that stray writes are noticed.
 
-The pattern follows from an object's number: no two have a word in common.
+It is derived from the object's id; the patterns of two objects share no word.
 """
 
 from libc.stdint cimport uint64_t
 
 
 cdef inline uint64_t pattern_word(uint64_t id, uint64_t i) noexcept nogil:
-    """Word ``i`` of the pattern of object ``id``."""
+    """Return word ``i`` of the pattern of object ``id``."""
     return ((id + 1) * <uint64_t>0x9E3779B97F4A7C15) ^ (
         (i + 1) * <uint64_t>0xC2B2AE3D27D4EB4F
     )

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What an allocator brings to `xmem versus --peer FILE.so`: a shared object that
- * exports one object,
+ * An allocator for `xmem versus --peer FILE.so` is a shared object that exports
+ * one object,
  *
  *     struct peer PEER = {"name", create, allocate, release, NULL, NULL, destroy};
  *
- * Every pass over a trace creates a heap and destroys it. `create` gets zeroed or
- * used memory, aligned to a page, and answers a handle that is handed back to
- * every call; NULL says that the memory is too small. An allocator that gets its
- * memory from the system itself may ignore `mem` and `bytes`. `realloc` may be
- * NULL (the rig then allocates, copies and frees) and so may `memalign` (requests
- * aligned to more than 16 bytes then count as failed). `free` is never handed
- * NULL. Nothing is called by two threads at once.
+ * Every pass over a trace creates a heap and destroys it. `create` takes memory
+ * aligned to a page, zeroed or used, and returns a handle that is passed to every
+ * call, or NULL if the memory is too small. An allocator that gets its memory from
+ * the system may ignore `mem` and `bytes`. `realloc` may be NULL (the rig then
+ * allocates, copies and frees) and so may `memalign` (requests aligned to more
+ * than 16 bytes then count as failed). `free` is never passed NULL. No two threads
+ * call functions at the same time.
  */
 #ifndef XMEM_PEER_H
 #define XMEM_PEER_H

@@ -46,7 +46,7 @@ def measure(
     progress: Callable[[int, int], object] | None = None,
 ) -> PeerResult: ...
 def serves(peer: Peer, ops: npt.NDArray[np.void], n_bytes: SupportsIndex) -> bool: ...
-def run_touched(
+def play_touched(
     peer: Peer,
     ops: npt.NDArray[np.void],
     started: Callable[[], object] | None = None,

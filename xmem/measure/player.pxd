@@ -1,43 +1,41 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One operation of a trace, against a pool or a heap, verified as it goes.
+"""A player carries out a trace's operations on a pool or a heap, one at a time.
 
-What a pool and a heap have in common is written once, and compiled twice:
-``heaped`` is a constant in both. Against a heap a trace runs as a program that was
-ported to its interface: each request takes the routine that the interface has for
-it, each object is freed by the routine that it came from.
+One walk through a trace is a *pass*. What a pool and a heap have in common is
+written once and compiled twice: ``timed`` and ``heaped`` are constants wherever
+these functions are called. Against a heap the player uses the routines of
+routines.pxd.
 
-Threads that share a pool take turns by a lock that spins, for the call alone.
+Threads that share a pool take turns by a spin lock, which they hold for the call
+alone.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint64_t
 
 from xmem.arena.superblock cimport arena_t
 from xmem.base.bits cimport bit, find_last_set
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
-from xmem.core.growth cimport pages_for
 from xmem.core.plain cimport pool_owns
-from xmem.heap cimport (
-    HEAP_ARRAY,
-    HEAP_STRICT,
-    HEAP_SUBPAGE,
-    heap_alloc,
-    heap_lends,
-    heap_owns,
-    heap_owns_subpage,
-    heap_page_alloc,
-    heap_page_free,
-    heap_resize,
-    heap_small_max,
-    heap_t,
-    heap_xfree,
-    heap_xfree_subpage,
-    heap_xmalloc_subpage,
-    heap_zeroed,
-)
+from xmem.heap cimport heap_t, heap_zeroed
 from xmem.measure.clock cimport clock_ticks
+from xmem.measure.codes cimport (
+    OP_CALLOC,
+    OP_FREE,
+    OP_MEMALIGN,
+    OP_REALLOC,
+    SKIPPED,
+    op_t,
+)
 from xmem.measure.pattern cimport all_zero, pattern_fill, pattern_holds
+from xmem.measure.routines cimport (
+    BY_XMALLOC,
+    routine_alloc,
+    routine_for,
+    routine_free,
+    routine_owns,
+    routine_resize,
+)
 from xmem.verbs cimport pool_alloc, pool_free, pool_resize, pool_xzalloc
 
 cdef extern from *:
@@ -63,32 +61,6 @@ cdef extern from *:
     void spin_lock "xmem_spin_lock"(int* held) noexcept nogil
     void spin_unlock "xmem_spin_unlock"(int* held) noexcept nogil
 
-cdef enum:
-    OP_MALLOC = 0
-    OP_FREE = 1
-    OP_REALLOC = 2
-    OP_CALLOC = 3
-    OP_MEMALIGN = 4
-
-    BY_XMALLOC = 0              # and xmalloc_array; freed by xfree
-    BY_SUBPAGE = 1              # xmalloc_subpage; xfree_subpage
-    BY_PAGES = 2                # page_alloc_exact; page_free
-
-cdef extern from *:
-    """
-    #define XMEM_RUN_SKIPPED (~(uint64_t)0)
-    """
-    # Ticks of an operation without object.
-    const uint64_t RUN_SKIPPED "XMEM_RUN_SKIPPED"
-
-
-cdef packed struct op_t:
-    uint8_t op
-    uint8_t align_log2
-    uint16_t thread
-    uint32_t id
-    uint64_t size
-
 
 cdef struct object_t:
     offset_t payload            # 0: not live
@@ -96,325 +68,271 @@ cdef struct object_t:
 
 
 cdef struct lock_t:
-    # Of threads that share a pool: who has it, and how many had it before.
+    # Of the threads that share a pool.
     int is_held
-    uint64_t n_turns
+    uint64_t n_turns            # how many calls have held it
 
 
-cdef struct run_t:
-    # One pass: where it stands and what it has seen.
-    lock_t* lock                # NULL: nobody else is there
-    uint64_t turn               # which one the last operation had
+cdef struct player_t:
+    # One pass: its input, how far it has come, and what it has counted.
+    lock_t* lock                # NULL: no other thread uses the pool
+    uint64_t turn               # of the last operation, in the order of all threads
     arena_t* arena
     pool_t* pool
-    heap_t* heap                # NULL: the trace runs against the pool itself
-    uint8_t* routines           # per object of a heap, what it came from
+    heap_t* heap                # NULL: the trace is played on the pool itself
+    uint8_t* routines           # per object of a heap: the routine it came from
     uint64_t peak_pages         # of a heap of two pools, both together
     uint64_t peak_main, peak_subpage
     const op_t* ops
     uint64_t n_ops
     uint64_t next_op
     object_t* objects
-    uint8_t* aligns             # per object, log2 of what was asked for
-    uint64_t* ticks             # per operation, NULL in a pass without clock
-    uint8_t* paths              # per operation, NULL in all passes but one
+    uint8_t* aligns             # per object: log2 of the alignment requested
+    uint64_t* ticks             # per operation; NULL in a pass without clock
+    uint8_t* paths              # per operation; NULL in all passes but one
     const uint8_t* cold         # per operation: empty the caches first, or NULL
     char* evictor               # EVICT_BYTES to empty them with
-    uint64_t overhead
+    uint64_t overhead           # ticks of reading the clock
     bint checked                # prove each offset, as Python's calls do
     bint verify
     uint64_t failed
-    uint64_t skipped            # operations on objects that were never made
-    uint64_t content_errors     # also: not aligned, not zeroed
+    uint64_t skipped            # operations on objects that do not exist
+    uint64_t content_errors     # also: wrong alignment, calloc not zeroed
     uint64_t live_bytes
     uint64_t peak_live_bytes
     uint64_t live_blocks
     uint64_t peak_live_blocks
 
 
-cdef inline void run_lock(run_t* run) noexcept nogil:
-    """Wait for the pool, if others use it."""
-    if run.lock != NULL:
-        spin_lock(&run.lock.is_held)
-        run.turn = run.lock.n_turns
-        run.lock.n_turns += 1
+# Turns and clock -------------------------------------------------------------
+
+cdef inline void player_lock(player_t* player) noexcept nogil:
+    """Take the pool's lock, if threads share the pool."""
+    if player.lock != NULL:
+        spin_lock(&player.lock.is_held)
+        player.turn = player.lock.n_turns
+        player.lock.n_turns += 1
 
 
-cdef inline void run_unlock(run_t* run) noexcept nogil:
-    """Let others have the pool."""
-    if run.lock != NULL:
-        spin_unlock(&run.lock.is_held)
+cdef inline void player_unlock(player_t* player) noexcept nogil:
+    """Release the pool's lock."""
+    if player.lock != NULL:
+        spin_unlock(&player.lock.is_held)
 
 
-# Against a heap --------------------------------------------------------------
+cdef inline uint64_t call_begin(player_t* player, bint timed) noexcept nogil:
+    """Take the lock, then read the clock."""
+    player_lock(player)
+    return clock_ticks() if timed else 0
 
-cdef inline unsigned routine_for(
-    heap_t* heap, uint64_t n_bytes, uint64_t alignment
+
+cdef inline uint64_t call_end(
+    player_t* player, bint timed, uint64_t start
 ) noexcept nogil:
-    """The routine that a ported program asks for so many bytes."""
-    cdef bint is_small = n_bytes <= heap_small_max(heap, alignment)
-    if heap.interface == HEAP_STRICT and not is_small:
-        return BY_PAGES
-    if heap.interface == HEAP_SUBPAGE and is_small:
-        return BY_SUBPAGE
-    return BY_XMALLOC
+    """Return the ticks since `call_begin` and release the lock."""
+    cdef uint64_t ticks = clock_ticks() - start if timed else 0
+    player_unlock(player)
+    return ticks
 
 
-cdef inline uint64_t run_pages_for(
-    arena_t* arena, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """Pages of the shortest run that holds and aligns so many bytes."""
-    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
-    cdef uint64_t half = alignment >> (arena.page_shift + 1)
-    return n_pages if n_pages > half else half + 1
+# Accounts and verification ---------------------------------------------------
 
+cdef inline void count_pages(player_t* player) noexcept nogil:
+    """Update the peak of the pages that the two pools of a heap hold together.
 
-cdef inline offset_t routine_alloc(
-    heap_t* heap, unsigned routine, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """Memory by a routine, or 0."""
-    if routine == BY_PAGES:
-        return heap_page_alloc(
-            heap, run_pages_for(heap.arena, n_bytes, alignment)
-        )
-    if routine == BY_SUBPAGE:
-        return heap_xmalloc_subpage(heap, n_bytes, alignment)
-    return heap_alloc(heap, n_bytes, alignment, heap.interface == HEAP_ARRAY)
-
-
-cdef inline void routine_free(
-    heap_t* heap, unsigned routine, offset_t payload
-) noexcept nogil:
-    """Give memory back by the routine that matches the one it came from."""
-    if routine == BY_PAGES:
-        heap_page_free(heap, payload)
-    elif routine == BY_SUBPAGE:
-        heap_xfree_subpage(heap, payload)
-    else:
-        heap_xfree(heap, payload)
-
-
-cdef inline offset_t routine_resize(
-    heap_t* heap,
-    object_t* target,
-    unsigned old,
-    unsigned new,
-    uint64_t n_bytes,
-    uint64_t alignment,
-) noexcept nogil:
-    """Resize an object of routine ``old`` to what ``new`` gives, or 0.
-
-    Only xmalloc has an xrealloc: elsewhere the program allocates, copies and
-    frees, but for a run that keeps its number of pages.
+    The pools' own peaks are reset before each operation. An operation allocates
+    in one pool only, and before it frees, so their sum is its true peak.
     """
-    cdef offset_t moved
-    if old == BY_XMALLOC and new == BY_XMALLOC:
-        return heap_resize(
-            heap,
-            target.payload,
-            n_bytes,
-            alignment,
-            heap.interface == HEAP_ARRAY,
-        )
-    if old == BY_PAGES and new == BY_PAGES and (
-        run_pages_for(heap.arena, n_bytes, alignment)
-        == run_pages_for(heap.arena, target.size, alignment)
-    ):
-        return target.payload
-    moved = routine_alloc(heap, new, n_bytes, alignment)
-    if moved != 0:
-        memcpy(
-            heap.arena.base + moved,
-            heap.arena.base + target.payload,
-            n_bytes if n_bytes < target.size else target.size,
-        )
-        routine_free(heap, old, target.payload)
-    return moved
-
-
-cdef inline void note_pages(run_t* run) noexcept nogil:
-    """Account for the pages that two pools held at once in an operation.
-
-    The pools' own peaks are those of the operation alone meanwhile: an
-    operation allocates in one of the pools, and before it frees.
-    """
-    cdef pool_t* main = run.heap.main
-    cdef pool_t* subpage = run.heap.subpage
+    cdef pool_t* main = player.heap.main
+    cdef pool_t* subpage = player.heap.subpage
     cdef uint64_t n_pages
     if subpage == NULL or subpage == main:
         return
     n_pages = main.peak_pages + subpage.peak_pages
-    if n_pages > run.peak_pages:
-        run.peak_pages = n_pages
-    if main.peak_pages > run.peak_main:
-        run.peak_main = main.peak_pages
-    if subpage.peak_pages > run.peak_subpage:
-        run.peak_subpage = subpage.peak_pages
+    if n_pages > player.peak_pages:
+        player.peak_pages = n_pages
+    if main.peak_pages > player.peak_main:
+        player.peak_main = main.peak_pages
+    if subpage.peak_pages > player.peak_subpage:
+        player.peak_subpage = subpage.peak_pages
     main.peak_pages = main.n_pages
     subpage.peak_pages = subpage.n_pages
 
 
-# One operation ---------------------------------------------------------------
-
 cdef inline bint is_aligned(
-    run_t* run, object_t* target, const op_t* op
+    player_t* player, object_t* target, const op_t* op
 ) noexcept nogil:
-    """Whether an object has the alignment that it was asked for with."""
-    return (target.payload & (bit(run.aligns[op.id]) - 1)) == 0
+    """Whether an object has the alignment that was requested."""
+    return (target.payload & (bit(player.aligns[op.id]) - 1)) == 0
 
 
-cdef inline void note_born(
-    run_t* run, object_t* target, const op_t* op
+cdef inline void count_new(
+    player_t* player, object_t* target, const op_t* op
 ) noexcept nogil:
-    """Account for a new object, and verify and fill it."""
-    cdef char* start = run.arena.base + target.payload
+    """Count a new object; verify and fill it."""
+    cdef char* start = player.arena.base + target.payload
     if target.payload == 0:
-        run.failed += 1
+        player.failed += 1
         return
     target.size = op.size
-    run.live_blocks += 1
-    run.live_bytes += op.size
-    if run.live_blocks > run.peak_live_blocks:
-        run.peak_live_blocks = run.live_blocks
-    if run.live_bytes > run.peak_live_bytes:
-        run.peak_live_bytes = run.live_bytes
-    if run.verify:
-        if not is_aligned(run, target, op) or (
+    player.live_blocks += 1
+    player.live_bytes += op.size
+    if player.live_blocks > player.peak_live_blocks:
+        player.peak_live_blocks = player.live_blocks
+    if player.live_bytes > player.peak_live_bytes:
+        player.peak_live_bytes = player.live_bytes
+    if player.verify:
+        if not is_aligned(player, target, op) or (
             op.op == OP_CALLOC and not all_zero(start, op.size)
         ):
-            run.content_errors += 1
+            player.content_errors += 1
         pattern_fill(start, op.size, op.id)
 
 
-cdef inline void note_resized(
-    run_t* run, object_t* target, const op_t* op, offset_t moved
+cdef inline void count_resized(
+    player_t* player, object_t* target, const op_t* op, offset_t moved
 ) noexcept nogil:
-    """Account for a resized object, verify what it kept, fill the rest."""
+    """Count a resized object; verify the contents it kept and fill it anew."""
     cdef uint64_t kept = target.size if target.size < op.size else op.size
     if moved == 0:
-        run.failed += 1
+        player.failed += 1
         return
     target.payload = moved
-    run.live_bytes += op.size - target.size
+    player.live_bytes += op.size - target.size
     target.size = op.size
-    if run.live_bytes > run.peak_live_bytes:
-        run.peak_live_bytes = run.live_bytes
-    if run.verify:
-        if not is_aligned(run, target, op) or not pattern_holds(
-            run.arena.base + moved, kept, op.id
+    if player.live_bytes > player.peak_live_bytes:
+        player.peak_live_bytes = player.live_bytes
+    if player.verify:
+        if not is_aligned(player, target, op) or not pattern_holds(
+            player.arena.base + moved, kept, op.id
         ):
-            run.content_errors += 1
-        pattern_fill(run.arena.base + moved, op.size, op.id)
+            player.content_errors += 1
+        pattern_fill(player.arena.base + moved, op.size, op.id)
 
 
-cdef inline void note_freed(
-    run_t* run, object_t* target, const op_t* op
+cdef inline void count_freed(
+    player_t* player, object_t* target, const op_t* op
 ) noexcept nogil:
-    """Verify an object that is about to be freed and account for it."""
-    if run.verify and not pattern_holds(
-        run.arena.base + target.payload, target.size, op.id
+    """Verify and count an object that is about to be freed."""
+    if player.verify and not pattern_holds(
+        player.arena.base + target.payload, target.size, op.id
     ):
-        run.content_errors += 1
-    run.live_blocks -= 1
-    run.live_bytes -= target.size
+        player.content_errors += 1
+    player.live_blocks -= 1
+    player.live_bytes -= target.size
 
 
 cdef inline bint is_owned(
-    run_t* run, offset_t payload, unsigned routine, bint heaped
+    player_t* player, offset_t payload, unsigned routine, bint heaped
 ) noexcept nogil:
-    """Whether an object's memory is what its routine takes back."""
-    if not heaped:
-        return pool_owns(run.arena, run.pool, payload)
-    if routine == BY_PAGES:
-        return heap_lends(run.heap, payload)
-    if routine == BY_SUBPAGE:
-        return heap_owns_subpage(run.heap, payload) or heap_owns(
-            run.heap, payload
-        )
-    return heap_owns(run.heap, payload) or heap_lends(run.heap, payload)
+    """Whether an object's memory is live and its routine takes it back."""
+    if heaped:
+        return routine_owns(player.heap, routine, payload)
+    return pool_owns(player.arena, player.pool, payload)
 
 
-cdef inline uint64_t run_op(
-    run_t* run, const op_t* op, bint timed, bint heaped
+# One operation ---------------------------------------------------------------
+
+cdef inline uint64_t play_free(
+    player_t* player, const op_t* op, bint timed, bint heaped
 ) noexcept nogil:
-    """Do one operation; answers its ticks, 0 without clock, or RUN_SKIPPED."""
-    cdef object_t* target = &run.objects[op.id]
-    cdef uint64_t ticks = 0
+    """Free an object that exists."""
+    cdef object_t* target = &player.objects[op.id]
+    cdef uint64_t ticks
+    cdef unsigned routine = BY_XMALLOC
+    count_freed(player, target, op)
+    if heaped:
+        routine = player.routines[op.id]
+    ticks = call_begin(player, timed)
+    if player.checked and not is_owned(player, target.payload, routine, heaped):
+        player.content_errors += 1
+    elif heaped:
+        routine_free(player.heap, routine, target.payload)
+    else:
+        pool_free(player.arena, player.pool, target.payload)
+    ticks = call_end(player, timed, ticks)
+    target.payload = 0
+    return ticks
+
+
+cdef inline uint64_t play_resize(
+    player_t* player, const op_t* op, bint timed, bint heaped
+) noexcept nogil:
+    """Resize an object that exists."""
+    cdef object_t* target = &player.objects[op.id]
+    cdef uint64_t ticks
     cdef uint64_t alignment = 16
     cdef offset_t moved
     cdef unsigned old = BY_XMALLOC
     cdef unsigned new = BY_XMALLOC
-    if op.op == OP_FREE:
-        if target.payload == 0:
-            run.skipped += 1
-            return RUN_SKIPPED
-        note_freed(run, target, op)
-        if heaped:
-            old = run.routines[op.id]
-        run_lock(run)
-        if timed:
-            ticks = clock_ticks()
-        if run.checked and not is_owned(run, target.payload, old, heaped):
-            run.content_errors += 1
-        elif heaped:
-            routine_free(run.heap, old, target.payload)
-        else:
-            pool_free(run.arena, run.pool, target.payload)
-        if timed:
-            ticks = clock_ticks() - ticks
-        run_unlock(run)
-        target.payload = 0
-    elif op.op == OP_REALLOC:
-        if target.payload == 0:
-            run.failed += 1
-            run.skipped += 1
-            return RUN_SKIPPED
-        if heaped:
-            old = run.routines[op.id]
-            alignment = bit(run.aligns[op.id])
-            new = routine_for(run.heap, op.size, alignment)
-        run_lock(run)
-        if timed:
-            ticks = clock_ticks()
-        if run.checked and not is_owned(run, target.payload, old, heaped):
-            moved = 0
-        elif heaped:
-            moved = routine_resize(
-                run.heap, target, old, new, op.size, alignment
-            )
-        else:
-            moved = pool_resize(
-                run.arena, run.pool, target.payload, op.size, 16
-            )
-        if timed:
-            ticks = clock_ticks() - ticks
-        run_unlock(run)
-        if heaped and moved != 0:
-            run.routines[op.id] = <uint8_t>new
-        note_resized(run, target, op, moved)
+    if heaped:
+        old = player.routines[op.id]
+        alignment = bit(player.aligns[op.id])
+        new = routine_for(player.heap, op.size, alignment)
+    ticks = call_begin(player, timed)
+    if player.checked and not is_owned(player, target.payload, old, heaped):
+        moved = 0
+    elif heaped:
+        moved = routine_resize(
+            player.heap, target.payload, target.size, old, new, op.size, alignment
+        )
     else:
-        if op.op == OP_MEMALIGN:
-            alignment = bit(op.align_log2)
-        run.aligns[op.id] = <uint8_t>find_last_set(alignment)
-        if heaped:
-            new = routine_for(run.heap, op.size, alignment)
-            run.routines[op.id] = <uint8_t>new
-        run_lock(run)
-        if timed:
-            ticks = clock_ticks()
-        if heaped:
-            moved = routine_alloc(run.heap, new, op.size, alignment)
-            if run.verify and op.op == OP_CALLOC:
-                heap_zeroed(run.heap, moved, op.size)
-        elif run.verify and op.op == OP_CALLOC:
-            moved = pool_xzalloc(run.arena, run.pool, op.size, alignment)
+        moved = pool_resize(
+            player.arena, player.pool, target.payload, op.size, 16
+        )
+    ticks = call_end(player, timed, ticks)
+    if heaped and moved != 0:
+        player.routines[op.id] = <uint8_t>new
+    count_resized(player, target, op, moved)
+    return ticks
+
+
+cdef inline uint64_t play_alloc(
+    player_t* player, const op_t* op, bint timed, bint heaped
+) noexcept nogil:
+    """Allocate an object."""
+    cdef object_t* target = &player.objects[op.id]
+    cdef uint64_t ticks
+    cdef uint64_t alignment = 16
+    cdef offset_t payload
+    cdef unsigned routine = BY_XMALLOC
+    if op.op == OP_MEMALIGN:
+        alignment = bit(op.align_log2)
+    player.aligns[op.id] = <uint8_t>find_last_set(alignment)
+    if heaped:
+        routine = routine_for(player.heap, op.size, alignment)
+        player.routines[op.id] = <uint8_t>routine
+    ticks = call_begin(player, timed)
+    if heaped:
+        payload = routine_alloc(player.heap, routine, op.size, alignment)
+        if player.verify and op.op == OP_CALLOC:
+            heap_zeroed(player.heap, payload, op.size)
+    elif player.verify and op.op == OP_CALLOC:
+        payload = pool_xzalloc(player.arena, player.pool, op.size, alignment)
+    else:
+        payload = pool_alloc(player.arena, player.pool, op.size, alignment)
+    ticks = call_end(player, timed, ticks)
+    target.payload = payload
+    count_new(player, target, op)
+    return ticks
+
+
+cdef inline uint64_t play_op(
+    player_t* player, const op_t* op, bint timed, bint heaped
+) noexcept nogil:
+    """Carry out one operation; return its ticks, 0 without clock, or SKIPPED."""
+    cdef uint64_t ticks
+    if op.op == OP_FREE or op.op == OP_REALLOC:
+        if player.objects[op.id].payload == 0:
+            player.failed += op.op == OP_REALLOC
+            player.skipped += 1
+            return SKIPPED
+        if op.op == OP_FREE:
+            ticks = play_free(player, op, timed, heaped)
         else:
-            moved = pool_alloc(run.arena, run.pool, op.size, alignment)
-        if timed:
-            ticks = clock_ticks() - ticks
-        run_unlock(run)
-        target.payload = moved
-        note_born(run, target, op)
-    if heaped and run.lock == NULL:
-        note_pages(run)
+            ticks = play_resize(player, op, timed, heaped)
+    else:
+        ticks = play_alloc(player, op, timed, heaped)
+    if heaped and player.lock == NULL:
+        count_pages(player)
     return ticks

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Heaps built so that one call has to go a known path, the worst of its kind.
+"""Heaps built so that one call has to take a known path, the worst of its kind.
 
-A `Scenario` builds its heap in a pool of its own and says which call is to be
-looked at: its instructions can be counted (`xmem.measure.insn.cost`) or its cycles
-measured. ``work`` lists what the path does at most: list operations (a block
-put on or taken off a free list), header words written, bit scans.
+A `Scenario` builds its heap in a pool of its own and names the call to measure: count
+its instructions with `xmem.measure.insn.cost`, or its cycles with
+`xmem.measure.cycles.cost`. ``work`` lists what the path does at most: list operations
+(insertions into and removals from a free list), header words written, bit scans.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from xmem.base.errors import OutOfMemory
 from xmem.pool import Pool
 
 PAGE = 4096
-#: Greatest block of the backdrop; what the scenarios ask for is larger.
+#: Greatest block of the backdrop; the scenarios request larger ones.
 SMALL = 400
 #: Bytes of a block of the scenario: larger than any hole of the backdrop.
 BLOCK = 600
@@ -34,22 +34,22 @@ class Scenario:
     Attributes
     ----------
     verb : str
-        As `xmem.measure.insn.cost` takes it.
+        As for `xmem.measure.insn.cost`.
     name : str
-        What is special about it.
+        Name of the path.
     build : callable
-        Builds the heap in a new pool, over a number of free blocks, and
-        answers the call's arguments.
+        Builds the heap in a new pool, over a number of free blocks, and returns
+        the call's arguments.
     work : str
         What the call does at most.
     settings : dict
         Parameters of the pool.
     engines : tuple of str
-        Engines for which it makes sense.
+        Engines that have the path.
     n_pages : int
-        Pages that the arena needs beside those of the backdrop.
+        Pages that the arena needs in addition to those of the backdrop.
     n_times : int
-        How many times as large the arena has to be.
+        Factor by which the arena has to be larger.
     """
 
     verb: str
@@ -74,14 +74,14 @@ class Scenario:
         n_free : int
             Free blocks of the backdrop.
         engine : {"tlsf", "firstfit"}
-            Which engine.
+            The engine of the pool.
         **settings
             More parameters of the pool, such as ``hardened``.
 
         Returns
         -------
         pool : Pool
-            Its ``arena`` is to be closed.
+            The caller closes its ``arena``.
         arguments : tuple of int
             Of the call.
         """
@@ -97,9 +97,9 @@ class Scenario:
 
 
 def backdrop(pool: Pool, n_free: int) -> None:
-    """So many free blocks of at most `SMALL` bytes, between live ones."""
+    """Make ``n_free`` free blocks of at most `SMALL` bytes, between live ones."""
     if pool.engine == "firstfit":
-        # Blocks that fill their pages are cut down: that walks no list.
+        # Blocks that fill their pages are shrunk, which walks no list.
         for offset in [pool.xmalloc(FILLING) for _ in range(n_free)]:
             pool.xrealloc(offset, PAGE - SMALL)
         return
@@ -113,7 +113,7 @@ def backdrop(pool: Pool, n_free: int) -> None:
 
 
 def adjacent(pool: Pool, n_bytes: int, n_blocks: int) -> list[int]:
-    """So many blocks side by side; what was allocated on the way stays."""
+    """Allocate ``n_blocks`` adjacent blocks; others allocated on the way stay."""
     blocks = [pool.xmalloc(n_bytes) for _ in range(n_blocks)]
     while any(
         not n_bytes < after - block < n_bytes + 128
@@ -124,7 +124,7 @@ def adjacent(pool: Pool, n_bytes: int, n_blocks: int) -> list[int]:
 
 
 def keeping(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Make a region empty that is kept, for there is no other in hand."""
+    """Empty a region that the pool keeps, because it has no other empty one."""
     backdrop(pool, n_free)
     blocks = adjacent(pool, pool.maxalloc // 3 - 32, 3)
     pool.xfree(blocks[0])
@@ -134,7 +134,7 @@ def keeping(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def row(pool: Pool, n_free: int, free: tuple[int, ...]) -> list[int]:
-    """Five blocks side by side over a backdrop, some of them free."""
+    """Make five adjacent blocks over a backdrop, some of them free."""
     backdrop(pool, n_free)
     if pool.engine == "tlsf":
         pool.reserve(8)
@@ -165,14 +165,14 @@ def freeing(*free: int) -> Build:
 
 
 def drain(pool: Pool) -> None:
-    """Let what waits in quarantine leave it."""
+    """Replace the blocks in quarantine by small ones."""
     if "quarantine" in pool.hardening:
         for _ in range(16):
             pool.xfree(pool.xmalloc(1))
 
 
 def delayed(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Free a block; what leaves the quarantine for it has two free neighbours."""
+    """Free a block; the one it displaces from quarantine has two free neighbours."""
     rows = [row(pool, n_free if i == 0 else 0, (1, 3)) for i in range(17)]
     drain(pool)
     for blocks in rows[:16]:
@@ -181,7 +181,7 @@ def delayed(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def emptying(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Free the last block of a region, where another is in hand already."""
+    """Free the last block of a region while the pool keeps another empty one."""
     backdrop(pool, n_free)
     whole = pool.maxalloc if pool.engine == "tlsf" else FILLING
     blocks = [pool.xmalloc(whole) for _ in range(8)]
@@ -207,7 +207,7 @@ def merging(pool: Pool, n_free: int) -> tuple[int, ...]:
     arena.page_free(run)
     offset = pool.xmalloc(pool.maxalloc if pool.engine == "tlsf" else FILLING)
     if pool.engine == "tlsf":
-        # Another empty region stays in hand, so that this one is returned.
+        # The pool keeps another empty region, so it returns this one.
         spare = kept.pop()
         arena.page_free(spare)
         pool.xfree(pool.xmalloc(pool.maxalloc))
@@ -215,13 +215,13 @@ def merging(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def exact(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Ask for what a free block of a list of one size serves exactly."""
+    """Request the exact size of the free blocks in a list of one size."""
     row(pool, n_free, (1, 3))
     return BLOCK, 16
 
 
 def splitting(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Ask for a little while only the largest block has room."""
+    """Request a little while only the largest block has room."""
     backdrop(pool, n_free)
     if pool.engine == "tlsf":
         pool.reserve(64)
@@ -229,11 +229,11 @@ def splitting(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def next_level(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Ask for a size whose own power of two has no block, the next one has."""
+    """Request a size whose power of two has no free block, while the next has one."""
     backdrop(pool, n_free)
     blocks = adjacent(pool, 2 * BLOCK - 100, 3)
     if pool.engine == "tlsf":
-        # What else is free and as large is taken.
+        # Every other free block of this size or more is allocated.
         found = pool.walk()
         free = (found["used"] == 0) & (found["capacity"] >= 512)
         for capacity in found["capacity"][free].tolist():
@@ -244,7 +244,7 @@ def next_level(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def aligning(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Ask for the greatest alignment: remainders on both sides."""
+    """Request the greatest alignment, so that remainders arise on both sides."""
     backdrop(pool, n_free)
     if pool.engine == "tlsf":
         pool.reserve(64)
@@ -253,7 +253,7 @@ def aligning(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def growing(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Ask for what no free block serves: pages split from the largest run."""
+    """Request more than any free block has: pages are split from the largest run."""
     backdrop(pool, n_free)
     one_run(pool)
     before = pool.total_size
@@ -263,7 +263,7 @@ def growing(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def failing(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Ask for what neither blocks nor pages can serve."""
+    """Request more than blocks and pages can serve."""
     backdrop(pool, n_free)
     arena = pool.arena
     while arena.largest_free_order >= 0:
@@ -277,7 +277,7 @@ def resizing(free: tuple[int, ...], n_bytes: int) -> Build:
 
 
 def pages(n_pages: int) -> Build:
-    """Ask for a run while all frames are one free run."""
+    """Allocate a run while all frames are one free run."""
 
     def build(pool: Pool, n_free: int) -> tuple[int, ...]:
         one_run(pool)
@@ -287,7 +287,7 @@ def pages(n_pages: int) -> Build:
 
 
 def page_freeing(n_pages: int) -> Build:
-    """Free the one run in use: it merges with every buddy."""
+    """Free the only run in use, which merges with every buddy."""
 
     def build(pool: Pool, n_free: int) -> tuple[int, ...]:
         one_run(pool)
@@ -313,14 +313,14 @@ SCENARIOS = [
         "xfree",
         "both, out of quarantine",
         delayed,
-        "as both, for a block freed before; the one given fills its slot",
+        "as both, for a block freed before; the one freed now takes its slot",
         engines=TLSF,
     ),
     Scenario(
         "xfree",
         "keeping a region",
         keeping,
-        "as both; 3 regions looked at, 1 search in vain for another empty one",
+        "as both; 3 regions examined, 1 failed search for another empty one",
         {"grow_pages": 4},
         engines=TLSF,
     ),
@@ -328,8 +328,8 @@ SCENARIOS = [
         "xfree",
         "emptying a region",
         emptying,
-        "as both, and a region leaves: 3 headers, 1 search, 2 insertions, and a run "
-        "of pages is freed",
+        "as both, and a region is returned: 3 headers, 1 search, 2 insertions, a run "
+        "of pages freed",
         {"grow_pages": 4},
     ),
     Scenario(
@@ -369,7 +369,7 @@ SCENARIOS = [
         "xmalloc",
         "growing",
         growing,
-        "3 bit scans in vain; a run of pages is split off, once for each order; a "
+        "3 failed bit scans; a run of pages is split off, once for each order; a "
         "region formatted and joined: 2 insertions, 2 removals; then as splitting",
         {"grow_pages": 1},
         n_pages=1 << 12,
@@ -378,7 +378,7 @@ SCENARIOS = [
         "xmalloc",
         "failing",
         failing,
-        "3 bit scans, then at most 4 empty regions are looked for, 8 lists each",
+        "3 bit scans, then searches for at most 4 empty regions, of 8 lists each",
         {"grow_pages": 1},
     ),
     Scenario(
@@ -441,7 +441,7 @@ def scenario(verb: str, name: str) -> Scenario:
     Raises
     ------
     LookupError
-        There is no such.
+        There is no such scenario.
     """
     for found in SCENARIOS:
         if (found.verb, found.name) == (verb, name):

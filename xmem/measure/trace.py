@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Traces of heap calls, and what a replay of one found.
+"""Traces of heap calls, and the results of replaying one.
 
 A trace is a structured array in call order: ``op`` (0 malloc, 1 free, 2
 realloc, 3 calloc, 4 memalign), ``align_log2`` (memalign only), ``thread``,
-``id`` (of the object, never reused), ``size`` (bytes asked for; 0 for free).
-Files are ``.npz`` with the one array ``ops``.
+``id`` (of the object, never reused), ``size`` (bytes requested; 0 for free).
+Files are ``.npz`` with the single array ``ops``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmem.base.errors import ArenaFormatError, BadArgument, BadArgumentType
+from xmem.base.errors import BadArgument, BadArgumentType, TraceFormatError
+from xmem.measure.codes import (
+    OP_CALLOC,
+    OP_FREE,
+    OP_MALLOC,
+    OP_MEMALIGN,
+    OP_REALLOC,
+    TRACE_DTYPE,
+    TRACE_VERBS,
+    VERB_OF_OP,
+)
 from xmem.stats import HeapStats, PoolStats
 
 __all__ = [
@@ -34,22 +44,10 @@ __all__ = [
     "peak_live",
 ]
 
-OP_MALLOC, OP_FREE, OP_REALLOC, OP_CALLOC, OP_MEMALIGN = range(5)
-
-TRACE_DTYPE = np.dtype(
-    [
-        ("op", "u1"),
-        ("align_log2", "u1"),
-        ("thread", "<u2"),
-        ("id", "<u4"),
-        ("size", "<u8"),
-    ]
-)
-
+#: Kinds of operations by the verb that serves them.
 _KINDS = {
-    "xmalloc": (OP_MALLOC, OP_CALLOC, OP_MEMALIGN),
-    "xfree": (OP_FREE,),
-    "xrealloc": (OP_REALLOC,),
+    name: [op for op, served_by in enumerate(VERB_OF_OP) if served_by == verb]
+    for verb, name in enumerate(TRACE_VERBS)
 }
 
 
@@ -63,15 +61,15 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
     Raises
     ------
-    ArenaFormatError
-        The file is not a trace; the message says in what.
+    TraceFormatError
+        The file is not a trace; the message says why.
     OSError
         The file cannot be read.
     """
     name = os.fsdecode(path)
     with open(name, "rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ArenaFormatError(f"{name}: not an .npz file, which a trace is")
+            raise TraceFormatError(f"{name}: not an .npz file, and so not a trace")
         file.seek(0)
         try:
             found = np.load(file, allow_pickle=False)
@@ -79,17 +77,17 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         except MemoryError:
             raise
         except Exception as error:
-            # A damaged archive fails in whatever layer meets the damage.
-            raise ArenaFormatError(f"{name}: not a trace ({error})") from None
+            # A damaged archive can raise anything, from any layer of the reader.
+            raise TraceFormatError(f"{name}: not a trace ({error})") from None
     if ops is None:
-        raise ArenaFormatError(
+        raise TraceFormatError(
             f"{name}: a trace is an .npz file with the array 'ops', and this one "
             f"has {', '.join(map(repr, found.files)) or 'nothing'}"
         )
     try:
         return check_trace(ops)
     except (BadArgument, BadArgumentType) as error:
-        raise ArenaFormatError(f"{name}: {error}") from None
+        raise TraceFormatError(f"{name}: {error}") from None
 
 
 def _is_trace_dtype(dtype: np.dtype[Any]) -> bool:
@@ -103,7 +101,7 @@ def _is_trace_dtype(dtype: np.dtype[Any]) -> bool:
 def check_trace(ops: object) -> npt.NDArray[Any]:
     """Return a copy of ``ops`` as a contiguous trace that obeys the format.
 
-    It is what is checked: what becomes of ``ops`` afterwards is of no concern.
+    The copy is what is checked, so later changes to ``ops`` do no harm.
 
     Raises
     ------
@@ -127,10 +125,12 @@ def check_trace(ops: object) -> npt.NDArray[Any]:
         )
     wide = np.flatnonzero((ops["op"] == OP_MEMALIGN) & (ops["align_log2"] > 44))
     if len(wide):
-        raise BadArgument(f"operation {wide[0]} asks for an alignment over 2**44")
+        raise BadArgument(
+            f"operation {wide[0]} requests an alignment of more than 2**44"
+        )
     huge = np.flatnonzero(ops["size"] > 1 << 44)
     if len(huge):
-        raise BadArgument(f"operation {huge[0]} asks for over 2**44 bytes")
+        raise BadArgument(f"operation {huge[0]} requests more than 2**44 bytes")
     sized = np.flatnonzero((ops["op"] == OP_FREE) & (ops["size"] != 0))
     if len(sized):
         raise BadArgument(f"operation {sized[0]} is a free and has a size")
@@ -139,11 +139,13 @@ def check_trace(ops: object) -> npt.NDArray[Any]:
 
 
 def _check_lives(ops: npt.NDArray[Any]) -> None:
-    """Refuse a trace in which an object is used outside its life."""
+    """Refuse a trace that uses an object before its allocation or after its free."""
     if not len(ops):
         return
     if int(ops["id"].max()) >= 16 * len(ops) + 1024:
-        raise BadArgument("ids are not indices: the greatest is out of proportion")
+        raise BadArgument(
+            "ids must be indices: the greatest is out of proportion to the operations"
+        )
     order = np.argsort(ops["id"], kind="stable")
     ids = ops["id"][order]
     kinds = ops["op"][order]
@@ -162,14 +164,16 @@ def _check_lives(ops: npt.NDArray[Any]) -> None:
 
 
 def peak_live(ops: npt.NDArray[Any]) -> int:
-    """Greatest sum of live requested bytes over a trace."""
+    """Return the greatest sum of live requested bytes over a trace."""
     return _peak_of(ops, ops["size"])
 
 
 def _peak_of(ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]) -> int:
-    """Greatest sum over the live objects of the bytes held since their last operation.
+    """Return the greatest sum of ``bytes_held`` over the objects that are live.
 
-    In float64, for 2**44 bytes an object soon exceed 64 bits; exact up to 2**53.
+    ``bytes_held`` has the bytes that an object holds after each operation on it.
+    Sums are in float64, because objects of 2**44 bytes soon exceed 64 bits; they
+    are exact up to 2**53.
     """
     if not len(ops):
         return 0
@@ -184,13 +188,13 @@ def _peak_of(ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]) -> int:
 
 
 def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -> int:
-    """Bytes of an arena in which no request of a trace need fail.
+    """Return the size of an arena in which no request of a trace need fail.
 
-    Whatever the engine and interface: each object is counted as it weighs most
-    (a block of the legacy engine with its alignment; from half a page on, a run
-    of a power of two of pages), and the peak four times: for the copy while an
-    object moves, and for fragmentation. The arena is sparse, so that ample
-    costs nothing. At most what an arena can have, 2**44 or 2**32 - 1 pages.
+    It is enough for every engine and interface: each object counts with the most
+    it can take (a block of the legacy engine with its alignment; from half a page
+    on, a run of a power of two of pages), and the peak counts four times, for the
+    copy while an object moves and for fragmentation. The arena is sparse, so
+    ample costs nothing. No arena exceeds 2**44 bytes or 2**32 - 1 pages.
     """
     order = np.argsort(ops["id"], kind="stable")
     first = np.ones(len(ops), dtype=bool)
@@ -210,39 +214,38 @@ def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -
 
 
 def _percentile(ordered: npt.NDArray[np.uint64], thousandths: int) -> int:
-    """Least of the ordered values that so many of a thousand do not exceed.
+    """Return the least value that ``thousandths`` of the ordered values do not exceed.
 
-    In integers: 99.9 % of 1000 values are 999, and not one more.
+    Computed in integers: 99.9 % of 1000 values are exactly 999.
     """
     return int(ordered[-(-len(ordered) * thousandths // 1000) - 1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerResult:
-    """What a trace measured on any allocator.
+    """The result of playing a trace on any allocator.
 
     Attributes
     ----------
     engine : str
-        Name of the allocator; of xmem's the engine, with an interface the one
-        behind xmalloc.
+        Name of the allocator; for xmem the engine, which with an interface is the
+        one behind xmalloc.
     n_ops : int
         Operations in the trace.
     failed : int
-        Requests that could not be served, those on objects that another
-        failure left unmade among them.
+        Requests that could not be served, including those on objects that do not
+        exist because an earlier request failed.
     skipped : int
-        Operations that were not run, for their object was never made.
+        Operations that were left out because their object does not exist.
     was_run : numpy.ndarray of bool
-        Per operation, that it was not skipped.
+        Per operation, whether it was carried out.
     ns_per_op : float
-        Nanoseconds per operation that was run, in the fastest pass without
-        clock.
+        Nanoseconds per operation carried out, in the fastest pass without clock.
     kinds : numpy.ndarray
         The trace's ``op``, one byte each.
     cycles : numpy.ndarray
-        Clock cycles per operation, least over the repeats; what reading the
-        clock costs is subtracted; 0 for what was skipped.
+        Clock cycles per operation, the least over the repeats, less the cost of
+        reading the clock; 0 for skipped operations.
     raw_cycles : numpy.ndarray
         Greatest over the repeats.
     peak_live_bytes : int
@@ -250,6 +253,7 @@ class PeerResult:
     tsc_hz : float
         Cycles per second of the clock.
     repeats : int
+        Passes with the clock per operation.
     """
 
     engine: str
@@ -267,29 +271,29 @@ class PeerResult:
 
     @property
     def contender(self) -> str:
-        """Name of what the trace ran against."""
+        """Name of the allocator that the trace was played on."""
         return self.engine
 
     @property
     def pages_per_live_byte(self) -> float | None:
-        """Most bytes held in pages over most bytes live; None if not known."""
+        """Peak of bytes in pages over peak of live bytes; None if unknown."""
         return None
 
     def of_kind(self, kind: str) -> npt.NDArray[np.bool_]:
-        """Mask of the operations of ``"xmalloc"``, ``"xfree"`` or ``"xrealloc"``."""
+        """Return the mask of the operations of a verb, such as ``"xfree"``."""
         if kind not in _KINDS:
             raise BadArgument(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
         return np.isin(self.kinds, _KINDS[kind])
 
     def summary(self, kind: str) -> dict[str, int]:
-        """Percentiles and worst case of one verb, in cycles.
+        """Return percentiles and worst case of one verb, in cycles.
 
         Returns
         -------
         dict
-            ``p50``, ``p99``, ``p999`` and ``worst`` over the operations, of
-            each the least over the repeats; ``raw_worst``, the greatest of
-            all. All 0 when no such operation was run.
+            ``p50``, ``p99``, ``p999`` and ``worst`` over the operations, taking
+            for each the least over the repeats; ``raw_worst``, the greatest
+            single reading. All 0 if no such operation was carried out.
         """
         mask = self.of_kind(kind) & self.was_run
         cycles = self.cycles[mask]
@@ -320,7 +324,7 @@ class PeerResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayResult(PeerResult):
-    """What a replay on an engine or an interface of xmem measured.
+    """The result of a replay on an engine or an interface of xmem.
 
     Attributes
     ----------
@@ -330,15 +334,16 @@ class ReplayResult(PeerResult):
         Greatest number of bytes in pages that the pool, or both pools of a
         heap together, held.
     arena_bytes : int
+        Size of the arena.
     content_errors : int
         Blocks that did not hold their pattern, in a verified replay.
     stats : PoolStats or HeapStats
         At the end of the trace.
     interface : str or None
-        Of the heap that the trace ran against; None where it was a pool.
+        Of the heap that the trace was played on; None for a pool.
     paths : numpy.ndarray of uint8 or None
-        Per operation the bits of its path, for `xmem.measure.counts.path_name`; None
-        where they were not asked for.
+        Per operation the bits of its path, for `xmem.measure.counts.path_name`;
+        None if they were not requested.
     """
 
     peak_live_blocks: int
@@ -351,12 +356,12 @@ class ReplayResult(PeerResult):
 
     @property
     def contender(self) -> str:
-        """Name of what the trace ran against: the interface, or the engine."""
+        """Name of the interface, or of the engine, that the trace was played on."""
         return self.interface or self.engine
 
     @property
     def pages_per_live_byte(self) -> float | None:
-        """Most bytes held in pages over most bytes live; None of nothing live."""
+        """Peak of bytes in pages over peak of live bytes; None if none was live."""
         live = self.peak_live_bytes
         return self.peak_page_bytes / live if live else None
 

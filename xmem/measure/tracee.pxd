@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A child that is stepped instruction by instruction (ptrace).
 
-The child runs C code alone: it is a fork of a Python process, in which no
-Python code may run. It stops at a *marker*, a breakpoint instruction between
-two pieces of work; the parent lets it run to the next marker or steps it, and
-reads program counter, stack pointer and return address after each step. The
-thread that forked is the only one that may do so. The child dies with it.
+The child runs C code only, because it is a fork of a Python process. It stops at
+each *marker*, a breakpoint instruction between two pieces of work. The parent lets
+it run to the next marker or steps it, and can read program counter, stack pointer
+and return address after each step. Only the thread that forked may do so, and the
+child dies with it.
 
-For Linux on x86-64 and aarch64. ``TRACEE_SUPPORTED`` is 0 elsewhere, and every
-function fails. Functions answer 0, or a negative error number.
+For Linux on x86-64 and aarch64. Elsewhere ``TRACEE_SUPPORTED`` is 0 and every
+function fails. Functions return 0, or a negative error number.
 """
 
 from libc.stdint cimport uint64_t
@@ -45,7 +45,7 @@ cdef extern from *:
         uint64_t link;      /* where the function returns to, at its entry */
     } xmem_place_t;
 
-    /* 0 in the child, which waits for its parent; its pid in the parent. */
+    /* Returns 0 in the child, which waits for its parent, and its pid there. */
     static pid_t xmem_tracee_fork(void)
     {
         pid_t parent = getpid();
@@ -63,7 +63,7 @@ cdef extern from *:
         return child < 0 ? -errno : child;
     }
 
-    /* Wait until the child has stopped at a marker or after a step. */
+    /* Wait until the child has stopped, at a marker or after a step. */
     static int xmem_tracee_wait(pid_t child)
     {
         int status;
@@ -77,7 +77,7 @@ cdef extern from *:
         return WIFSIGNALED(status) ? -ESRCH : -EFAULT;
     }
 
-    /* On aarch64 the breakpoint has to be stepped over by hand. */
+    /* On aarch64 the parent has to move the child past the breakpoint. */
     static int xmem_tracee_pass(pid_t child)
     {
     #if defined(__aarch64__)
@@ -125,7 +125,7 @@ cdef extern from *:
     #endif
     }
 
-    /* Meant for the first instruction of a function. */
+    /* Valid at the first instruction of a function. */
     static int xmem_tracee_place(pid_t child, xmem_place_t *place)
     {
         struct user_regs_struct regs;
@@ -155,7 +155,7 @@ cdef extern from *:
             ;
     }
 
-    /* One processor for both: a step is then a switch, not a message. */
+    /* Run both on one processor: a step is then a context switch, not an IPI. */
     static void xmem_together(int on)
     {
         static __thread cpu_set_t before;

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Allocators beside each other: rounds of replays, each in a process of its own.
+"""Allocators compared: rounds of replays, each in a process of its own.
 
-A *round* runs every contender on every trace, one process for each contender: an
-allocator that replaces malloc is preloaded there, and nobody inherits another's
-heap. Ratios are taken within a round, so that a machine that is slow for a while
-is slow for all; medians and spreads are over the rounds.
+A *round* plays every trace on every contender, with one process per contender: an
+allocator that replaces malloc is preloaded there, and no contender inherits the heap
+of another. Ratios are taken within a round, so a machine that is slow for a while is
+slow for all; medians and spreads are over the rounds.
 
-``python -m xmem.measure.versus`` is such a process: it reads what to do from standard
-input and writes records to standard output, both JSON.
+``python -m xmem.measure.versus`` is such a process: it reads its task from standard
+input and writes records to standard output, both as JSON.
 """
 
 import ctypes.util
@@ -27,17 +27,17 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.base.errors import BadArgument, PeerError
-from xmem.measure.peers import Peer, measure, run_touched, serves
+from xmem.measure.peers import Peer, measure, play_touched, serves
 from xmem.measure.trace import load, peak_live
 
-#: The least arena is sought to this share of it.
+#: The smallest arena is determined to this fraction of its size.
 PRECISION = 1 / 512
-#: No arena is smaller.
+#: Size of the smallest arena tried.
 LEAST_BYTES = 1 << 14
-#: Libraries that are tried where none is named.
+#: Libraries that are tried if none is named.
 LIBRARIES = ("jemalloc", "mimalloc", "tcmalloc_minimal", "tcmalloc")
 NULL = "null"
-#: Blocks of each size that wait in the quick lists of xmem's second entry.
+#: Blocks of each size in the quick lists of xmem's second entry.
 QUICK_BLOCKS = 16
 TIMEOUT_SECONDS = 3600
 
@@ -49,16 +49,16 @@ class Contender:
     Attributes
     ----------
     name : str
-        In tables.
+        Its name in tables.
     kind : {"engine", "system", "peer", "null"}
         An engine of xmem, the malloc of the process, a shared object that exports
-        ``PEER``, the rig alone.
+        ``PEER``, or the rig alone.
     preload : str
-        What the process preloads; empty for nothing.
+        The library that the process preloads; empty for none.
     file : str
         The shared object of a peer.
     settings : dict
-        Of an engine, as `xmem.measure.peers.Peer.engine` takes them.
+        Parameters of an engine, as for `xmem.measure.peers.Peer.engine`.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def peer(self) -> Peer:
-        """Make the peer, in the process that is to run it."""
+        """Make the peer, in the process that plays the traces."""
         if self.kind == "engine":
             return Peer.engine(name=self.name, **self.settings)
         if self.kind == "system":
@@ -79,7 +79,7 @@ class Contender:
 
 
 def engines() -> list[Contender]:
-    """Return what xmem enters with: TLSF plain, with quick lists, and proving pointers."""
+    """Return the entries of xmem: TLSF, with quick lists, and proving pointers."""
     return [
         Contender("xmem", "engine"),
         Contender("xmem, quick", "engine", settings={"quick": QUICK_BLOCKS}),
@@ -88,7 +88,7 @@ def engines() -> list[Contender]:
 
 
 def system_name() -> str:
-    """Name of the C library whose malloc this process has."""
+    """Return the name of the C library whose malloc this process has."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or "system"
     except (ValueError, OSError):
@@ -96,7 +96,7 @@ def system_name() -> str:
 
 
 def libraries() -> list[Contender]:
-    """Return the allocators that are installed here, found as the linker does."""
+    """Return the allocators that the linker finds on this system."""
     found: list[Contender] = []
     for name in LIBRARIES:
         soname = ctypes.util.find_library(name)
@@ -106,7 +106,7 @@ def libraries() -> list[Contender]:
 
 
 def found_tcmalloc(found: Sequence[Contender]) -> bool:
-    """Whether its smaller build is there already."""
+    """Whether tcmalloc is in the list, in its smaller build."""
     return any(contender.name == "tcmalloc" for contender in found)
 
 
@@ -114,13 +114,13 @@ def found_tcmalloc(found: Sequence[Contender]) -> bool:
 
 
 def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Run one contender on some traces.
+    """Play some traces on one contender.
 
     Parameters
     ----------
     task : dict
-        ``contender``, ``traces`` (files of plain arrays), ``repeats``, ``memory``:
-        measure memory, not time.
+        ``contender``, ``traces`` (files of plain arrays), ``repeats``, ``memory``
+        (whether to measure memory rather than time).
 
     Yields
     ------
@@ -142,7 +142,7 @@ def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def require_preloaded(soname: str) -> None:
-    """Refuse to measure the C library under another's name."""
+    """Refuse to measure the C library under the name of another allocator."""
     stem = re.split(r"\.so", Path(soname).name)[0]
     if not re.search(
         rf"/{re.escape(stem)}[.\d]*\.so", Path("/proc/self/maps").read_text()
@@ -151,25 +151,25 @@ def require_preloaded(soname: str) -> None:
 
 
 def memory_of(peer: Peer, file: Path) -> int:
-    """Bytes that a peer needs for a trace.
+    """Return the bytes that a peer needs for a trace.
 
-    Of one in an arena: those of the least arena that serves it, everything
-    counted. Of one that gets its memory from the system: how far the process grew
-    while every block was touched.
+    For a peer in an arena, they are those of the smallest arena that serves the
+    trace, everything included. For a peer that gets its memory from the system, they
+    are the growth of the process while every block is touched.
     """
-    # Mapped: reading it would leave memory in the heap that is to be measured.
+    # Mapped, because reading the file would leave memory in the measured heap.
     ops = np.load(file, mmap_mode="r")
     return least_arena(peer, ops) if peer.needs_arena else growth(peer, ops)
 
 
 def least_arena(peer: Peer, ops: npt.NDArray[np.void]) -> int:
-    """Bytes of the least arena in which a peer serves a trace, to `PRECISION`."""
+    """Return the size of the smallest arena that serves a trace, to `PRECISION`."""
     too_small = max(peak_live(ops), LEAST_BYTES)
     enough = 2 * too_small + (1 << 22)
     while not serves(peer, ops, enough):
         too_small, enough = enough, 2 * enough
         if enough > 1 << 40:
-            raise PeerError(f"{peer.name} fails in any arena")
+            raise PeerError(f"{peer.name} fails in an arena of any size")
     while enough - too_small > PRECISION * enough:
         middle = (too_small + enough) // 2
         if serves(peer, ops, middle):
@@ -180,7 +180,7 @@ def least_arena(peer: Peer, ops: npt.NDArray[np.void]) -> int:
 
 
 def growth(peer: Peer, ops: npt.NDArray[np.void]) -> int:
-    """Bytes by which the resident memory of a fork grows while it runs a trace."""
+    """Return the growth of the resident memory of a fork that plays a trace."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -191,25 +191,25 @@ def growth(peer: Peer, ops: npt.NDArray[np.void]) -> int:
                 Path("/proc/self/clear_refs").write_text("5")
                 before.append(resident("VmRSS"))
 
-            run_touched(peer, ops, started)
+            play_touched(peer, ops, started)
             os.write(writing, str(resident("VmHWM") - before[0]).encode())
             os._exit(0)
         finally:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        n_bytes = pipe.read()
     os.waitpid(pid, 0)
-    if not said:
+    if not n_bytes:
         raise PeerError(f"the memory of {peer.name} could not be measured")
-    return max(int(said), 0)
+    return max(int(n_bytes), 0)
 
 
 def resident(what: str) -> int:
-    """Bytes that /proc/self/status tells."""
+    """Return a number of bytes from /proc/self/status."""
     found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if found is None:
-        raise PeerError(f"/proc/self/status says nothing of {what}")
+        raise PeerError(f"/proc/self/status has no line {what}")
     return int(found[1]) * 1024
 
 
@@ -223,18 +223,18 @@ def run_child(
     repeats: int = 1,
     memory: bool = False,
 ) -> list[dict[str, Any]]:
-    """Run one contender on some traces, in a process of its own.
+    """Play some traces on one contender, in a process of its own.
 
     Parameters
     ----------
     contender : Contender
-        Whom.
+        The contender.
     traces : sequence of Path
         Files of plain arrays (``.npy``).
     repeats : int
         As in `xmem.measure.peers.measure`.
     memory : bool
-        Measure what memory it needs, not time.
+        Measure the memory that it needs rather than time.
 
     Returns
     -------
@@ -244,7 +244,7 @@ def run_child(
     Raises
     ------
     PeerError
-        The process failed; the message has what it said.
+        The process failed; the message has its last line of output.
     """
     task = {
         "contender": asdict(contender),
@@ -265,12 +265,12 @@ def run_child(
         timeout=TIMEOUT_SECONDS,
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing"]
+        lines = done.stderr.strip().splitlines() or ["no message"]
         raise PeerError(
-            f"{contender.name} ended with status {done.returncode} and said: {said[-1]}"
+            f"{contender.name} ended with status {done.returncode}: {lines[-1]}"
         )
-    answer: list[dict[str, Any]] = json.loads(done.stdout)
-    return answer
+    records: list[dict[str, Any]] = json.loads(done.stdout)
+    return records
 
 
 def compare(
@@ -282,46 +282,46 @@ def compare(
     max_ops: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> list[dict[str, Any]]:
-    """Run contenders beside each other.
+    """Compare contenders.
 
     Parameters
     ----------
     contenders : sequence of Contender
-        The first is the one that ratios are to. The rig alone runs in each round,
-        too, and is subtracted from the nanoseconds.
+        Ratios are relative to the first. Each round also measures the rig alone,
+        whose time is subtracted from the nanoseconds.
     traces : sequence of Path
         Files in the trace format.
     rounds, repeats : int
-        How often all run; clocked passes of each in a round.
+        Number of rounds; passes with a clock per call in each round.
     max_ops : int, optional
-        Only this many operations of each trace.
+        Greatest number of operations of each trace.
     progress : callable, optional
-        Called with (name, processes done, in all) before each.
+        Called before each process with (name, processes done, processes in all).
 
     Returns
     -------
     list of dict
         One for each contender and trace: ``name``, ``trace``, ``failed``, ``ns``
         and ``ratio`` (lists over the rounds), ``xmalloc_cycles`` and
-        ``xfree_cycles`` (per quantile the median over the rounds), ``memory``.
+        ``xfree_cycles`` (for each quantile the median over the rounds), ``memory``.
 
     Raises
     ------
     BadArgument
-        There is nobody, or a name stands twice, of an allocator or a trace.
+        There is no contender, or two contenders or traces have the same name.
     PeerError
         A process failed.
     """
     names = [contender.name for contender in contenders]
     if not names or len(set(names)) != len(names) or NULL in names:
-        raise BadArgument(f"contenders must have names of their own, not {names}")
+        raise BadArgument(f"contenders must have different names, not {names}")
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     memory: dict[tuple[str, str], float | None] = {}
     all_of_them = [Contender(NULL, NULL), *contenders]
     with tempfile.TemporaryDirectory() as folder:
         files, live = write_plain(traces, max_ops, Path(folder))
         for i in range(rounds):
-            # Each has each place in a round: none always runs behind another.
+            # Contenders change places from round to round.
             turn = i % len(all_of_them)
             for j, contender in enumerate(all_of_them[turn:] + all_of_them[:turn]):
                 if progress is not None:
@@ -374,7 +374,7 @@ def summary(
     found: dict[tuple[str, str], list[dict[str, Any]]],
     reference: str,
 ) -> dict[str, Any]:
-    """Bring the rounds of a contender on a trace together."""
+    """Summarise the rounds of a contender on a trace."""
     records = found[name, trace]
     ns = net_ns(records, found[NULL, trace])
     base = net_ns(found[reference, trace], found[NULL, trace])
@@ -398,7 +398,7 @@ def summary(
 def net_ns(
     records: Sequence[dict[str, Any]], null: Sequence[dict[str, Any]]
 ) -> list[float]:
-    """Nanoseconds per operation of each round without the rig's share."""
+    """Return the nanoseconds per operation of each round, less the rig's share."""
     return [
         max(record["ns_per_op"] - rig["ns_per_op"], 0.01)
         for record, rig in zip(records, null, strict=True)
@@ -406,29 +406,29 @@ def net_ns(
 
 
 def overall(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Geometric means over the traces of each contender.
+    """Return the geometric means over the traces for each contender.
 
     Parameters
     ----------
     results : sequence of dict
-        As `compare` answers them.
+        As `compare` returns them.
 
     Returns
     -------
     list of dict
         One for each contender: ``name``, ``failed``, ``ns`` (median over the
-        rounds), ``ratio`` (median, least, greatest over the rounds), quantiles of
-        both verbs in cycles with ``worst_of_all``, the greatest over the traces,
+        rounds), ``ratio`` (median, least and greatest over the rounds), quantiles
+        of both verbs in cycles with ``worst_of_all`` (the greatest over the traces),
         ``memory``.
     """
     names = list(dict.fromkeys(result["name"] for result in results))
-    said = []
+    means = []
     for name in names:
         mine = [result for result in results if result["name"] == name]
         rounds = range(len(mine[0]["ratio"]))
         ratios = [geometric([r["ratio"][i] for r in mine]) for i in rounds]
         memory = [r["memory"] for r in mine if r["memory"]]
-        said.append(
+        means.append(
             {
                 "name": name,
                 "failed": sum(r["failed"] for r in mine),
@@ -449,7 +449,7 @@ def overall(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "memory": geometric(memory) if memory else None,
             }
         )
-    return said
+    return means
 
 
 def geometric(values: Sequence[float]) -> float:
@@ -458,7 +458,7 @@ def geometric(values: Sequence[float]) -> float:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Do the task on standard input."""
     try:
         json.dump(list(work(json.load(sys.stdin))), sys.stdout)
     except (PeerError, BadArgument, OSError) as error:

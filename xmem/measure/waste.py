@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Waste: how many pages a request takes, by size, under each interface.
 
-Nothing is computed from the block format: a heap with the interface is made,
-and every size is asked for on it while it is empty. A request counts with the
-routine that a program on that interface would use::
+Nothing is computed from the block format: every size is requested from an empty heap
+with the interface, by the routine that a program on that interface would use::
 
     interface  routine                         serves
     strict     xmalloc, then page_alloc_exact  all sizes, the second above XMALLOC_MAX
@@ -29,26 +28,26 @@ from xmem.heap import INTERFACES, Heap
 
 __all__ = ["WASTE_DTYPE", "WasteCurve", "measure_waste", "routines_of"]
 
-#: One size of request: ``pages`` that one such request takes on an empty heap,
-#: 0 when it is refused; ``per_page``, how many such requests share the page
-#: where it is one, 1 where the request has its pages to itself.
+#: One size of request: the ``pages`` that it takes on an empty heap, 0 if it is
+#: refused, and ``per_page``, the number of such requests that share one page, 1 if
+#: each has its own pages.
 WASTE_DTYPE = np.dtype([("size", "<u8"), ("pages", "<u4"), ("per_page", "<u4")])
 
-#: Pages of the arena in which a heap is measured, per page of the largest request.
+#: Pages of the arena for each page of the largest request.
 _ROOM = 64
 _REPORT_EVERY = 1024
 
 
 @dataclass(frozen=True)
 class WasteCurve:
-    """Pages taken by requests of every size, of one routine of one interface.
+    """Pages taken by requests of every size to one routine of one interface.
 
     Attributes
     ----------
     interface : str
     routine : str
-        What the requests were made with; two names joined by ``", "`` where
-        the second takes over above `xmalloc_max`.
+        The routine that serves the requests; two names joined by ``", "`` if the
+        second serves those above `xmalloc_max`.
     page_size : int
         In bytes.
     xmalloc_max : int
@@ -65,13 +64,13 @@ class WasteCurve:
 
     @property
     def name(self) -> str:
-        """The interface, and the routine where the interface has two curves."""
+        """The interface, with the routine if the interface has two curves."""
         if len(routines_of(self.interface)) == 1:
             return self.interface
         return f"{self.interface}: {self.routine}"
 
     def at(self, size: int) -> tuple[int, int]:
-        """``pages`` and ``per_page`` of a size in bytes."""
+        """Return ``pages`` and ``per_page`` of a size in bytes."""
         if not 1 <= size <= len(self.points):
             raise BadArgument(
                 f"sizes from 1 to {len(self.points)} were measured, not {size}"
@@ -80,11 +79,11 @@ class WasteCurve:
         return int(point["pages"]), int(point["per_page"])
 
     def served(self) -> npt.NDArray[np.bool_]:
-        """Which sizes the routine serves."""
+        """Return the mask of the sizes that the routine serves."""
         return cast(npt.NDArray[np.bool_], self.points["pages"] != 0)
 
     def pages_each(self) -> npt.NDArray[np.float64]:
-        """Pages that each of many requests of one size takes; NaN if refused."""
+        """Return the pages that each of many requests takes; NaN if refused."""
         shares: npt.NDArray[np.float64] = np.full(len(self.points), np.nan)
         np.divide(
             self.points["pages"],
@@ -95,25 +94,25 @@ class WasteCurve:
         return shares
 
     def waste(self) -> npt.NDArray[np.float64]:
-        """Bytes of pages that each of many requests takes beyond those asked for."""
+        """Return the bytes that each of many requests takes beyond those requested."""
         sizes = self.points["size"].astype(np.float64)
         return self.pages_each() * self.page_size - sizes
 
     def mean_waste(self, first: int, last: int) -> float:
-        """Mean of `waste` over the sizes from ``first`` to ``last`` that are served.
+        """Return the mean of `waste` over the served sizes of a range.
 
-        NaN when none is.
+        It is NaN if no size from ``first`` to ``last`` is served.
         """
         part = self.waste()[first - 1 : last]
         part = part[~np.isnan(part)]
         return float(part.mean()) if len(part) else float("nan")
 
     def same_pages(self, other: WasteCurve) -> bool:
-        """Whether the pages are those of another curve, at every size."""
+        """Whether another curve has the same pages at every size."""
         return np.array_equal(self.points, other.points)
 
     def steps(self) -> list[dict[str, int]]:
-        """Return the curve as runs of sizes that take the same pages.
+        """Return the curve as ranges of sizes that take the same pages.
 
         Returns
         -------
@@ -145,7 +144,7 @@ class WasteCurve:
 
 
 def routines_of(interface: str) -> tuple[str, ...]:
-    """Return the routines that are measured under an interface, one per curve.
+    """Return the routines measured under an interface, one for each curve.
 
     Raises
     ------
@@ -179,7 +178,7 @@ def measure_waste(
     page_size : int, optional
         As in `Arena.anonymous`.
     n_pages : int, optional
-        Every size from 1 byte to so many pages is asked for.
+        Sizes from 1 byte to this many pages are requested.
     progress : callable, optional
         Called now and then with (sizes done, sizes in all).
 
@@ -197,7 +196,7 @@ def measure_waste(
     if n_pages < 1:
         raise BadArgument(f"n_pages must be at least 1, not {n_pages}")
     curves = []
-    # The page size is known from an arena only.
+    # Only an arena knows the default page size.
     with Arena.anonymous(1 << 24, page_size=page_size) as arena:
         page_size = arena.page_size
     with Arena.anonymous(_ROOM * n_pages * page_size, page_size=page_size) as arena:
@@ -221,7 +220,7 @@ Verbs = tuple[Callable[[int], int], Callable[[int], None]]
 
 
 def _verbs(heap: Heap, routine: str) -> tuple[Verbs, Verbs]:
-    """Return what takes and gives memory up to ``XMALLOC_MAX``, and what above."""
+    """Return the verbs for requests up to ``XMALLOC_MAX``, and for larger ones."""
     if routine == "xmalloc_subpage":
         subpage = (heap.xmalloc_subpage, heap.xfree_subpage)
         return subpage, subpage
@@ -239,7 +238,7 @@ def _verbs(heap: Heap, routine: str) -> tuple[Verbs, Verbs]:
 
 
 def _measure(heap: Heap, routine: str, points: npt.NDArray[Any]) -> None:
-    """Ask for the size of each point on the empty heap and fill in its pages."""
+    """Request the size of each point from the empty heap and fill in its pages."""
     page_size, limit, pools = heap.PAGE_SIZE, heap.XMALLOC_MAX, heap.pools
     small, large = _verbs(heap, routine)
 
@@ -247,22 +246,22 @@ def _measure(heap: Heap, routine: str, points: npt.NDArray[Any]) -> None:
         return sum(pool.total_size for pool in pools)
 
     for i, size in enumerate(points["size"].tolist()):
-        take, give = small if size <= limit else large
+        allocate, free = small if size <= limit else large
         try:
-            taken = [take(size)]
+            offsets = [allocate(size)]
         except SizeLimitError:
             continue
         n_bytes = held()
         if n_bytes == page_size:
-            # As many as fit beside it; the last one takes another page.
+            # As many as fit in the page; the last one takes another page.
             while held() == n_bytes:
-                taken.append(take(size))
-        points[i] = (size, n_bytes // page_size, max(1, len(taken) - 1))
-        _empty(heap, taken, give)
+                offsets.append(allocate(size))
+        points[i] = (size, n_bytes // page_size, max(1, len(offsets) - 1))
+        _empty(heap, offsets, free)
 
 
-def _empty(heap: Heap, taken: Sequence[int], give: Callable[[int], None]) -> None:
-    """Free what was taken, and the region that the heap keeps in hand."""
-    for offset in taken:
-        give(offset)
+def _empty(heap: Heap, offsets: Sequence[int], free: Callable[[int], None]) -> None:
+    """Free blocks, and the empty region that the heap keeps."""
+    for offset in offsets:
+        free(offset)
     heap.shrink()

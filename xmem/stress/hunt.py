@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Run operations until time is up or a fault is found, and say what led to it.
+"""Carry out operations until time is up or a fault is found, and trace the fault.
 
-A run consists of *episodes*: a fresh subject each, and so many operations made up
-from the run's seed and the episode's number. It goes on in a process of its own,
-for a broken allocator may well take its process with it. When a fault has been
-found, the shortest prefix of the episode that still has it is sought by halving,
-each attempt in a fresh process.
+A *session* is a series of *episodes*. Each has a new target, and operations generated
+from the session's seed and the episode's number, carried out in *batches*. The session
+has a process of its own, because a broken allocator may well crash. Once a fault is
+found, the shortest prefix of the episode that still shows it is found by bisection,
+with a new process for each attempt.
 """
 
 import contextlib
@@ -25,40 +25,42 @@ from typing import Any
 import numpy as np
 
 from xmem.base.errors import XmemError
-from xmem.stress.trials import Maker, Ops, Trial, Tried
+from xmem.stress.workloads import Generator, Ops, Target, Workload
 
 __all__ = ["Fault", "Outcome", "Plan", "command_of", "hunt", "write_prefix"]
 
 EPISODE_OPS = 1 << 22
 BATCH_OPS = 1 << 15
 REPORT_SECONDS = 0.2
-#: A seed's episodes and threads are this far apart.
+#: Distance of the seeds of two episodes; threads take the seeds in between.
 EPISODE_STRIDE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run, how long, and how often to look.
+    """What a session does, how long, and how often it checks.
 
     Attributes
     ----------
-    trial : Trial
+    workload : Workload
+        The target and what generates operations for it.
     seed : int
+        Seed of the session.
     n_ops : int, optional
-        Of each thread; without end if None.
+        Operations of each thread; unlimited if None.
     seconds : float, optional
-        At most.
+        Greatest duration.
     check_every : int
-        Operations of each thread between two looks at all invariants and contents.
+        Operations of each thread between two checks of all invariants and contents.
     ops : numpy.ndarray, optional
-        Run these, once, instead of what the seed makes.
+        Carry out these, once, instead of generated operations.
     episode_ops : int
         Operations of each thread in an episode.
     batch_ops : int
-        Operations of each thread between two looks at the time.
+        Greatest number of operations of each thread in a batch.
     """
 
-    trial: Trial
+    workload: Workload
     seed: int = 0
     n_ops: int | None = None
     seconds: float | None = None
@@ -68,46 +70,50 @@ class Plan:
     batch_ops: int = BATCH_OPS
 
     def batch(self, done: int) -> int:
-        """Operations of the batch behind the first ``done`` of an episode.
+        """Return the size of the batch after the first ``done`` of an episode.
 
-        They are made in the same batches again when a fault is traced back, for
-        what is drawn may depend on them.
+        Tracing a fault generates the operations again in the same batches, because
+        the random numbers may depend on them.
         """
         return min(self.batch_ops, self.check_every - done % self.check_every)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong, and the shortest run that shows it.
+    """A fault, and the shortest prefix of operations that shows it.
 
     Attributes
     ----------
     what : str
+        Description of the fault.
     ops : numpy.ndarray or None
-        The prefix; None if none shows it again, as may be with several threads.
-    n_tried : int
-        Operations of the episode in which it was found.
+        The prefix; None if no prefix shows the fault again, which can happen with
+        several threads.
+    n_episode : int
+        Operations of the episode up to the fault.
     """
 
     what: str
     ops: Ops | None
-    n_tried: int
+    n_episode: int
 
 
 @dataclass
 class Outcome:
-    """What a run did.
+    """The result of a session.
 
     Attributes
     ----------
     n_ops : int
         Operations of all threads.
     seconds : float
+        Duration.
     n_checks, n_episodes : int
-    seen : dict
-        Of the last episode, the worst of all; see `xmem.stress.load.Subject.seen`.
+    stats : dict
+        Those of the last episode, with the worst calls of all episodes; see
+        `xmem.stress.target.HeapTarget.stats`.
     fragmentation : float
-        When last looked at.
+        At the last report.
     fault : Fault or None
     """
 
@@ -115,37 +121,37 @@ class Outcome:
     seconds: float = 0.0
     n_checks: int = 0
     n_episodes: int = 0
-    seen: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
     fragmentation: float = 0.0
     fault: Fault | None = None
 
 
-# In the process that may die -------------------------------------------------------
+# In the process that may crash -----------------------------------------------------
 
 
-def look(subject: Tried) -> str | None:
-    """Verify everything; what is wrong, or None."""
+def find_fault(target: Target) -> str | None:
+    """Verify everything; describe what is wrong, or return None."""
     try:
-        n_bad = subject.check()
+        n_bad = target.check()
     except XmemError as error:
         return f"{type(error).__name__}: {error}"
-    return f"{n_bad} live objects are not what they were" if n_bad else None
+    return f"the contents of {n_bad} live objects have changed" if n_bad else None
 
 
-def run_threads(
-    subject: Tried, batches: Sequence[Ops], log: list[tuple[Ops, Any]] | None
+def execute_batches(
+    target: Target, batches: Sequence[Ops], log: list[tuple[Ops, Any]] | None
 ) -> int:
-    """Run each thread's batch; the first operation with a fault, or -1.
+    """Carry out each thread's batch; return the first operation with a fault, or -1.
 
-    ``log`` receives, of several threads, the operations with their turns.
+    With several threads, ``log`` receives the operations with their turns.
     """
     if len(batches) == 1:
-        return subject.run(0, batches[0])
-    found = [-1] * len(batches)
+        return target.execute(0, batches[0])
+    faults = [-1] * len(batches)
     turns = [np.full(len(ops), ~np.uint64(0), dtype=np.uint64) for ops in batches]
 
     def work(i: int) -> None:
-        found[i] = subject.run(i, batches[i], turns[i])
+        faults[i] = target.execute(i, batches[i], turns[i])
 
     threads = [
         threading.Thread(target=work, args=(i,), daemon=True)
@@ -159,11 +165,11 @@ def run_threads(
         for i, ops in enumerate(batches):
             ops["thread"] = i
             log.append((ops, turns[i]))
-    return max(found)
+    return max(faults)
 
 
-def in_turn(log: Sequence[tuple[Ops, Any]]) -> Ops:
-    """Return the operations of all threads in the order that they ran in."""
+def merge_log(log: Sequence[tuple[Ops, Any]]) -> Ops:
+    """Return the operations of all threads in the order they were carried out."""
     ops = np.concatenate([part for part, _ in log])
     turns = np.concatenate([part for _, part in log])
     order = np.argsort(turns, kind="stable")
@@ -171,16 +177,16 @@ def in_turn(log: Sequence[tuple[Ops, Any]]) -> Ops:
     return sorted_ops
 
 
-def makers_of(plan: Plan, episode: int) -> list[Maker]:
-    """Return what makes up the operations of each thread in an episode."""
+def generators_of(plan: Plan, episode: int) -> list[Generator]:
+    """Return the generators of the threads of an episode."""
     return [
-        plan.trial.maker(plan.seed + EPISODE_STRIDE * episode + thread)
-        for thread in range(plan.trial.threads)
+        plan.workload.generator(plan.seed + EPISODE_STRIDE * episode + thread)
+        for thread in range(plan.workload.threads)
     ]
 
 
-def carry_out(plan: Plan, pipe: Connection) -> None:
-    """Run episodes, tell of them, end when told to: the child's whole life."""
+def run_session(plan: Plan, pipe: Connection) -> None:
+    """Do episodes and report them until told to end: the child's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     start = time.monotonic()
     n_done = episode = 0
@@ -191,7 +197,7 @@ def carry_out(plan: Plan, pipe: Connection) -> None:
                 break
             if (left is not None and left <= 0) or is_over(plan, start, pipe):
                 break
-            n_done += run_episode(plan, episode, left, start, pipe)
+            n_done += do_episode(plan, episode, left, start, pipe)
             episode += 1
         pipe.send(("end",))
     except EpisodeFailed:
@@ -199,100 +205,100 @@ def carry_out(plan: Plan, pipe: Connection) -> None:
 
 
 class EpisodeFailed(Exception):
-    """A fault was found, and told of."""
+    """A fault was found and reported."""
 
 
 def is_over(plan: Plan, start: float, pipe: Connection) -> bool:
-    """Whether time is up, or the other side wants an end."""
+    """Whether time is up, or the parent wants the session to end."""
     if plan.seconds is not None and time.monotonic() - start >= plan.seconds:
         return True
     return pipe.poll()
 
 
-def run_episode(
+def do_episode(
     plan: Plan, episode: int, left: int | None, start: float, pipe: Connection
 ) -> int:
-    """Run one episode; answers the operations of a thread."""
+    """Do one episode; return the number of operations of each thread."""
     n_objects = None
     if plan.ops is not None:
         n_objects = int(plan.ops["id"].max()) + 1 if len(plan.ops) else 1
-    subject = plan.trial.subject(n_objects)
-    makers = makers_of(plan, episode) if plan.ops is None else []
+    target = plan.workload.target(n_objects)
+    generators = generators_of(plan, episode) if plan.ops is None else []
     most = plan.episode_ops if left is None else min(plan.episode_ops, left)
     if plan.ops is not None:
         most = len(plan.ops)
     log: list[tuple[Ops, Any]] = []
     done = 0
-    told = 0.0
+    last_report = 0.0
     while done < most:
         n_ops = min(plan.batch(done), most - done)
         pipe.send(("batch", episode, done + n_ops))
         if plan.ops is not None:
             batches = [plan.ops[done : done + n_ops]]
         else:
-            batches = [maker.make(n_ops) for maker in makers]
-        at = run_threads(subject, batches, log)
+            batches = [generator.make(n_ops) for generator in generators]
+        at = execute_batches(target, batches, log)
         done += n_ops
         is_last = done == most or is_over(plan, start, pipe)
-        is_time = is_last or done % plan.check_every == 0
-        what = look(subject) if is_time or at >= 0 else None
+        is_checked = is_last or done % plan.check_every == 0
+        what = find_fault(target) if is_checked or at >= 0 else None
         if at >= 0:
-            what = f"an object is not what it was ({what or 'all else is sound'})"
+            what = f"an object has changed ({what or 'everything else is sound'})"
         if what is not None:
-            ops = in_turn(log) if log else None
+            ops = merge_log(log) if log else None
             n_prefix = done - n_ops + at + 1 if at >= 0 and not log else done
             pipe.send(("fault", what, n_prefix, ops))
             raise EpisodeFailed
-        if is_last or time.monotonic() - told >= REPORT_SECONDS:
-            told = time.monotonic()
-            pipe.send(("seen", episode, done, subject.seen(), subject.fragmentation()))
-        pipe.send(("done", n_ops * len(batches), is_time))
+        if is_last or time.monotonic() - last_report >= REPORT_SECONDS:
+            last_report = time.monotonic()
+            pipe.send(("stats", episode, target.stats(), target.fragmentation()))
+        pipe.send(("done", n_ops * len(batches), is_checked))
         if is_last:
             break
     return done
 
 
-# In the process that hunts ---------------------------------------------------------
+# In the process that hunts ----------------------------------------------------------
 
 
 def hunt(plan: Plan, progress: Callable[[Outcome], object] | None = None) -> Outcome:
-    """Run a plan to its end, or to the first fault.
+    """Do a session to its end, or to the first fault.
 
     Parameters
     ----------
     plan : Plan
-        What to run.
+        What the session does.
     progress : callable, optional
-        Called with the outcome so far, some times a second.
+        Called a few times a second with the outcome so far.
 
     Returns
     -------
     Outcome
-        Ctrl-C ends the run after the current operations.
+        Ctrl-C ends the session after the current batch.
     """
     outcome = Outcome()
     start = time.monotonic()
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
-    child = context.Process(target=carry_out, args=(plan, other), daemon=True)
-    start_ignoring(child)
+    child = context.Process(target=run_session, args=(plan, other), daemon=True)
+    start_without_interrupts(child)
     other.close()
     last = (0, 0)
-    found: tuple[str, int, Ops | None] | None = None
+    fault: tuple[str, int, Ops | None] | None = None
     has_ended = False
-    while not has_ended and found is None:
+    while not has_ended and fault is None:
         try:
             if pipe.poll(REPORT_SECONDS):
-                said = pipe.recv()
-                if said[0] == "batch":
-                    last = said[1], said[2]
-                elif said[0] == "done":
-                    outcome.n_ops += said[1]
-                    outcome.n_checks += said[2]
-                elif said[0] == "seen":
-                    note_seen(outcome, *said[1:])
-                elif said[0] == "fault":
-                    found = said[1], said[2], said[3]
+                message, *values = pipe.recv()
+                if message == "batch":
+                    last = values[0], values[1]
+                elif message == "done":
+                    outcome.n_ops += values[0]
+                    outcome.n_checks += values[1]
+                elif message == "stats":
+                    take_stats(outcome, *values)
+                elif message == "fault":
+                    fault = values[0], values[1], values[2]
                 else:
                     has_ended = True
             outcome.seconds = time.monotonic() - start
@@ -300,19 +306,19 @@ def hunt(plan: Plan, progress: Callable[[Outcome], object] | None = None) -> Out
                 progress(outcome)
         except EOFError:
             child.join()
-            found = f"the process died: {how_ended(child.exitcode)}", last[1], None
+            fault = f"the process died: {exit_status(child.exitcode)}", last[1], None
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):
                 pipe.send("end")
     child.join()
     outcome.seconds = time.monotonic() - start
-    if found is not None:
-        outcome.fault = trace_back(plan, last[0], *found)
+    if fault is not None:
+        outcome.fault = trace_back(plan, last[0], *fault)
     return outcome
 
 
-def start_ignoring(child: multiprocessing.process.BaseProcess) -> None:
-    """Start a process to which Ctrl-C means nothing from its first moment."""
+def start_without_interrupts(child: multiprocessing.process.BaseProcess) -> None:
+    """Start a process that ignores Ctrl-C from its first moment."""
     if threading.current_thread() is not threading.main_thread():
         child.start()
         return
@@ -323,26 +329,22 @@ def start_ignoring(child: multiprocessing.process.BaseProcess) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def note_seen(
-    outcome: Outcome,
-    episode: int,
-    _: int,
-    seen: dict[str, int],
-    fragmentation: float,
+def take_stats(
+    outcome: Outcome, episode: int, stats: dict[str, int], fragmentation: float
 ) -> None:
-    """Take in what the child has seen; the worst is that of all episodes."""
+    """Take over the child's counts; the worst calls are those of all episodes."""
     worst = {
-        key: max(value, outcome.seen.get(key, 0))
-        for key, value in seen.items()
+        key: max(value, outcome.stats.get(key, 0))
+        for key, value in stats.items()
         if key.startswith("worst")
     }
-    outcome.seen = {**seen, **worst}
+    outcome.stats = {**stats, **worst}
     outcome.fragmentation = fragmentation
     outcome.n_episodes = episode + 1
 
 
-def how_ended(status: int | None) -> str:
-    """Say what an exit status means."""
+def exit_status(status: int | None) -> str:
+    """Describe an exit status."""
     if status is not None and status < 0:
         return signal.Signals(-status).name
     return f"exit status {status}"
@@ -358,14 +360,14 @@ def trace_back(
     if ops is None:
         ops = plan.ops
     if ops is None:
-        maker = makers_of(plan, episode)[0]
+        generator = generators_of(plan, episode)[0]
         parts = []
         done = 0
         while done < n_prefix:
-            parts.append(maker.make(plan.batch(done)))
+            parts.append(generator.make(plan.batch(done)))
             done += len(parts[-1])
         ops = np.concatenate(parts)
-    ops = plan.trial.renumbered(ops[:n_prefix])
+    ops = plan.workload.renumbered(ops[:n_prefix])
     n_ops = len(ops)
     if not shows(plan, ops):
         return Fault(what, None, n_ops)
@@ -379,18 +381,18 @@ def trace_back(
     return Fault(what, ops[:bad], n_ops)
 
 
-def attempt(trial: Trial, ops: Ops) -> None:
-    """Run operations on a fresh subject; exit status 1 if there is a fault."""
+def attempt(workload: Workload, ops: Ops) -> None:
+    """Carry out operations on a new target; exit with status 1 at a fault."""
     n_objects = int(ops["id"].max()) + 1 if len(ops) else 1
-    subject = trial.subject(n_objects)
-    at = subject.run(0, ops)
-    os._exit(1 if at >= 0 or look(subject) is not None else 0)
+    target = workload.target(n_objects)
+    at = target.execute(0, ops)
+    os._exit(1 if at >= 0 or find_fault(target) is not None else 0)
 
 
 def shows(plan: Plan, ops: Ops) -> bool:
     """Whether operations show a fault, in a process of their own."""
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=attempt, args=(plan.trial, ops), daemon=True)
+    child = context.Process(target=attempt, args=(plan.workload, ops), daemon=True)
     child.start()
     child.join()
     return child.exitcode != 0
@@ -404,4 +406,4 @@ def write_prefix(fault: Fault, path: Path) -> None:
 
 def command_of(program: str, plan: Plan, path: Path) -> str:
     """Return the command that replays a prefix."""
-    return shlex.join([program, *plan.trial.options(), "--trace", str(path)])
+    return shlex.join([program, *plan.workload.options, "--trace", str(path)])

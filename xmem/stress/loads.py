@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Distributions of sizes and lifetimes, by name, as tables of 4096 draws."""
+"""Distributions of sizes and lifetimes by name, as tables of 4096 draws."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.base.errors import BadArgument
-from xmem.stress.load import MAX_LIFETIME
+from xmem.stress.generator import MAX_LIFETIME
 
 __all__ = ["FRAME_LOADS", "LOADS", "Distribution", "table"]
 
@@ -23,13 +23,13 @@ class Distribution:
     Attributes
     ----------
     what : str
-        For people.
+        Description for users.
     sizes, lifetimes : callable
-        Draw 4096 of them.
+        Draw 4096 values.
     most : int
         Greatest size.
     arena_bytes : int
-        Enough for nearly all requests.
+        Size of an arena that serves nearly all requests.
     """
 
     what: str
@@ -40,12 +40,12 @@ class Distribution:
 
 
 def exponential(mean: float) -> Draw:
-    """Let most die young, some grow old."""
+    """Draw from an exponential distribution: many live short, a few long."""
     return lambda rng: rng.exponential(mean, ENTRIES)
 
 
 def short_or_long(short: float, long: float, share: float) -> Draw:
-    """Let a share live long, and the rest be gone at once."""
+    """Draw from two exponential distributions; ``share`` of the draws is long."""
     return lambda rng: np.where(
         rng.random(ENTRIES) < share,
         rng.exponential(long, ENTRIES),
@@ -67,7 +67,7 @@ LOADS = {
         1 << 16,
     ),
     "pages": Distribution(
-        "near-page-sized: 1 to 4072 bytes, as compressed pages; lives long",
+        "near-page-sized: 1 to 4072 bytes, like compressed pages; lives long",
         lambda rng: rng.triangular(500, 2200, 4072, ENTRIES),
         exponential(6000),
         4072,
@@ -81,7 +81,7 @@ LOADS = {
         256 << 20,
     ),
     "full": Distribution(
-        "as mixed, in an arena of 2 MiB that is full at all times",
+        "like mixed, in an arena of 2 MiB that is always full",
         lambda rng: rng.lognormal(np.log(100), 1.5, ENTRIES),
         exponential(20000),
         1 << 16,
@@ -90,21 +90,21 @@ LOADS = {
 }
 FRAME_LOADS = {
     "orders": Distribution(
-        "powers of two, 1 to 256 pages, each half as often as the one below",
+        "powers of two, 1 to 256 pages, each half as frequent as the one before",
         lambda rng: 2.0 ** np.minimum(rng.geometric(0.5, ENTRIES) - 1, 8),
         exponential(1500),
         256,
         64 << 20,
     ),
     "exact": Distribution(
-        "geometric, 3 pages on average, so that tails are given back",
+        "geometric, 3 pages on average, so that tails of runs are returned",
         lambda rng: rng.geometric(1 / 3, ENTRIES).astype(float),
         exponential(3000),
         64,
         64 << 20,
     ),
     "full": Distribution(
-        "as orders, in an arena of 4 MiB that is full at all times",
+        "like orders, in an arena of 4 MiB that is always full",
         lambda rng: 2.0 ** np.minimum(rng.geometric(0.5, ENTRIES) - 1, 8),
         exponential(2000),
         256,

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from xmem.cli.plots.style import save
 from xmem.cli.runs import Run
 from xmem.cli.tables.replay import passes
+from xmem.measure.codes import TRACE_VERBS
 from xmem.measure.counts import path_name
 from xmem.measure.replay import ReplayResult
 
-VERBS = ("xmalloc", "xfree", "xrealloc")
 BINS_PER_DECADE = 8
 #: Smaller shares get the colour of this one.
 LEAST_SHARE = 1e-5
@@ -43,7 +43,7 @@ def path_rows(
     """
     assert result.paths is not None
     names, shares = [], []
-    for number, verb in enumerate(VERBS):
+    for number, verb in enumerate(TRACE_VERBS):
         some = result.of_kind(verb) & result.was_run
         groups: dict[str, npt.NDArray[np.bool_]] = {}
         for bits in np.unique(result.paths[some]):

@@ -28,7 +28,7 @@ from xmem.cli.stress.options import (
 from xmem.cli.stress.session import run_session
 from xmem.stress.hunt import BATCH_OPS, EPISODE_OPS
 from xmem.stress.loads import FRAME_LOADS, LOADS
-from xmem.stress.trials import HeapTrial
+from xmem.stress.workloads import HeapWorkload
 
 CHECK_EVERY = 200_000
 #: A fault is replayed with no check before the end.
@@ -75,13 +75,13 @@ def stress(
     settings = {"interface": interface} if interface else {"engine": engine}
     extra = {"hardened": hardened, "quick": quick}
     size = arena_bytes or LOADS[load].arena_bytes
-    trial = HeapTrial(
+    workload = HeapWorkload(
         "heap" if interface else "pool",
         settings | {key: value for key, value in extra.items() if value},
         load,
         size,
         session.threads,
-        given=as_arguments(
+        options=as_arguments(
             engine=engine,
             interface=interface,
             quick=quick,
@@ -92,7 +92,7 @@ def stress(
     )
     run_session(
         "xmem-stress",
-        trial,
+        workload,
         f"{name}, {session.trace or load}",
         session,
         EPISODE_OPS,
@@ -110,10 +110,10 @@ def stress_frames(session: SessionOptions, load: str, arena_bytes: int | None) -
     Exit status: 0 no fault was found; 1 a fault was found; 2 usage.
     """
     size = arena_bytes or FRAME_LOADS[load].arena_bytes
-    given = as_arguments(arena_bytes=size, check_every=NO_CHECK)
+    arguments = as_arguments(arena_bytes=size, check_every=NO_CHECK)
     run_session(
         "xmem-stress-frames",
-        HeapTrial("frames", {}, load, size, session.threads, given=given),
+        HeapWorkload("frames", {}, load, size, session.threads, options=arguments),
         f"page frames, {session.trace or load}",
         session,
         EPISODE_OPS,

@@ -22,15 +22,15 @@ from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.stress.options import SessionOptions
 from xmem.measure.trace import TRACE_DTYPE, check_trace
 from xmem.stress.hunt import Fault, Outcome, Plan, command_of, hunt, write_prefix
-from xmem.stress.load import ticks_per_second
-from xmem.stress.trials import HeapTrial, Ops, Trial
+from xmem.stress.target import ticks_per_second
+from xmem.stress.workloads import HeapWorkload, Ops, Workload
 
 SECONDS_BETWEEN_FRAMES = 0.2
 
 
 def run_session(
     program: str,
-    trial: Trial,
+    workload: Workload,
     subject: str,
     options: SessionOptions,
     episode_ops: int,
@@ -42,8 +42,8 @@ def run_session(
     ----------
     program : str
         Name of the command.
-    trial : Trial
-        What operations run on.
+    workload : Workload
+        The target and its operations.
     subject : str
         Its name for the summary.
     options : SessionOptions
@@ -56,19 +56,19 @@ def run_session(
     SystemExit
         Always; status 1 if a fault was found.
     click.UsageError
-        The trial cannot be made with its settings.
+        The target cannot be made with its settings.
     """
     # A fault file may be replayed: what replaces it is at most a part of it.
     inputs = [options.trace] if options.trace is not None else []
     refuse_clashes(inputs, {"--json": options.json_file})
     outputs = {"--fault-file": options.fault_file, "--json": options.json_file}
     refuse_clashes([], outputs)
-    ops = None if options.trace is None else load_ops(options.trace, trial)
+    ops = None if options.trace is None else load_ops(options.trace, workload)
     console = Console(stderr=options.json_file == STDOUT)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     console.print(f"seed {seed}", highlight=False)
     plan = Plan(
-        trial,
+        workload,
         seed,
         options.n_ops,
         options.most_seconds,
@@ -92,13 +92,13 @@ def run_session(
     raise SystemExit(0 if outcome.fault is None else FAILED)
 
 
-def load_ops(path: Path, trial: Trial) -> Ops:
+def load_ops(path: Path, workload: Workload) -> Ops:
     """Load the operations of a trace or of a fault file.
 
     Raises
     ------
     click.BadParameter
-        The file holds none that the trial can run.
+        The file holds none that the workload can take.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -109,7 +109,7 @@ def load_ops(path: Path, trial: Trial) -> Ops:
         raise click.BadParameter(f"{path} is not a trace: its fields differ.")
     if len(ops) and int(ops["id"].max()) > 16 * len(ops) + (1 << 20):
         raise click.BadParameter(f"{path} has ids far above its number of operations.")
-    if isinstance(trial, HeapTrial):
+    if isinstance(workload, HeapWorkload):
         try:
             ops = check_trace(ops)
         except XmemError as error:
@@ -119,7 +119,7 @@ def load_ops(path: Path, trial: Trial) -> Ops:
 
 def watch(plan: Plan, console: Console) -> Outcome:
     """Run a plan; on a terminal, show its figures meanwhile."""
-    plan.trial.subject()  # refuses bad settings at once
+    plan.workload.target()  # refuses bad settings at once
     if not console.is_terminal:
         return hunt(plan)
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -136,15 +136,15 @@ def watch(plan: Plan, console: Console) -> Outcome:
 
 def figures(outcome: Outcome) -> dict[str, str]:
     """Return the figures of a session by label."""
-    seen = outcome.seen
+    stats = outcome.stats
     rate = outcome.n_ops / outcome.seconds if outcome.seconds else 0.0
     rows = {
         "operations": f"{outcome.n_ops:,}",
         "operations per second": f"{rate:,.0f}",
         "complete checks": f"{outcome.n_checks:,}",
-        "live": f"{seen.get('live', 0):,}",
-        "pages held": f"{seen.get('n_pages', 0):,}",
-        "requests refused": f"{seen.get('failed', 0):,}",
+        "live": f"{stats.get('live', 0):,}",
+        "pages held": f"{stats.get('n_pages', 0):,}",
+        "requests refused": f"{stats.get('failed', 0):,}",
         "fragmentation": f"{outcome.fragmentation:.3f}",
     }
     for label, key in (
@@ -152,12 +152,12 @@ def figures(outcome: Outcome) -> dict[str, str]:
         ("worst free", "worst_free"),
         ("worst reallocation", "worst_resize"),
     ):
-        if seen.get(key):
-            us = seen[key] / ticks_per_second() * 1e6
-            rows[label] = f"{seen[key]:,} cycles ({us:,.1f} us)"
+        if stats.get(key):
+            us = stats[key] / ticks_per_second() * 1e6
+            rows[label] = f"{stats[key]:,} cycles ({us:,.1f} us)"
     for key in ("evicted", "shared", "patched", "compressed"):
-        if key in seen:
-            rows[f"pages {key}"] = f"{seen[key]:,}"
+        if key in stats:
+            rows[f"pages {key}"] = f"{stats[key]:,}"
     return rows
 
 
@@ -184,7 +184,7 @@ def record_of(
         "seconds": outcome.seconds,
         "checks": outcome.n_checks,
         "fragmentation": outcome.fragmentation,
-        "seen": outcome.seen,
+        "stats": outcome.stats,
         "tsc_hz": ticks_per_second(),
         "fault": None,
     }
@@ -197,7 +197,7 @@ def report_fault(
     console.print(f"Fault: {fault.what}", style="red", highlight=False)
     if fault.ops is None:
         console.print(
-            f"The {fault.n_tried:,} operations before it do not show it again when "
+            f"The {fault.n_episode:,} operations before it do not show it again when "
             "they run one by one: it needs the threads."
         )
         return {"what": fault.what, "file": None, "command": None}

@@ -27,7 +27,11 @@ from xmem.cli.stress.options import (
 from xmem.cli.stress.session import run_session
 from xmem.stores.codec import CODECS
 from xmem.stores.images import file_pages, process_pages
-from xmem.stress.store_trials import DiffEngineTrial, StoreTrial, TmemTrial
+from xmem.stress.store_workloads import (
+    DiffEngineWorkload,
+    StoreWorkload,
+    TmemWorkload,
+)
 
 #: Operations of a thread in an episode: Python carries them out.
 EPISODE_OPS = 1 << 17
@@ -86,7 +90,7 @@ def stress_tmem(**options: Any) -> None:
 
     Exit status: 0 no fault was found; 1 a fault was found; 2 usage.
     """
-    stress_store("xmem-stress-tmem", TmemTrial, **options)
+    stress_store("xmem-stress-tmem", TmemWorkload, **options)
 
 
 @click.command(context_settings=CONTEXT)
@@ -99,12 +103,12 @@ def stress_diffengine(**options: Any) -> None:
 
     Exit status: 0 no fault was found; 1 a fault was found; 2 usage.
     """
-    stress_store("xmem-stress-diffengine", DiffEngineTrial, **options)
+    stress_store("xmem-stress-diffengine", DiffEngineWorkload, **options)
 
 
 def stress_store(
     program: str,
-    kind: type[StoreTrial],
+    kind: type[StoreWorkload],
     *,
     session: SessionOptions,
     source: str,
@@ -117,7 +121,7 @@ def stress_store(
     """Run a session on a store of one kind."""
     refuse_both(engine, interface)
     where = repeatable_source(source, session.fault_file)
-    trial = kind(
+    workload = kind(
         where,
         n_pages,
         arena_bytes,
@@ -137,7 +141,7 @@ def stress_store(
     )
     run_session(
         program,
-        trial,
+        workload,
         f"{interface or engine or ENGINES[0]}, {compression}",
         session,
         EPISODE_OPS,

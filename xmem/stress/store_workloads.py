@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The two stores under a load of real pages, each answer compared with a model.
+"""Workloads of real pages for the two stores; each result is compared with a model.
 
-Operations have the fields of a trace's, with meanings of their own: ``id`` names a
-page, ``size`` what it is to hold (a page of the source, and how it is spoilt),
-``align_log2`` the pool.
+Operations have the fields of a trace with other meanings: ``id`` names a page,
+``size`` its contents (a page of the source, and a version of it), ``align_log2`` the
+pool.
 """
 
 import threading
@@ -24,19 +24,19 @@ from xmem.stats import HeapStats
 from xmem.stores.difference_engine import DifferenceEngine
 from xmem.stores.images import file_pages, mutated
 from xmem.stores.tmem import Put, TmemStore
-from xmem.stress.trials import Maker, Ops, Tried
+from xmem.stress.workloads import Generator, Ops, Target
 
-__all__ = ["DiffEngineTrial", "TmemTrial"]
+__all__ = ["DiffEngineWorkload", "TmemWorkload"]
 
 PUT, FLUSH, GET, OTHER = range(4)
 #: Pages of an object.
 OBJECT_PAGES = 64
-#: How many versions of a page there are, the first as it is.
+#: Versions of each page of the source; version 0 is the page itself.
 VERSIONS = 4
 
 
 def make_heap(arena: Arena, engine: str | None, interface: str | None) -> Heap | Pool:
-    """Return the heap or pool that options name."""
+    """Return the heap, or the pool, that options name."""
     if interface is not None:
         # Several half-page objects share a region, see docs/interfaces.md.
         small = interface in ("legacy", "subpage")
@@ -51,14 +51,14 @@ def make_heap(arena: Arena, engine: str | None, interface: str | None) -> Heap |
 
 
 class Pages:
-    """Pages by number: those of the source, and versions of them."""
+    """Pages by number: each page of the source in all its versions."""
 
     def __init__(self, source: npt.NDArray[np.uint8]) -> None:
         self.source = source
         self.page = lru_cache(maxsize=4096)(self._page)
 
     def _page(self, number: int) -> bytes:
-        """Bytes of a page."""
+        """Return the bytes of a page."""
         base, version = divmod(number, VERSIONS)
         page = self.source[base % len(self.source)]
         if version:
@@ -66,8 +66,8 @@ class Pages:
         return bytes(page.tobytes())
 
 
-class StoreMaker:
-    """Makes operations up: which page, what it is to hold."""
+class StoreGenerator:
+    """Generates operations: which page, and its new contents."""
 
     def __init__(
         self, seed: int, shares: Sequence[float], n_pages: int, n_source: int
@@ -78,13 +78,13 @@ class StoreMaker:
         self._n_source = n_source
 
     def make(self, n_ops: int) -> Ops:
-        """Make up the next operations."""
+        """Generate the next operations."""
         rng = self._rng
         ops = np.zeros(n_ops, dtype=TRACE_DTYPE)
         ops["op"] = rng.choice(len(self._shares), n_ops, p=self._shares)
         ops["id"] = rng.integers(0, self._n_pages, n_ops)
         ops["align_log2"] = rng.choice(3, n_ops, p=[0.4, 0.4, 0.2])
-        # Half of the pages of few, so that there is something to share.
+        # Half of the contents come from a few pages, so that some can be shared.
         few = max(self._n_source // 16, 1)
         most = np.where(rng.random(n_ops) < 0.5, few, self._n_source)
         ops["size"] = (rng.random(n_ops) * most).astype(np.uint64) * VERSIONS
@@ -95,23 +95,26 @@ class StoreMaker:
 
 
 @dataclass
-class StoreTrial:
-    """What both stores' trials have in common.
+class StoreWorkload:
+    """The common part of both stores' workloads.
 
     Attributes
     ----------
     pages : str
-        Where pages are read from, as `file_pages` takes it; empty for the system's
+        Where pages are read from, as for `file_pages`; empty for the system's
         shared libraries.
     n_pages : int
-        Of each thread.
+        Pages of each thread.
     arena_bytes : int
+        Size of the arena.
     engine, interface : str, optional
-        Of the pool, or of the heap.
+        Engine of the pool, or interface of the heap.
     compression : str
     threads : int
-    given : sequence of str
-        Options of the command line that made this.
+    n_source : int
+        Greatest number of pages to read.
+    options : sequence of str
+        Command-line options that make the same workload.
     """
 
     pages: str
@@ -122,60 +125,56 @@ class StoreTrial:
     compression: str = "lz4"
     threads: int = 1
     n_source: int = 8000
-    given: Sequence[str] = field(default_factory=tuple)
-
-    def options(self) -> list[str]:
-        """Return the command line's options that make the same trial."""
-        return list(self.given)
+    options: Sequence[str] = field(default_factory=tuple)
 
     def source(self) -> npt.NDArray[np.uint8]:
         """Read the pages."""
         return read_pages(self.pages, self.n_source)
 
     def renumbered(self, ops: Ops) -> Ops:
-        """Return the operations: a page's number is its name."""
+        """Return the operations as they are: a page keeps its id."""
         return ops
 
-    def maker(self, seed: int) -> Maker:
-        """Return what makes a thread's operations up."""
+    def generator(self, seed: int) -> Generator:
+        """Return what generates the operations of a thread."""
         raise NotImplementedError
 
-    def subject(self, n_objects: int | None = None) -> Tried:
-        """Return a fresh store."""
+    def target(self, n_objects: int | None = None) -> Target:
+        """Return a new store."""
         raise NotImplementedError
 
 
 def read_pages(where: str, most: int) -> npt.NDArray[np.uint8]:
-    """Read pages of files, or of a snapshot."""
+    """Read pages from files, or from a snapshot in NumPy's format."""
     if where.endswith(".npy"):
         pages: npt.NDArray[np.uint8] = np.load(where)[:most]
         return pages
     return file_pages(where or None, most=most)
 
 
-class StoreSubject:
-    """A store, and what it is to answer."""
+class StoreTarget:
+    """A store, and a model of what it has to return."""
 
-    def __init__(self, trial: StoreTrial) -> None:
-        self._arena = Arena.anonymous(trial.arena_bytes)
-        self._heap = make_heap(self._arena, trial.engine, trial.interface)
-        self._pages = Pages(trial.source())
+    def __init__(self, workload: StoreWorkload) -> None:
+        self._arena = Arena.anonymous(workload.arena_bytes)
+        self._heap = make_heap(self._arena, workload.engine, workload.interface)
+        self._pages = Pages(workload.source())
         self._turns = threading.Lock()
         self._turn = 0
         self._failed = 0
         # No two threads have an object in common.
         unit = 8 * OBJECT_PAGES
-        self._stride = -(-trial.n_pages // unit) * unit
+        self._stride = -(-workload.n_pages // unit) * unit
 
-    def run(
+    def execute(
         self, thread: int, ops: Ops, turns: npt.NDArray[np.uint64] | None = None
     ) -> int:
-        """Carry operations out; the first that was answered wrongly, or -1."""
+        """Carry out operations; return the first with a wrong result, or -1."""
         kinds = ops["op"].tolist()
         which = ops["align_log2"].tolist()
         numbers = ops["id"].tolist()
         contents = ops["size"].tolist()
-        # Replayed, an operation of another thread says so itself.
+        # In a replay, each operation names its own thread.
         threads = ops["thread"].tolist() if turns is None else [thread] * len(ops)
         for i, kind in enumerate(kinds):
             if turns is not None:
@@ -189,46 +188,46 @@ class StoreSubject:
     def do(
         self, kind: int, which: int, thread: int, number: int, contents: int
     ) -> bool:
-        """Carry an operation out; False if the answer is wrong."""
+        """Carry out an operation; False if its result is wrong."""
         raise NotImplementedError
 
     def fragmentation(self) -> float:
-        """Of the heap's free bytes."""
+        """Return the fragmentation of the heap's free bytes."""
         stats = self._heap.stats()
         pool = stats.pools[0] if isinstance(stats, HeapStats) else stats
         return pool.fragmentation
 
 
-class TmemSubject(StoreSubject):
-    """Transcendent memory, three pools: persistent, ephemeral, shared."""
+class TmemTarget(StoreTarget):
+    """Transcendent memory with three pools: persistent, ephemeral, shared."""
 
-    def __init__(self, trial: StoreTrial) -> None:
-        super().__init__(trial)
-        self._store = TmemStore(self._heap, trial.compression)
+    def __init__(self, workload: StoreWorkload) -> None:
+        super().__init__(workload)
+        self._store = TmemStore(self._heap, workload.compression)
         self._pools = (
             self._store.new_pool("persistent"),
             self._store.new_pool("ephemeral"),
             self._store.new_pool("ephemeral", shared="all"),
         )
-        #: What a page was last set to; an ephemeral one may be gone all the same.
+        #: Last contents of each page; an ephemeral page may have vanished.
         self._model: dict[tuple[int, int, int], int] = {}
 
     def do(
         self, kind: int, which: int, thread: int, number: int, contents: int
     ) -> bool:
-        """Carry an operation out; False if the answer is wrong."""
+        """Carry out an operation; False if its result is wrong."""
         which %= 3
         number += self._stride * thread
         pool = self._pools[which]
         object, index = divmod(number, OBJECT_PAGES)
         key = which, object, index
         if kind == PUT:
-            answer = self._store.put_page(
+            outcome = self._store.put_page(
                 pool, object, index, self._pages.page(contents)
             )
-            return self._note_put(key, answer, contents)
+            return self._is_right_put(key, outcome, contents)
         if kind == GET:
-            return self._note_got(key, self._store.get_page(pool, object, index))
+            return self._is_right_get(key, self._store.get_page(pool, object, index))
         if kind == FLUSH:
             was_held = self._store.flush_page(pool, object, index)
             expected = self._model.pop(key, None)
@@ -243,19 +242,21 @@ class TmemSubject(StoreSubject):
                 self._model.pop((which, object, page), None)
         return True
 
-    def _note_put(self, key: tuple[int, int, int], answer: Put, contents: int) -> bool:
-        """Compare what became of a put."""
+    def _is_right_put(
+        self, key: tuple[int, int, int], outcome: Put, contents: int
+    ) -> bool:
+        """Compare the outcome of a put with the model."""
         expected = self._model.pop(key, None)
-        if answer:
+        if outcome:
             self._model[key] = contents
         else:
             self._failed += 1
         if key[0] == 0:
-            return (answer in (Put.REPLACED, Put.DROPPED)) == (expected is not None)
-        return expected is not None or answer in (Put.STORED, Put.REFUSED)
+            return (outcome in (Put.REPLACED, Put.DROPPED)) == (expected is not None)
+        return expected is not None or outcome in (Put.STORED, Put.REFUSED)
 
-    def _note_got(self, key: tuple[int, int, int], page: bytes | None) -> bool:
-        """Compare what a get answered."""
+    def _is_right_get(self, key: tuple[int, int, int], page: bytes | None) -> bool:
+        """Compare the result of a get with the model."""
         expected = self._model.get(key)
         if page is None:
             self._model.pop(key, None)
@@ -265,7 +266,7 @@ class TmemSubject(StoreSubject):
         return expected is not None and page == self._pages.page(expected)
 
     def check(self) -> int:
-        """Verify store and heap; persistent pages that are not what they were."""
+        """Verify store and heap; return the persistent pages that have changed."""
         self._store.check()
         return sum(
             self._store.get_page(self._pools[0], object, index)
@@ -274,8 +275,8 @@ class TmemSubject(StoreSubject):
             if which == 0
         )
 
-    def seen(self) -> dict[str, Any]:
-        """Return what has been seen so far."""
+    def stats(self) -> dict[str, Any]:
+        """Return what has been counted so far."""
         stats = self._store.stats()
         n_pages = stats.persistent_pages + stats.ephemeral_pages
         return {
@@ -287,18 +288,18 @@ class TmemSubject(StoreSubject):
         }
 
 
-class DiffEngineSubject(StoreSubject):
-    """A Difference Engine; each page belongs to one of four machines."""
+class DiffEngineTarget(StoreTarget):
+    """A Difference Engine whose pages belong to four machines."""
 
-    def __init__(self, trial: StoreTrial) -> None:
-        super().__init__(trial)
-        self._store = DifferenceEngine(self._heap, compression=trial.compression)
+    def __init__(self, workload: StoreWorkload) -> None:
+        super().__init__(workload)
+        self._store = DifferenceEngine(self._heap, compression=workload.compression)
         self._model: dict[tuple[int, int], int] = {}
 
     def do(
         self, kind: int, which: int, thread: int, number: int, contents: int
     ) -> bool:
-        """Carry an operation out; False if the answer is wrong."""
+        """Carry out an operation; False if its result is wrong."""
         number += self._stride * thread
         name = number & 3, number >> 2
         if kind == PUT:
@@ -322,17 +323,17 @@ class DiffEngineSubject(StoreSubject):
         return True
 
     def check(self) -> int:
-        """Verify store and heap; a sample of pages that are not what they were."""
+        """Verify store and heap; return the pages of a sample that have changed."""
         self._store.check()
         if set(self._store.pages()) != set(self._model):
-            raise XmemError("the store has other pages than were written")
+            raise XmemError("the store's pages are not those that were written")
         return sum(
             self._store.read_page(*name) != self._pages.page(contents)
             for name, contents in list(self._model.items())[::16]
         )
 
-    def seen(self) -> dict[str, Any]:
-        """Return what has been seen so far."""
+    def stats(self) -> dict[str, Any]:
+        """Return what has been counted so far."""
         stats = self._store.stats()
         return {
             "failed": self._failed,
@@ -346,26 +347,29 @@ class DiffEngineSubject(StoreSubject):
 
 
 @dataclass
-class TmemTrial(StoreTrial):
+class TmemWorkload(StoreWorkload):
     """Transcendent memory under pressure."""
 
-    def maker(self, seed: int) -> Maker:
-        """Return what makes a thread's operations up."""
-        return StoreMaker(seed, (0.5, 0.1, 0.395, 0.005), self.n_pages, self.n_source)
+    def generator(self, seed: int) -> Generator:
+        """Return what generates the operations of a thread."""
+        return StoreGenerator(
+            seed, (0.5, 0.1, 0.395, 0.005), self.n_pages, self.n_source
+        )
 
-    def subject(self, n_objects: int | None = None) -> Tried:
-        """Return a fresh store."""
-        return TmemSubject(self)
+    def target(self, n_objects: int | None = None) -> Target:
+        """Return a new store."""
+        return TmemTarget(self)
 
 
 @dataclass
-class DiffEngineTrial(StoreTrial):
+class DiffEngineWorkload(StoreWorkload):
     """A Difference Engine whose pages change."""
 
-    def maker(self, seed: int) -> Maker:
-        """Return what makes a thread's operations up."""
-        return StoreMaker(seed, (0.3, 0.05, 0.25, 0.4), self.n_pages, self.n_source)
+    def generator(self, seed: int) -> Generator:
+        """Return what generates the operations of a thread."""
+        shares = (0.3, 0.05, 0.25, 0.4)
+        return StoreGenerator(seed, shares, self.n_pages, self.n_source)
 
-    def subject(self, n_objects: int | None = None) -> Tried:
-        """Return a fresh store."""
-        return DiffEngineSubject(self)
+    def target(self, n_objects: int | None = None) -> Target:
+        """Return a new store."""
+        return DiffEngineTarget(self)

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: BSD-3-Clause
-"""Replay has no C-level interface; the header gives the module its name."""
