@@ -286,6 +286,58 @@ def test_what_cannot_be_meant(
     assert store.stats() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("k", 1),
+        ("s", 1),
+        ("c", 1),
+        ("patch_max", 0),
+        ("compressed_max", 0),
+        ("seed", 0),
+    ],
+)
+def test_each_parameter_is_refused_by_name(name: str, least: int) -> None:
+    with Arena.anonymous(1 << 20) as arena:
+        pool = Pool(arena)
+        DifferenceEngine(pool, **{name: least})
+        with pytest.raises(
+            xmem.BadArgumentType, match=f"^{name} must be an integer, not str$"
+        ):
+            DifferenceEngine(pool, **{name: "x"})
+        with pytest.raises(
+            xmem.BadArgument, match=f"^{name} must be at least {least}, not -1$"
+        ):
+            DifferenceEngine(pool, **{name: -1})
+
+
+@pytest.mark.parametrize("value", ["x", -1])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("machine", lambda s, v: s.write_page(v, 0, bytes(PAGE))),
+        ("number", lambda s, v: s.write_page(0, v, bytes(PAGE))),
+        ("machine", lambda s, v: s.read_page(v, 0)),
+        ("number", lambda s, v: s.read_page(0, v)),
+        ("machine", lambda s, v: s.free_page(v, 0)),
+        ("number", lambda s, v: s.free_page(0, v)),
+        ("machine", lambda s, v: s.free_machine(v)),
+        ("n_contents", lambda s, v: s.scan(v)),
+    ],
+)
+def test_each_argument_is_refused_by_name(
+    store: DifferenceEngine,
+    name: str,
+    call: Callable[[DifferenceEngine, object], object],
+    value: object,
+) -> None:
+    store.write_page(0, 0, text(1))
+    error = xmem.BadArgument if value == -1 else xmem.BadArgumentType
+    with pytest.raises(error, match=f"^{name} must be "):
+        call(store, value)
+    assert store.read_page(0, 0) == text(1)
+
+
 def test_pages_of_a_process() -> None:
     pages = process_pages(most=50)
     assert pages.shape[1] == PAGE

@@ -309,6 +309,43 @@ def test_what_cannot_be_meant(
     store.check()
 
 
+@pytest.mark.parametrize("value", ["x", -1])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("client", lambda s, p, v: s.new_pool("ephemeral", client=v)),
+        ("client", lambda s, p, v: s.set_client(v)),
+        ("weight", lambda s, p, v: s.set_client(1, weight=v)),
+        ("limit", lambda s, p, v: s.set_client(1, limit=v)),
+        ("pool", lambda s, p, v: s.destroy_pool(v)),
+        ("pool", lambda s, p, v: s.keys(v)),
+        ("pool", lambda s, p, v: s.put_page(v, 1, 1, page(1))),
+        ("object", lambda s, p, v: s.put_page(p, v, 1, page(1))),
+        ("index", lambda s, p, v: s.put_page(p, 1, v, page(1))),
+        ("pool", lambda s, p, v: s.get_page(v, 1, 1)),
+        ("object", lambda s, p, v: s.get_page(p, v, 1)),
+        ("index", lambda s, p, v: s.get_page(p, 1, v)),
+        ("pool", lambda s, p, v: s.flush_page(v, 1, 1)),
+        ("object", lambda s, p, v: s.flush_page(p, v, 1)),
+        ("index", lambda s, p, v: s.flush_page(p, 1, v)),
+        ("pool", lambda s, p, v: s.flush_object(v, 1)),
+        ("object", lambda s, p, v: s.flush_object(p, v)),
+    ],
+)
+def test_each_argument_is_refused_by_name(
+    store: TmemStore,
+    name: str,
+    call: Callable[[TmemStore, int, object], object],
+    value: object,
+) -> None:
+    pool = store.new_pool("persistent")
+    before = store.stats()
+    error = xmem.BadArgument if value == -1 else xmem.BadArgumentType
+    with pytest.raises(error, match=f"^{name} must be "):
+        call(store, pool, value)
+    assert store.stats() == before
+
+
 def test_threads(store: TmemStore) -> None:
     pool = store.new_pool("ephemeral", shared="all")
     wrong = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Compression of pages, and differences between them, by libraries."""
+"""Compression of pages, and patches between them, by libraries."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -18,7 +18,7 @@ __all__ = ["CODECS", "Codec", "apply_patch", "codec_named", "make_patch"]
 
 
 class Codec(Protocol):
-    """A way to compress pages."""
+    """A codec for pages."""
 
     name: str
 
@@ -30,7 +30,7 @@ class Codec(Protocol):
 
 
 class Lz4:
-    """LZ4's block format: fast, shrinks less."""
+    """LZ4's block format: faster, compresses less."""
 
     name = "lz4"
 
@@ -44,7 +44,7 @@ class Lz4:
 
 
 class Zstd:
-    """Zstandard, level 1: slower, shrinks more."""
+    """Zstandard, level 1: slower, compresses more."""
 
     name = "zstd"
 
@@ -70,7 +70,7 @@ def codec_named(name: str) -> Codec:
     Raises
     ------
     BadArgument
-        There is none.
+        There is no such codec.
     """
     if name not in CODECS:
         raise BadArgument(
@@ -80,10 +80,10 @@ def codec_named(name: str) -> Codec:
 
 
 def make_patch(base: bytes, page: bytes) -> bytes:
-    """Return what turns one page into another.
+    """Return the patch that turns one page into another.
 
-    Zstandard with the base as its dictionary: what both have in common is a copy
-    instruction, the rest is compressed.
+    It is the page compressed by Zstandard with the base as dictionary, so common
+    parts become copy instructions.
     """
     dictionary = zstandard.ZstdCompressionDict(
         base, dict_type=zstandard.DICT_TYPE_RAWCONTENT
@@ -94,7 +94,7 @@ def make_patch(base: bytes, page: bytes) -> bytes:
 
 
 def apply_patch(base: bytes, patch: bytes) -> bytes:
-    """Return the page that a patch makes of its base, of the same length."""
+    """Apply a patch to its base; return the page, which has the base's length."""
     dictionary = zstandard.ZstdCompressionDict(
         base, dict_type=zstandard.DICT_TYPE_RAWCONTENT
     )

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Difference Engine: pages of several machines, shared, patched and compressed.
 
-Three mechanisms, in this order (Gupta et al., OSDI 2008):
+Three mechanisms are tried in this order (Gupta et al., OSDI 2008):
 
 - *share*: pages with equal contents, found by hash and compared byte by byte, are
-  kept once; a write makes a copy of its own;
-- *patch*: a page that resembles another is kept as the difference to it. Candidates
-  are found by hashes of blocks of 64 bytes at fixed random places: `k` signatures of
-  `s` blocks each, of which one that is equal makes a candidate; `c` of them are kept
-  for each signature. A patch of more than `patch_max` bytes is not worth keeping;
-- *compress*: what is neither, and shrinks enough.
+  kept once; a write makes a private copy;
+- *patch*: a page that resembles another is kept as its difference from it.
+  Candidates are found by hashes of 64-byte blocks at fixed random places: each page
+  has `k` signatures of `s` blocks, and a page that shares a signature is a candidate.
+  `c` candidates are kept for each signature. A patch of more than `patch_max` bytes
+  is not kept;
+- *compress*: any other page that shrinks enough.
 
-A clock decides: what was written since its hand came by is left alone; what was not
-may be shared or be a reference; what was not even read is patched or compressed.
-Reading a page restores it whole.
+A clock chooses the pages. Pages written since its hand last passed are left alone;
+the others may be shared or serve as a base for patches; those that were not even
+read are patched or compressed. Reading a page restores it whole.
 """
 
 import threading
@@ -21,15 +22,15 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from operator import index as as_integer
 from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
-from xmem.base.errors import BadArgument, BadArgumentType, OutOfMemory, XmemError
+from xmem.base.errors import BadArgument, OutOfMemory, XmemError
 from xmem.heap import Heap
 from xmem.pool import Pool
+from xmem.stores.arguments import integer_argument, page_argument
 from xmem.stores.codec import apply_patch, codec_named, make_patch
 from xmem.stores.memory import Memory
 
@@ -57,28 +58,28 @@ class Content:
     form: Form = Form.WHOLE
     base: "Content | None" = None  # of a patch
     n_patches: int = 0  # that have this as their base
-    was_written: bool = True  # since the hand came by
+    was_written: bool = True  # since the hand last passed
     was_read: bool = True
-    digest: int | None = None  # once it may be shared
-    signatures: tuple[int, ...] = ()  # while it may be a base
+    digest: int | None = None  # set once it may be shared
+    signatures: tuple[int, ...] = ()  # empty unless it may be a base
 
 
 class EngineStats(NamedTuple):
-    """What a store holds and saves.
+    """What a store holds, and the memory it saves.
 
     Attributes
     ----------
     pages : int
         Pages of the machines.
     whole, patched, compressed : int
-        Contents kept in each way; ``whole`` counts references that no page uses
-        any more.
+        Contents kept in each way; ``whole`` includes bases that no page uses any
+        more.
     shared : int
         Pages beyond the first of each content.
     saved_by_sharing, saved_by_patching, saved_by_compression : int
-        Bytes, against a page for each page.
+        Bytes saved, compared with keeping every page whole.
     held_bytes : int
-        Kept for all contents.
+        Bytes of all contents as they are kept.
     arena_pages : int
         Pages of the arena that the heap holds.
     patch_bytes : float
@@ -99,7 +100,7 @@ class EngineStats(NamedTuple):
 
     @property
     def saved(self) -> float:
-        """Share of the pages' bytes that the arena does not need."""
+        """Fraction of the pages' bytes that the arena does not need."""
         return 1.0 - self.arena_pages / self.pages if self.pages else 0.0
 
 
@@ -112,26 +113,26 @@ class Index:
 
 
 class DifferenceEngine:
-    """Pages of machines in an arena, each kept in the least way that fits it.
+    """Pages of several machines in an arena, each kept in the smallest form.
 
     Parameters
     ----------
     heap : Heap, Pool or Memory
-        Where contents lie; nobody else is to free them.
+        Where contents are kept; nothing else may free them.
     compression : {"lz4", "zstd"}
-        How pages are compressed that can be neither shared nor patched.
+        Codec for pages that can be neither shared nor patched.
     k, s, c : int
-        Signatures of a page, blocks of a signature, candidates of a signature.
+        Signatures per page, blocks per signature, candidates per signature.
     patch_max : int, optional
-        Bytes of the longest patch; by default half a page.
+        Greatest length of a patch in bytes; by default half a page.
     compressed_max : int, optional
-        Bytes that a compressed page may have; by default three quarters of a page.
+        Greatest length of a compressed page; by default three quarters of a page.
     seed : int
-        Of the places that are sampled.
+        Seed of the places that are sampled.
 
     Notes
     -----
-    Every method may be called by any thread; one lock serves them in turn.
+    Any thread may call any method; one lock serialises the calls.
     """
 
     def __init__(
@@ -149,15 +150,17 @@ class DifferenceEngine:
         self._memory = Memory.of(heap)
         self._codec = codec_named(compression)
         page = self._memory.page_bytes
-        self._n_candidates = _count(c, "c", 1)
-        self._patch_max = page // 2 if patch_max is None else _count(patch_max, "", 0)
-        self._compressed_max = (
-            page * 3 // 4
-            if compressed_max is None
-            else _count(compressed_max, "compressed_max", 0)
+        self._n_candidates = integer_argument(c, "c", least=1)
+        self._patch_max = integer_argument(
+            page // 2 if patch_max is None else patch_max, "patch_max"
         )
-        places = np.random.default_rng(seed).integers(
-            0, page - SAMPLE_BYTES + 1, (_count(k, "k", 1), _count(s, "s", 1))
+        self._compressed_max = integer_argument(
+            page * 3 // 4 if compressed_max is None else compressed_max,
+            "compressed_max",
+        )
+        n_places = integer_argument(k, "k", least=1), integer_argument(s, "s", least=1)
+        places = np.random.default_rng(integer_argument(seed, "seed")).integers(
+            0, page - SAMPLE_BYTES + 1, n_places
         )
         self._places: list[list[int]] = places.tolist()
         self._lock = threading.RLock()
@@ -167,30 +170,30 @@ class DifferenceEngine:
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of a page, those of the arena's."""
+        """Bytes of a page, as in the arena."""
         return self._memory.page_bytes
 
     # Pages
 
     def write_page(self, machine: int, number: int, page: bytes) -> None:
-        """Set a page's contents; others that shared them keep theirs.
+        """Set a page's contents; pages that shared the old contents keep them.
 
         Parameters
         ----------
         machine, number : int
-            Which page.
+            The page.
         page : bytes-like
-            `page_bytes` of them.
+            `page_bytes` bytes.
 
         Raises
         ------
         OutOfMemory
-            No room for a copy; nothing has changed.
+            There is no room for a copy; nothing has changed.
         BadArgument, BadArgumentType
-            No page; nothing has changed.
+            An argument is invalid; nothing has changed.
         """
         name = _name(machine, number)
-        data = self._page(page)
+        data = page_argument(page, self.page_bytes)
         with self._lock:
             old = self._pages.get(name)
             if old is not None and self._is_own(old):
@@ -205,7 +208,7 @@ class DifferenceEngine:
             self._clock.append(new)
 
     def read_page(self, machine: int, number: int) -> bytes:
-        """Return a page's contents; patched or compressed, it is whole then.
+        """Return a page's contents; a patched or compressed page is made whole.
 
         Raises
         ------
@@ -235,9 +238,10 @@ class DifferenceEngine:
             self._leave(content, name)
 
     def free_machine(self, machine: int) -> int:
-        """Forget all pages of a machine; answers how many there were."""
+        """Forget all pages of a machine; return how many there were."""
+        number = integer_argument(machine, "machine")
         with self._lock:
-            names = [name for name in self._pages if name[0] == as_integer(machine)]
+            names = [name for name in self._pages if name[0] == number]
             for name in names:
                 self.free_page(*name)
             return len(names)
@@ -248,24 +252,24 @@ class DifferenceEngine:
         Parameters
         ----------
         n_contents : int, optional
-            How far; by default once around.
+            How far to move it; by default once around.
 
         Returns
         -------
         int
-            Contents that were passed.
+            Contents that the hand passed.
         """
         with self._lock:
             left = (
                 len(self._clock)
                 if n_contents is None
-                else min(_count(n_contents, "n_contents", 0), len(self._clock))
+                else min(integer_argument(n_contents, "n_contents"), len(self._clock))
             )
             done = 0
             while done < left and self._clock:
                 content = self._clock.popleft()
                 done += 1
-                if content.offset and self._pass(content):
+                if content.offset and self._visit(content):
                     self._clock.append(content)
             return done
 
@@ -274,10 +278,10 @@ class DifferenceEngine:
         with self._lock:
             return list(self._pages)
 
-    # Looking at it
+    # Inspection
 
     def stats(self) -> EngineStats:
-        """Return what the store holds and saves; linear in its contents."""
+        """Return what the store holds and saves, in time linear in its contents."""
         with self._lock:
             contents = list(self._contents())
             page = self.page_bytes
@@ -299,12 +303,12 @@ class DifferenceEngine:
             )
 
     def check(self) -> None:
-        """Verify that pages, contents, patches and index agree, and the heap.
+        """Verify the heap, and that pages, contents, patches and index agree.
 
         Raises
         ------
         XmemError
-            They do not.
+            They do not agree.
         HeapCorruption
             An invariant of the heap does not hold.
         """
@@ -314,7 +318,7 @@ class DifferenceEngine:
             contents = list(self._contents())
             for content in contents:
                 if any(self._pages.get(name) is not content for name in content.pages):
-                    raise XmemError("a page is not where its contents are")
+                    raise XmemError("contents name a page that has other contents")
                 if (content.base is not None) != (content.form is Form.PATCHED):
                     raise XmemError("a patch has no base")
                 if content.base is not None:
@@ -323,41 +327,27 @@ class DifferenceEngine:
                     key = id(content.base)
                     n_patches[key] = n_patches.get(key, 0) + 1
                 if not content.pages and not content.n_patches:
-                    raise XmemError("contents are kept that nobody needs")
+                    raise XmemError("contents are kept that no page and no patch needs")
             if any(c.n_patches != n_patches.get(id(c), 0) for c in contents):
-                raise XmemError("a base does not know its patches")
+                raise XmemError("a base has a wrong number of patches")
             if sum(len(content.pages) for content in contents) != len(self._pages):
-                raise XmemError("contents have pages that there are not")
+                raise XmemError("contents name pages that do not exist")
 
-    # What they are made of
+    # Contents
 
     def _contents(self) -> Iterator[Content]:
-        """Every content: the clock has all that are kept, each once."""
+        """Iterate over all contents: the clock has each of them once."""
         return (content for content in self._clock if content.offset)
 
     def _content(self, machine: int, number: int) -> Content:
-        """Contents of a page."""
+        """Find the contents of a page."""
         name = _name(machine, number)
         if name not in self._pages:
             raise BadArgument(f"machine {name[0]} has no page {name[1]}")
         return self._pages[name]
 
-    def _page(self, page: bytes) -> bytes:
-        """Convert a page."""
-        try:
-            data = bytes(memoryview(page))
-        except TypeError:
-            raise BadArgumentType(
-                f"page must be bytes-like, not {type(page).__name__}"
-            ) from None
-        if len(data) != self.page_bytes:
-            raise BadArgument(
-                f"a page has {self.page_bytes} bytes; {len(data)} were given"
-            )
-        return data
-
     def _bytes(self, content: Content) -> bytes:
-        """Contents, whole."""
+        """Return contents whole."""
         kept = self._memory.get(content.offset, content.n_bytes)
         if content.form is Form.COMPRESSED:
             return self._codec.expand(kept, self.page_bytes)
@@ -368,7 +358,7 @@ class DifferenceEngine:
 
     @staticmethod
     def _is_own(content: Content) -> bool:
-        """Whether contents can be overwritten: whole, of one page, no base."""
+        """Whether contents can be overwritten: whole, of one page, and no base."""
         return (
             content.form is Form.WHOLE
             and len(content.pages) == 1
@@ -376,30 +366,30 @@ class DifferenceEngine:
         )
 
     def _leave(self, content: Content, name: Name) -> None:
-        """Take a page off its contents, which end when nobody needs them."""
+        """Take a page from its contents, which are freed if nothing needs them."""
         content.pages.discard(name)
-        self._end_if_unused(content)
+        self._free_if_unused(content)
 
-    def _end_if_unused(self, content: Content) -> None:
-        """Free contents that are no page's and no patch's base."""
+    def _free_if_unused(self, content: Content) -> None:
+        """Free contents that have no page and are no patch's base."""
         if content.pages or content.n_patches:
             return
         self._forget(content)
         self._memory.free(content.offset, content.n_bytes)
-        content.offset = 0  # the clock's hand lets go of it
-        self._part(content)
+        content.offset = 0  # the clock's hand drops it
+        self._detach(content)
 
-    def _part(self, content: Content) -> None:
-        """Part a patch from its base."""
+    def _detach(self, content: Content) -> None:
+        """Detach a patch from its base."""
         base, content.base = content.base, None
         if base is not None:
             base.n_patches -= 1
-            self._end_if_unused(base)
+            self._free_if_unused(base)
 
-    def _become(
+    def _convert(
         self, content: Content, form: Form, data: bytes, base: Content | None = None
     ) -> bool:
-        """Keep contents in another form; False, and nothing changed, without room."""
+        """Keep contents in another form; False, with nothing changed, without room."""
         try:
             offset = self._memory.put(data)
         except OutOfMemory:
@@ -408,19 +398,19 @@ class DifferenceEngine:
         content.offset, content.n_bytes, content.form = offset, len(data), form
         if base is not None:
             base.n_patches += 1
-        self._part(content)
+        self._detach(content)
         content.base = base
         return True
 
     def _restore(self, content: Content, data: bytes) -> None:
         """Make contents whole, if there is room."""
-        if self._become(content, Form.WHOLE, data):
+        if self._convert(content, Form.WHOLE, data):
             self._index_signatures(content, data)
 
     # The clock
 
-    def _pass(self, content: Content) -> bool:
-        """Do for contents what their age allows; False if they have ended."""
+    def _visit(self, content: Content) -> bool:
+        """Share, patch or compress contents as their age allows; False if freed."""
         if content.was_written:
             content.was_written = False
             return True
@@ -438,7 +428,7 @@ class DifferenceEngine:
         return True
 
     def _share(self, content: Content, data: bytes) -> bool:
-        """Let the pages of equal contents have these instead, if there are any."""
+        """Give the pages of these contents to equal ones, if there are any."""
         digest = xxhash.xxh3_64_intdigest(data)
         same = self._index.by_digest.setdefault(digest, [])
         for other in same:
@@ -447,7 +437,7 @@ class DifferenceEngine:
                     self._pages[name] = other
                 other.pages |= content.pages
                 content.pages.clear()
-                self._end_if_unused(content)
+                self._free_if_unused(content)
                 return not content.offset
         same.append(content)
         content.digest = digest
@@ -464,7 +454,7 @@ class DifferenceEngine:
         )
 
     def _index_signatures(self, content: Content, data: bytes) -> None:
-        """List whole contents; the first c of a list are candidates for the rest."""
+        """Enter whole contents in the index; the first c of a list are candidates."""
         content.signatures = self._signatures(data)
         for signature in content.signatures:
             found = self._index.by_signature.setdefault(signature, [])
@@ -472,7 +462,7 @@ class DifferenceEngine:
                 found.append(content)
 
     def _forget_signatures(self, content: Content) -> None:
-        """Let contents be no candidate any more."""
+        """Take contents out of the lists of candidates."""
         for signature in content.signatures:
             found = self._index.by_signature.get(signature, [])
             if content in found:
@@ -482,7 +472,7 @@ class DifferenceEngine:
         content.signatures = ()
 
     def _forget(self, content: Content) -> None:
-        """Take contents out of the index: they change or end."""
+        """Take contents out of the index, because they change or are freed."""
         self._forget_signatures(content)
         if content.digest is not None:
             same = self._index.by_digest[content.digest]
@@ -494,14 +484,14 @@ class DifferenceEngine:
     def _patch(self, content: Content, data: bytes) -> bool:
         """Keep contents as a patch, if a short one exists."""
         best: tuple[int, bytes, Content] | None = None
-        tried: list[Content] = [content]
+        seen: list[Content] = [content]
         for signature in content.signatures:
             for base in self._index.by_signature[signature][: self._n_candidates]:
                 if base is content:
                     break
-                if base in tried:
+                if base in seen:
                     continue
-                tried.append(base)
+                seen.append(base)
                 patch = make_patch(self._bytes(base), data)
                 if len(patch) <= self._patch_max and (
                     best is None or len(patch) < best[0]
@@ -509,13 +499,13 @@ class DifferenceEngine:
                     best = len(patch), patch, base
         if best is None:
             return False
-        if not self._become(content, Form.PATCHED, best[1], best[2]):
+        if not self._convert(content, Form.PATCHED, best[1], best[2]):
             return False
         self._forget_signatures(content)
         return True
 
     def _is_wanted(self, content: Content) -> bool:
-        """Whether whole contents are a candidate that others have not tried yet."""
+        """Whether whole contents are a candidate that others may still use."""
         for signature in content.signatures:
             found = self._index.by_signature[signature]
             if len(found) > 1 and content in found[: self._n_candidates]:
@@ -526,23 +516,10 @@ class DifferenceEngine:
         """Keep contents compressed, if they shrink enough."""
         packed = self._codec.compress(data)
         most = min(self._compressed_max, self._memory.small_max)
-        if len(packed) <= most and self._become(content, Form.COMPRESSED, packed):
+        if len(packed) <= most and self._convert(content, Form.COMPRESSED, packed):
             self._forget_signatures(content)
-
-
-def _count(value: int, name: str, least: int) -> int:
-    """Convert an integer of at least ``least``."""
-    try:
-        number = as_integer(value)
-    except TypeError:
-        raise BadArgumentType(
-            f"{name} must be an integer, not {type(value).__name__}"
-        ) from None
-    if number < least:
-        raise BadArgument(f"{name} must be at least {least}, not {number}")
-    return number
 
 
 def _name(machine: int, number: int) -> Name:
     """Convert a page's name."""
-    return _count(machine, "machine", 0), _count(number, "number", 0)
+    return integer_argument(machine, "machine"), integer_argument(number, "number")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Real pages to fill stores with: of files, of processes, and pages like them."""
+"""Real pages to fill stores with: from files and processes, and variants of them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from xmem.base.errors import BadArgument
 __all__ = ["Mix", "file_pages", "memory_images", "mutated", "process_pages"]
 
 PAGE_BYTES = 4096
-#: Where shared libraries are found.
+#: Where the system has its shared libraries.
 LIBRARIES = ("/usr/lib", "/lib")
 
 Pages = npt.NDArray[np.uint8]
@@ -31,12 +31,12 @@ def file_pages(
     Parameters
     ----------
     where : path-like, optional
-        A file, or a folder whose shared libraries are read, or, where it has
-        none, all its files; by default the shared libraries of the system.
+        A file, or a folder whose shared libraries are read, or all its files if
+        it has none; by default the shared libraries of the system.
     most : int
-        Pages at most.
+        Greatest number of pages.
     page_bytes : int
-        Of a page.
+        Size of a page.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def file_pages(
     Raises
     ------
     BadArgument
-        There is not one page.
+        There is no whole page.
     """
     found: list[Pages] = []
     left = most
@@ -70,7 +70,7 @@ def file_pages(
 
 
 def _files(where: Path | str | None) -> Iterator[Path]:
-    """Find the files that pages are read from, each once."""
+    """Find the files to read pages from, each once."""
     folders = [Path(where)] if where is not None else list(map(Path, LIBRARIES))
     if folders[0].is_file():
         yield folders[0]
@@ -94,11 +94,11 @@ def process_pages(
     Parameters
     ----------
     pid : int, optional
-        One of the user's own; this process by default.
+        A process of the same user; this one by default.
     most : int
-        Pages at most.
+        Greatest number of pages.
     page_bytes : int
-        Of a page.
+        Size of a page.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def process_pages(
     Raises
     ------
     BadArgument
-        There is no such process, or it does not let itself be read.
+        There is no such process, or it cannot be read.
     """
     folder = Path("/proc/self" if pid is None else f"/proc/{int(pid)}")
     found = []
@@ -142,16 +142,16 @@ def process_pages(
 
 
 def mutated(page: Pages, rng: np.random.Generator, n_spots: int = 4) -> Pages:
-    """Return a page like another: some short runs of bytes are others.
+    """Return a page that differs from another in some short stretches of bytes.
 
     Parameters
     ----------
     page : numpy.ndarray of uint8
         The page.
     rng : numpy.random.Generator
-        Where, and to what.
+        Chooses the places and the new bytes.
     n_spots : int
-        Runs of 1 to 32 bytes that change.
+        Number of stretches of 1 to 32 bytes that change.
     """
     changed = page.copy()
     for _ in range(n_spots):
@@ -163,13 +163,13 @@ def mutated(page: Pages, rng: np.random.Generator, n_spots: int = 4) -> Pages:
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of an image's pages, of those that several images have in common.
+    """Shares of an image's pages that it has in common with the first image.
 
     Attributes
     ----------
     identical, similar : float
-        Equal to, and like, the page of the same number of the first image; the
-        rest are pages of its own.
+        Pages equal to, and pages similar to, the page of the same number in the
+        first image; the rest are its own.
     """
 
     identical: float
@@ -181,24 +181,24 @@ class Mix:
             and self.similar >= 0
             and self.identical + self.similar <= 1
         ):
-            raise BadArgument("shares are from 0 to 1, and at most 1 together")
+            raise BadArgument("shares must be from 0 to 1, and at most 1 in total")
 
 
 def memory_images(
     source: Pages, mixes: Sequence[Mix], n_pages: int, rng: np.random.Generator
 ) -> list[Pages]:
-    """Make memory images of real pages, with stated shares in common.
+    """Make memory images of real pages, with given shares in common.
 
     Parameters
     ----------
     source : numpy.ndarray of uint8, shape (pages, page_bytes)
-        Real pages. Different ones are taken while there are; then again, spoilt.
+        Real pages. Each is used once as it is, and after that in variants.
     mixes : sequence of Mix
-        One for each image behind the first.
+        One for each image after the first.
     n_pages : int
-        Of each image.
+        Pages of each image.
     rng : numpy.random.Generator
-        Which pages.
+        Chooses the pages.
 
     Returns
     -------
@@ -206,14 +206,14 @@ def memory_images(
         The first image, and one for each mix.
     """
     order = rng.permutation(len(source))
-    taken = 0
+    n_used = 0
 
     def fresh() -> Pages:
-        nonlocal taken
-        page: Pages = source[order[taken % len(source)]]
-        if taken >= len(source):
+        nonlocal n_used
+        page: Pages = source[order[n_used % len(source)]]
+        if n_used >= len(source):
             page = mutated(page, rng, n_spots=64)
-        taken += 1
+        n_used += 1
         return page
 
     first = np.stack([fresh() for _ in range(n_pages)])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where a store keeps bytes: a heap of any interface, or a pool of either engine.
 
-What a heap's small routine serves goes there; what is larger, up to a page, takes
-a page of page_alloc, as the stores of 2008 had to. A pool takes all. Which routine
-frees follows from the length alone.
+A heap's small routine serves the requests that it can; larger ones, up to a page,
+take a page of page_alloc, as the stores of 2008 had to. A pool serves all requests.
+The length alone determines the routine that frees.
 """
 
 import numpy as np
@@ -11,27 +11,27 @@ import numpy.typing as npt
 
 from xmem.base.errors import BadArgumentType
 from xmem.heap import Heap
-from xmem.measure.trace import TRACE_DTYPE
+from xmem.measure.trace import OP_FREE, OP_MALLOC, TRACE_DTYPE
 from xmem.pool import Pool
 
 __all__ = ["Memory", "Recorder"]
 
 
 class Memory:
-    """Runs of at most a page of bytes in an arena.
+    """Stores at most a page of bytes at a time in an arena.
 
     Parameters
     ----------
     heap : Heap or Pool
-        Where they lie.
+        Where the bytes are kept.
 
     Attributes
     ----------
     heap : Heap or Pool
     page_bytes : int
-        Of the arena.
+        Page size of the arena.
     small_max : int
-        Bytes that do not take a page of their own.
+        Greatest number of bytes that does not take a page of its own.
     """
 
     def __init__(self, heap: Heap | Pool) -> None:
@@ -56,12 +56,12 @@ class Memory:
                 self.small_max = heap.XMALLOC_MAX
 
     def put(self, data: bytes) -> int:
-        """Keep a copy of at most a page of bytes; answers its offset.
+        """Keep a copy of at most a page of bytes; return its offset.
 
         Raises
         ------
         OutOfMemory
-            No room; nothing has changed.
+            There is no room; nothing has changed.
         """
         n_bytes = len(data)
         if n_bytes > self.small_max:
@@ -72,17 +72,17 @@ class Memory:
         return offset
 
     def write(self, offset: int, data: bytes) -> None:
-        """Overwrite what is kept at an offset."""
+        """Overwrite the bytes kept at an offset."""
         with self.heap.view(offset, len(data)) as view:
             view[:] = data
 
     def get(self, offset: int, n_bytes: int) -> bytes:
-        """Return what is kept at an offset."""
+        """Return the bytes kept at an offset."""
         with self.heap.view(offset, n_bytes) as view:
             return bytes(view)
 
     def free(self, offset: int, n_bytes: int) -> None:
-        """Let go of what is kept at an offset."""
+        """Free the bytes kept at an offset."""
         if n_bytes > self.small_max:
             self._page_free(offset)
         else:
@@ -90,19 +90,19 @@ class Memory:
 
     @classmethod
     def of(cls, heap: "Heap | Pool | Memory") -> "Memory":
-        """Return a memory for what a store was given."""
+        """Return ``heap`` as a memory."""
         return heap if isinstance(heap, Memory) else cls(heap)
 
     @property
     def n_pages(self) -> int:
-        """Pages that all that is kept takes, control blocks not counted."""
+        """Pages that the heap holds, not counting control blocks."""
         return self.heap.stats().n_pages
 
 
 class Recorder(Memory):
-    """A memory that writes down what is asked of it, as a trace.
+    """A memory that records the calls made on it as a trace.
 
-    `xmem.measure.replay.replay` then measures the same calls without the store around them.
+    `xmem.measure.replay.replay` can then measure the same calls without the store.
     """
 
     def __init__(self, heap: Heap | Pool) -> None:
@@ -112,18 +112,18 @@ class Recorder(Memory):
         self._next = 0
 
     def put(self, data: bytes) -> int:
-        """Keep a copy of at most a page of bytes; answers its offset."""
+        """Keep a copy of at most a page of bytes; return its offset."""
         offset = super().put(data)
         self._numbers[offset] = self._next
-        self._ops.append((0, 0, 0, self._next, len(data)))
+        self._ops.append((OP_MALLOC, 0, 0, self._next, len(data)))
         self._next += 1
         return offset
 
     def free(self, offset: int, n_bytes: int) -> None:
-        """Let go of what is kept at an offset."""
+        """Free the bytes kept at an offset."""
         super().free(offset, n_bytes)
-        self._ops.append((1, 0, 0, self._numbers.pop(offset), 0))
+        self._ops.append((OP_FREE, 0, 0, self._numbers.pop(offset), 0))
 
     def trace(self) -> npt.NDArray[np.void]:
-        """Return what has been asked so far, in the trace format."""
+        """Return the calls recorded so far, in the trace format."""
         return np.array(self._ops, dtype=TRACE_DTYPE)

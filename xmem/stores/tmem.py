@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Transcendent memory: whole pages, copied in and out by key, some of which may go.
+"""Transcendent memory: whole pages, copied in and out by key, some of which may vanish.
 
-A *pool* is persistent or ephemeral, an ephemeral one private or shared; a page's
-key is (pool, object, index). What each verb does in each kind of pool, and the
-rules put-put-get and get-get, are those of tmem as published (Xen commit
+A *pool* is persistent or ephemeral, and an ephemeral one is private or shared. A
+page's key is (pool, object, index). The effect of each verb on each kind of pool, and
+the rules put-put-get and get-get, are those of tmem as published (Xen commit
 6009f4ddb2 of 2009; Linux, Documentation/vm/cleancache.txt and frontswap):
 
-- a persistent page stays until it is flushed; a put that has no room is refused;
-- an ephemeral page may be evicted, the least recently used first, whenever there
-  is no room for another; a get of a private pool's page removes it;
+- a persistent page stays until it is flushed; a put without room is refused;
+- an ephemeral page may be evicted whenever there is no room for another, the least
+  recently used first; a get of a private pool's page removes it;
 - a put to a key that holds a page replaces it. If the new page cannot be stored,
-  the old one is dropped: no get ever answers data that a later put replaced.
+  the old one is dropped: no get ever returns data that a later put replaced.
 
-Pages lie compressed in a heap, beside a descriptor of 32 bytes each, as tmem's page
-descriptors did; a page that does not shrink lies as it is, one of zeros takes none.
+Pages are compressed in a heap, each with a descriptor of 32 bytes, like tmem's page
+descriptors. A page that does not shrink is kept uncompressed; one of zeros takes no
+memory but its descriptor.
 """
 
 import threading
@@ -21,13 +22,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from operator import index as as_integer
 from struct import Struct
 from typing import NamedTuple
 
 from xmem.base.errors import BadArgument, BadArgumentType, OutOfMemory, XmemError
 from xmem.heap import Heap
 from xmem.pool import Pool
+from xmem.stores.arguments import integer_argument, page_argument
 from xmem.stores.codec import codec_named
 from xmem.stores.memory import Memory
 
@@ -35,7 +36,7 @@ __all__ = ["Put", "TmemStats", "TmemStore"]
 
 Key = tuple[int, int, int]
 
-#: A page's descriptor: object, place of the data, index, bytes kept, how, pool.
+#: A page's descriptor: object, offset of the data, index, bytes kept, form, pool.
 DESCRIPTOR = Struct("<QQIIII")
 RAW, COMPRESSED, ZEROS = range(3)
 MAX_OBJECT = (1 << 64) - 1
@@ -43,15 +44,15 @@ MAX_INDEX = (1 << 32) - 1
 
 
 class Put(Enum):
-    """What became of a put."""
+    """The outcome of a put."""
 
     #: The page is stored.
     STORED = "stored"
-    #: It is stored, in the place of the one that the key had.
+    #: It is stored, and replaces the page that the key had.
     REPLACED = "replaced"
-    #: It is not stored; the key had none.
+    #: It is not stored; the key had no page.
     REFUSED = "refused"
-    #: It is not stored, and the one that the key had is gone.
+    #: It is not stored, and the page that the key had is gone.
     DROPPED = "dropped"
 
     def __bool__(self) -> bool:
@@ -60,23 +61,25 @@ class Put(Enum):
 
 
 class TmemStats(NamedTuple):
-    """What a store holds and did. Pages are those of the client.
+    """What a store holds and has done. Pages are those of the clients.
 
     Attributes
     ----------
     pools : int
     persistent_pages, ephemeral_pages : int
-        Held.
+        Pages held.
     raw_pages, zero_pages : int
-        Of them, those that did not shrink, and those of zeros, which take none.
+        Those of them that did not shrink, and those of zeros.
     data_bytes : int
-        Kept for all of them, descriptors not counted.
+        Bytes kept for all of them, not counting descriptors.
     arena_pages : int
         Pages of the arena that the heap holds.
     puts, refused, dropped : int
-        Puts, those refused, and those that lost the page held before.
+        Puts, those refused, and those that dropped the page held before.
     gets, found : int
+        Gets, and those that found a page.
     evicted, flushed : int
+        Pages evicted and flushed.
     """
 
     pools: int
@@ -97,7 +100,7 @@ class TmemStats(NamedTuple):
 
 @dataclass
 class Client:
-    """Whose pools they are: a share of the ephemeral memory, a limit of the rest."""
+    """The owner of pools: a share of the ephemeral memory, a limit on the rest."""
 
     weight: int = 1
     limit: int | None = None  # persistent pages
@@ -108,7 +111,7 @@ class Client:
 
 @dataclass
 class Members:
-    """A pool: its kind, who uses it, and its pages' descriptors by object."""
+    """A pool: its kind, its users, and its pages' descriptors by object."""
 
     client: Client
     is_persistent: bool
@@ -123,13 +126,13 @@ class TmemStore:
     Parameters
     ----------
     heap : Heap, Pool or Memory
-        Where pages and descriptors lie; nobody else is to free them.
+        Where pages and descriptors are kept; nothing else may free them.
     compression : {"lz4", "zstd"} or None
-        How pages are compressed.
+        Codec for the pages.
 
     Notes
     -----
-    Every method may be called by any thread; one lock serves them in turn.
+    Any thread may call any method; one lock serialises the calls.
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class TmemStore:
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of a page, those of the arena's."""
+        """Bytes of a page, as in the arena."""
         return self._memory.page_bytes
 
     @property
@@ -170,18 +173,18 @@ class TmemStore:
         shared : str, optional
             Name (in Xen a UUID) under which others join; ephemeral pools only.
         client : int
-            Whose it is.
+            The owner.
 
         Returns
         -------
         int
-            The pool. Of a shared name the same each time; the pool lives until
+            The pool. Under a shared name it is the same each time, and lives until
             `destroy_pool` has been called as often.
 
         Raises
         ------
         BadArgument, BadArgumentType
-            There is no such kind, or a persistent pool was to be shared.
+            There is no such kind, or a shared pool is persistent.
         """
         if kind not in ("persistent", "ephemeral"):
             raise BadArgument(f"kind must be 'persistent' or 'ephemeral', not {kind!r}")
@@ -189,7 +192,7 @@ class TmemStore:
             raise BadArgumentType(f"shared must be str, not {type(shared).__name__}")
         if shared is not None and kind == "persistent":
             raise BadArgument("only an ephemeral pool can be shared")
-        number = _integer(client, "client", MAX_INDEX)
+        number = integer_argument(client, "client", most=MAX_INDEX)
         with self._lock:
             if shared is not None and shared in self._shared:
                 pool = self._shared[shared]
@@ -207,7 +210,7 @@ class TmemStore:
             return pool
 
     def destroy_pool(self, pool: int) -> int:
-        """Flush a pool and end it; of a shared one, leave it.
+        """Flush and end a pool; leave a shared one that has other users.
 
         Returns
         -------
@@ -233,24 +236,24 @@ class TmemStore:
         Parameters
         ----------
         client : int
-            Which.
+            The client.
         weight : int
-            Its share of the ephemeral memory beside that of others: pages are
-            evicted of the client that has most for its weight.
+            Its share of the ephemeral memory relative to others: the client that
+            holds the most pages for its weight is the first to lose one.
         limit : int, optional
-            Persistent pages that it may hold; what it holds already stays.
+            Persistent pages that it may hold; those it holds already stay.
         """
-        number = _integer(client, "client", MAX_INDEX)
-        share = _integer(weight, "weight", MAX_INDEX)
-        if share == 0:
-            raise BadArgument("weight must be at least 1")
-        most = None if limit is None else _integer(limit, "limit", MAX_OBJECT)
+        number = integer_argument(client, "client", most=MAX_INDEX)
+        share = integer_argument(weight, "weight", least=1, most=MAX_INDEX)
+        most = None
+        if limit is not None:
+            most = integer_argument(limit, "limit", most=MAX_OBJECT)
         with self._lock:
             found = self._clients.setdefault(number, Client())
             found.weight, found.limit = share, most
 
     def freeze(self, frozen: bool = True) -> None:
-        """Refuse puts, or take them again; gets and flushes are served."""
+        """Refuse puts, or accept them again; gets and flushes are always served."""
         with self._lock:
             self._is_frozen = bool(frozen)
 
@@ -262,21 +265,21 @@ class TmemStore:
         Parameters
         ----------
         pool, object, index : int
-            Its key: of `new_pool`, below 2**64, below 2**32.
+            Its key: a pool of `new_pool`, below 2**64, below 2**32.
         page : bytes-like
-            `page_bytes` of them.
+            `page_bytes` bytes.
 
         Returns
         -------
         Put
-            True when the page is stored.
+            True if the page is stored.
 
         Raises
         ------
         BadArgument, BadArgumentType
-            No such pool, or no page; nothing has changed.
+            An argument is invalid; nothing has changed.
         """
-        data = self._page(page)
+        data = page_argument(page, self.page_bytes)
         with self._lock:
             members, key = self._key(pool, object, index)
             self._counts["puts"] += 1
@@ -290,8 +293,8 @@ class TmemStore:
     def get_page(self, pool: int, object: int, index: int) -> bytes | None:
         """Copy a page out; None if it is not there.
 
-        Of a private ephemeral pool it is removed, of a shared one it becomes the
-        most recently used.
+        The page is removed from a private ephemeral pool; in a shared one it becomes
+        the most recently used.
         """
         with self._lock:
             members, key = self._key(pool, object, index)
@@ -316,12 +319,14 @@ class TmemStore:
             return was_held
 
     def flush_object(self, pool: int, object: int) -> int:
-        """Remove all pages of an object; answers how many there were."""
+        """Remove all pages of an object; return how many there were."""
         with self._lock:
             self._members(pool)
-            return self._flush_all(pool, _integer(object, "object", MAX_OBJECT))
+            return self._flush_all(
+                pool, integer_argument(object, "object", most=MAX_OBJECT)
+            )
 
-    # Looking at it
+    # Inspection
 
     def keys(self, pool: int) -> list[tuple[int, int]]:
         """Return object and index of every page of a pool."""
@@ -330,13 +335,13 @@ class TmemStore:
             return [(o, i) for o, pages in objects.items() for i in pages]
 
     def stats(self) -> TmemStats:
-        """Return what the store holds and did; time is linear in its pages."""
+        """Return what the store holds and has done, in time linear in its pages."""
         with self._lock:
             held = {True: 0, False: 0}
             kinds = dict.fromkeys((RAW, COMPRESSED, ZEROS), 0)
             n_bytes = 0
             for members, _, at in self._all():
-                kind, length = self._described(at)[4], self._described(at)[3]
+                _, _, _, length, kind, _ = self._descriptor(at)
                 held[members.is_persistent] += 1
                 kinds[kind] += 1
                 n_bytes += length
@@ -352,12 +357,12 @@ class TmemStore:
             )
 
     def check(self) -> None:
-        """Verify that index, descriptors, lists and counts agree, and the heap.
+        """Verify the heap, and that index, descriptors, lists and counts agree.
 
         Raises
         ------
         XmemError
-            They do not.
+            They do not agree.
         HeapCorruption
             An invariant of the heap does not hold.
         """
@@ -366,9 +371,9 @@ class TmemStore:
             n_persistent = dict.fromkeys(map(id, self._clients.values()), 0)
             n_recent = dict(n_persistent)
             for members, key, at in self._all():
-                found = self._described(at)
+                found = self._descriptor(at)
                 if (found[5], found[0], found[2]) != key:
-                    raise XmemError(f"the descriptor of page {key} is that of another")
+                    raise XmemError(f"page {key} has the descriptor of another page")
                 if members.is_persistent:
                     n_persistent[id(members.client)] += 1
                 elif key not in members.client.recent:
@@ -380,48 +385,34 @@ class TmemStore:
                     n_persistent[id(client)],
                     n_recent[id(client)],
                 ):
-                    raise XmemError("a client's counts are not those of its pages")
+                    raise XmemError("a client's counts differ from its pages")
 
-    # What the verbs are made of
+    # Parts of the verbs
 
     def _members(self, pool: int) -> Members:
         """Find a pool."""
-        number = _integer(pool, "pool", MAX_OBJECT)
+        number = integer_argument(pool, "pool", most=MAX_OBJECT)
         if number not in self._pools:
             raise BadArgument(f"there is no pool {number}")
         return self._pools[number]
 
     def _key(self, pool: int, object: int, index: int) -> tuple[Members, Key]:
         """Convert a key."""
-        members = self._members(pool)
-        return members, (
-            as_integer(pool),
-            _integer(object, "object", MAX_OBJECT),
-            _integer(index, "index", MAX_INDEX),
+        number = integer_argument(pool, "pool", most=MAX_OBJECT)
+        return self._members(number), (
+            number,
+            integer_argument(object, "object", most=MAX_OBJECT),
+            integer_argument(index, "index", most=MAX_INDEX),
         )
 
-    def _page(self, page: bytes) -> bytes:
-        """Convert a page."""
-        try:
-            data = bytes(memoryview(page))
-        except TypeError:
-            raise BadArgumentType(
-                f"page must be bytes-like, not {type(page).__name__}"
-            ) from None
-        if len(data) != self.page_bytes:
-            raise BadArgument(
-                f"a page has {self.page_bytes} bytes; {len(data)} were given"
-            )
-        return data
-
     def _all(self) -> Iterator[tuple[Members, Key, int]]:
-        """Every page: its pool, its key and its descriptor's offset."""
+        """Iterate over all pages: pool, key and offset of the descriptor."""
         for pool, members in self._pools.items():
             for number, pages in members.objects.items():
                 for index, at in pages.items():
                     yield members, (pool, number, index), at
 
-    def _described(self, at: int) -> tuple[int, int, int, int, int, int]:
+    def _descriptor(self, at: int) -> tuple[int, int, int, int, int, int]:
         """Read a descriptor."""
         object, data, index, n_bytes, kind, pool = DESCRIPTOR.unpack(
             self._memory.get(at, DESCRIPTOR.size)
@@ -430,7 +421,7 @@ class TmemStore:
 
     def _load(self, at: int) -> bytes:
         """Read the page of a descriptor."""
-        _, data, _, n_bytes, kind, _ = self._described(at)
+        _, data, _, n_bytes, kind, _ = self._descriptor(at)
         if kind == ZEROS:
             return self._zeros
         kept = self._memory.get(data, n_bytes)
@@ -439,8 +430,8 @@ class TmemStore:
         assert self._codec is not None
         return self._codec.expand(kept, self.page_bytes)
 
-    def _encoded(self, page: bytes) -> tuple[int, bytes]:
-        """How a page is kept, and as what bytes."""
+    def _encode(self, page: bytes) -> tuple[int, bytes]:
+        """Return the form in which a page is kept, and its bytes in that form."""
         if page == self._zeros:
             return ZEROS, b""
         if self._codec is not None:
@@ -458,7 +449,7 @@ class TmemStore:
             and client.n_persistent >= client.limit
         ):
             return False
-        kind, data = self._encoded(page)
+        kind, data = self._encode(page)
         place = 0
         try:
             if kind != ZEROS:
@@ -477,7 +468,7 @@ class TmemStore:
         return True
 
     def _with_room(self, allocate: Callable[[], int]) -> int:
-        """Allocate; where there is no room, evict ephemeral pages one by one."""
+        """Allocate, evicting ephemeral pages one by one while there is no room."""
         while True:
             try:
                 return allocate()
@@ -487,10 +478,10 @@ class TmemStore:
 
     def _evict(self) -> bool:
         """Remove an ephemeral page; False if there is none."""
-        having = [client for client in self._clients.values() if client.recent]
-        if not having:
+        owners = [client for client in self._clients.values() if client.recent]
+        if not owners:
             return False
-        client = max(having, key=lambda one: len(one.recent) / one.weight)
+        client = max(owners, key=lambda one: len(one.recent) / one.weight)
         key = next(iter(client.recent))
         self._remove(self._pools[key[0]], key)
         self._counts["evicted"] += 1
@@ -504,7 +495,7 @@ class TmemStore:
             return False
         if not pages:
             del members.objects[key[1]]
-        _, data, _, n_bytes, kind, _ = self._described(at)
+        _, data, _, n_bytes, kind, _ = self._descriptor(at)
         if kind != ZEROS:
             self._memory.free(data, n_bytes)
         self._memory.free(at, DESCRIPTOR.size)
@@ -522,16 +513,3 @@ class TmemStore:
             self._remove(members, (pool, object, index))
         self._counts["flushed"] += len(indices)
         return len(indices)
-
-
-def _integer(value: int, name: str, most: int) -> int:
-    """Convert an integer of at most ``most``."""
-    try:
-        number = as_integer(value)
-    except TypeError:
-        raise BadArgumentType(
-            f"{name} must be an integer, not {type(value).__name__}"
-        ) from None
-    if not 0 <= number <= most:
-        raise BadArgument(f"{name} must be from 0 to {most}, not {number}")
-    return number
