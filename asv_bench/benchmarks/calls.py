@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Instructions of one call from Python: exact, and for every commit there is.
+"""Instructions of one call from Python: exact, and for every commit.
 
-Where `instructions` counts the verbs alone, with the tool of the commit, this
-counts all that the compiled modules do for `pool.xfree(offset)`, arguments and
-lock included, by a tool of its own: see stepping. Both engines free, and
-allocate, between neighbours of each kind, over free blocks that the legacy
-engine walks.
+`instructions` counts only the verbs, with the commit's own tool. This counts all that
+the compiled modules do for `pool.xfree(offset)`, including arguments and lock, with
+the tool in stepping. Both engines free, and allocate, between neighbours of each
+kind, over free blocks that the legacy engine walks.
 """
 
 from .common import ENGINES
@@ -20,18 +19,18 @@ FREE_BLOCKS = [10, 1000]
 PAGE_BYTES = 4096
 HOLE_BYTES = 400
 BLOCK_BYTES = 600
-#: Which of five blocks side by side are free while the middle one is freed.
+#: Which of five adjacent blocks are free while the middle one is freed.
 NEIGHBOURS = [(), (1,), (3,), (1, 3)]
 
 
 def heap(engine, n_free):
-    """A pool with so many free blocks, none larger than HOLE_BYTES."""
+    """Make a pool with ``n_free`` free blocks, none larger than HOLE_BYTES."""
     pages = 1 << (n_free + 200).bit_length()
     pool = Pool(
         Arena.anonymous(pages * PAGE_BYTES, page_size=PAGE_BYTES), engine=engine
     )
     if engine == "firstfit":
-        # A block that fills its page is cut down: that walks no list.
+        # A block that fills its page is shrunk, which walks no list.
         for _ in range(n_free):
             offset = pool.xmalloc(PAGE_BYTES - 128)
             pool.xrealloc(offset, PAGE_BYTES - HOLE_BYTES)
@@ -46,7 +45,7 @@ def heap(engine, n_free):
 
 
 def side_by_side(pool):
-    """Five blocks, each next to the one before."""
+    """Allocate five adjacent blocks."""
     blocks = []
     while len(blocks) < 5:
         offset = pool.xmalloc(BLOCK_BYTES)

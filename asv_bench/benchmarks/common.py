@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the benchmarks share: traces, engines, and one measured replay of each.
 
-Every module here must import on every commit of the history, also on one that
-has no ``xmem.measure.replay``: what is missing is found out in ``setup``, which then
-raises NotImplementedError, and asv records "n/a".
+Every module here must import on every commit of the history, even on one that
+cannot replay, and without xmem. ``setup`` finds out what is missing and raises
+NotImplementedError, for which asv records "n/a".
 """
 
 import importlib
@@ -13,9 +13,9 @@ import numpy as np
 
 
 def module(*names):
-    """The first of these modules that the commit has, or None.
+    """Return the first of these modules that the commit has, or None.
 
-    One that has moved is named by its newest home first. One that is there and
+    A module that has moved is named by its newest home first. One that exists but
     cannot be imported is an error, not a commit without it.
     """
     for name in names:
@@ -52,11 +52,11 @@ FOLDER = Path(__file__).resolve().parent.parent / "traces"
 def need_replay():
     """End a benchmark's setup where the commit cannot replay."""
     if replay is None:
-        raise NotImplementedError("this commit has no xmem.measure.replay")
+        raise NotImplementedError("this commit cannot replay")
 
 
 def load_trace(name):
-    """The trace of this name in ../traces."""
+    """Return the trace of this name in ../traces."""
     with np.load(FOLDER / f"{name}.npz") as found:
         return found["ops"]
 
@@ -70,7 +70,7 @@ def run_trace(ops, engine, repeats=REPEATS):
 
 
 def figures_of(ops, engine):
-    """What the benchmarks report of one replay."""
+    """Return what the benchmarks report of one replay."""
     result = run_trace(ops, engine)
     return {
         "xmalloc": result.summary("xmalloc"),
@@ -83,9 +83,9 @@ def figures_of(ops, engine):
 class Measured:
     """A benchmark that reports figures of one replay per engine and trace.
 
-    All replays are done once per commit and environment: asv knows a
+    All replays are done once per commit and environment: asv identifies a
     setup_cache by its place in the source, so the classes that inherit this
-    one share what it answers.
+    one share its result.
     """
 
     params = [ENGINES, TRACES]
@@ -93,7 +93,7 @@ class Measured:
 
     def setup_cache(self):
         if replay is None:
-            return {}  # not None, which asv would not hand on
+            return {}  # not None, which asv would not pass on
         return {
             (engine, trace): figures_of(load_trace(trace), engine)
             for trace in TRACES

@@ -4,9 +4,9 @@
 The legacy engine's free list has one entry per live block, and each xfree walks
 it; TLSF looks at two neighbours.
 
-Allocated plainly, the list would be walked n * n / 2 steps before the first
-xfree. So each block is born so large that it fills its page, while the list is
-empty, and then cut down.
+If the blocks were simply allocated, the list would be walked n * n / 2 steps before
+the first xfree. So each block is allocated to fill its page, while the list is
+empty, and then shrunk.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ REPEATS = 5
 
 
 def founding_load(n_blocks):
-    """Trace: fill a page per block, cut each down, free some in random order."""
+    """Make a trace: fill a page per block, shrink each, free some in random order."""
     born = np.zeros(n_blocks, dtype=TRACE_DTYPE)
     born["id"] = np.arange(n_blocks)
     born["size"] = FILLING_BYTES

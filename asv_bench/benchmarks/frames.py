@@ -2,7 +2,7 @@
 """Page frames: what one page_alloc or page_free of an order costs, at worst.
 
 All frames are one free run: page_alloc splits it once for each order above the
-one asked for, page_free merges as often. Exact instructions, and cycles.
+requested one, and page_free merges as often. Exact instructions, and cycles.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What checks cost: the proof of an offset, and each kind of hardening.
+"""The cost of checks: the proof of an offset, and each kind of hardening.
 
-In cycles of the slowest xfree and nanoseconds of an operation, each over the
-least of the repeats; and as a ratio to the same pool without, from one run.
+Reported are the cycles of the slowest xfree and the nanoseconds per operation, each
+from the least over the repeats, and the ratio to the same pool without checks.
 """
 
 from .common import TRACES, load_trace, need_replay, replay
@@ -22,7 +22,7 @@ REPEATS = 7
 
 
 def settings_of(kind):
-    """Parameters of a replay."""
+    """Return the parameters of a replay."""
     if kind == "plain":
         return {}
     if kind == "checked":
@@ -31,7 +31,7 @@ def settings_of(kind):
 
 
 def measured(ops, kind):
-    """One replay; NotImplementedError where the commit has no such thing."""
+    """Replay once; raise NotImplementedError if the commit has no such check."""
     try:
         return replay(ops, repeats=REPEATS, **settings_of(kind))
     except TypeError as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Retired instructions: exact, the same each time and on every machine.
 
-The history of a commit rests on these. Scenarios are heaps built so that the
-call takes its worst path, see xmem/measure/scenarios.py, over two sizes of backdrop; of
-traces the first operations are counted, since counting one takes milliseconds.
+The history of commits rests on these. Scenarios are heaps built so that the call
+takes its worst path (xmem/measure/scenarios.py), with two sizes of backdrop. Only the
+first operations of a trace are counted, because each takes milliseconds.
 """
 
 from .common import ENGINES, load_trace, module, need_replay
@@ -38,13 +38,13 @@ def need_insn():
     """End a benchmark's setup where instructions cannot be counted."""
     need_replay()
     if insn is None:
-        raise NotImplementedError("this commit has no xmem.measure.insn")
+        raise NotImplementedError("this commit cannot count instructions")
     if not insn.is_available():
-        raise NotImplementedError("the system lets nobody trace a child")
+        raise NotImplementedError("the system does not allow tracing a child")
 
 
 def worst_of(verb, engine, n_free, **settings):
-    """Most instructions of a verb over its scenarios."""
+    """Return the most instructions of a verb over its scenarios."""
     worst = 0
     for found in SCENARIOS:
         if found.verb == verb and engine in found.engines:

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Near-page sizes, half a page to PAGE_SIZE - DELTA, under each interface.
 
-These are the sizes for which the proposal of 2008 was made. The load is a
-store that fills, then replaces what it holds, then empties, in random order;
-it is written for each interface as a program ported to it would be: see
-`xmem.measure.replay.replay`. The latency is taken as in ``latency``, the pages
-as in ``pages``.
+These are the sizes for which the proposal of 2008 was made. The load is a store that
+fills, then replaces its contents, then empties, in random order. It uses each
+interface as a ported program would (`xmem.measure.replay.replay`). Latency is taken
+as in ``latency``, pages as in ``pages``.
 """
 
 import numpy as np
@@ -26,7 +25,7 @@ SEED = 2008
 
 
 def near_page_load(size):
-    """Trace: fill, replace each block in random order, empty in random order."""
+    """Make a trace: fill, replace each block in random order, empty likewise."""
     rng = np.random.default_rng(SEED)
     n = N_BLOCKS
     ops = np.zeros(4 * n, dtype=TRACE_DTYPE)
@@ -46,7 +45,7 @@ def near_page_load(size):
 
 
 def figures_of(interface, size):
-    """What the benchmarks report of one replay."""
+    """Return what the benchmarks report of one replay."""
     result = replay(
         near_page_load(size),
         interface=interface,
@@ -70,7 +69,7 @@ class NearPage:
 
     def setup_cache(self):
         if not HAS_INTERFACES:
-            return {}  # not None, which asv would not hand on
+            return {}  # not None, which asv would not pass on
         return {
             (interface, size): figures_of(interface, size)
             for interface in INTERFACES

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How long one call takes, in cycles of the processor's clock.
 
-A trace is replayed 15 times on an arena that is formatted anew each time and
-whose pages have been touched. Of each operation the least over the repeats
-counts, because an interrupt does not strike the same operation each time; of
-the operations the percentile or the greatest. A mean would hide what is
-asked for.
+A trace is replayed 15 times, each time on a newly formatted arena whose pages have
+been touched. The least over the repeats is kept for each operation, because an
+interrupt does not hit the same operation each time. Reported are percentiles and
+the greatest over the operations: a mean would hide the worst case.
 """
 
 from .common import Measured

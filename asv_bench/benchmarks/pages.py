@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How much memory a trace takes, over the bytes that it has live at its peak.
 
-Pages: the most that the pool held at a time. Arena: the least arena in which
-no request fails, everything counted: superblock, tables, control block.
-Both are exact and the same on every machine of one page size.
+Pages: the most that the pool held at a time. Arena: the smallest arena in which no
+request fails, including superblock, tables and control block. Both are exact, and
+the same on every machine with the same page size.
 """
 
 from .common import GROW_PAGES, Measured, load_trace, module, replay
 
 XmemError = getattr(module("xmem.base.errors", "xmem.errors"), "XmemError", MemoryError)
 
-# The search ends when it knows the least arena to this share of it.
+# The smallest arena is determined to this fraction of its size.
 PRECISION = 1 / 512
 ROOM_BYTES = 4 << 20
 
 
 def fits(ops, engine, arena_bytes):
-    """Whether an arena of so many bytes serves every request of a trace."""
+    """Whether an arena of this size serves every request of a trace."""
     try:
         result = replay(
             ops,
@@ -31,10 +31,10 @@ def fits(ops, engine, arena_bytes):
 
 
 def least_arena(ops, engine, too_small):
-    """Bytes of the least arena that serves a trace, by bisection.
+    """Return the size of the smallest arena that serves a trace, by bisection.
 
-    That a larger arena serves what a smaller one does is the rule and no law:
-    the answer is a size that serves beside one that does not, to PRECISION.
+    A larger arena usually serves whatever a smaller one does, but not always: the
+    result is a size that serves, within PRECISION of one that does not.
     """
     enough = 2 * too_small + ROOM_BYTES
     while not fits(ops, engine, enough):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Cycles of single calls on heaps built for them, warm and cold.
 
-Each call is made again and again on the same heap, which is put back before
-each: see xmem/cycles.pyi. The least over the repeats is the call undisturbed;
-over the scenarios the greatest of these is the worst case. Percentiles are over
-the repeats.
+Each call is made again and again on the same heap, which is restored before each
+(pyx/measure/cycles.pyx). The least over the repeats is that of an undisturbed call;
+the greatest of these over the scenarios is the worst case. Percentiles are over the
+repeats.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ REPEATS = {"warm": 1001, "cold": 51}
 
 
 def measured(engine, name, cache):
-    """Cycles of each repeat."""
+    """Return the cycles of each repeat."""
     for found in SCENARIOS:
         if f"{found.verb} {found.name}" == name and engine in found.engines:
             pool, arguments = found.make(FREE_BLOCKS, engine)

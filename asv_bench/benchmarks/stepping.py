@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Retired instructions of one call from Python, on any commit.
 
-`xmem.measure.insn` counts what it builds with, so it cannot count commits older than
-itself. This counts from outside: a forked child stops, calls, stops; the parent
-steps it from stop to stop and counts the instructions that lie in the compiled
-modules of xmem, not those of the interpreter around them. Exact, the same on
-every x86-64 machine with the same compiler; milliseconds for each thousand steps.
+`xmem.measure.insn` counts only the build that it is part of, not commits older than
+itself. This counts from outside: a forked child stops, calls, stops; the parent steps
+it from stop to stop and counts the instructions that lie in the compiled modules of
+xmem, not those of the interpreter. The count is exact, and the same on every x86-64
+machine with the same compiler. A thousand steps take milliseconds.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_
 
 
 class CannotCount(Exception):
-    """This system lets nobody step a child."""
+    """This system does not allow stepping a child."""
 
 
 class Ended(CannotCount):
@@ -32,7 +32,7 @@ class Ended(CannotCount):
 
 
 def text_of(package):
-    """Address ranges of the compiled modules of a package in this process."""
+    """Return the address ranges of the compiled modules of a package."""
     folder = os.path.dirname(sys.modules[package].__file__) + os.sep
     ranges = []
     with open("/proc/self/maps") as maps:
@@ -44,7 +44,7 @@ def text_of(package):
 
 
 def wait_for_stop(pid):
-    """Wait until the child stops; the signal that stopped it."""
+    """Wait until the child stops; return the signal that stopped it."""
     _, status = os.waitpid(pid, 0)
     if not os.WIFSTOPPED(status):
         raise Ended(f"the child ended with status {status}")
@@ -52,10 +52,10 @@ def wait_for_stop(pid):
 
 
 def count(call, *arguments, package="xmem"):
-    """Instructions of a call that lie in the compiled modules of a package.
+    """Count the instructions of a call that lie in a package's compiled modules.
 
-    The call happens in a child: what it changes in private memory is not seen
-    here. In shared memory it is.
+    The call happens in a child, so its changes to private memory are not visible
+    here; those to shared memory are.
     """
     if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
         raise CannotCount("calls are stepped on Linux, x86-64, alone")

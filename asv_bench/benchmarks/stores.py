@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The two stores over engine and interface: pages, time, the worst xfree.
 
-The pages are made up, a half of each random: what they take is the same on every
-machine. Skipped where the libraries of the extra ``stores`` are not installed.
+The pages are generated, partly random, so that they take the same memory on every
+machine. Skipped if the libraries of the extra ``stores`` are not installed.
 """
 
 import time
@@ -32,7 +32,7 @@ KINDS = {
 
 
 def made_pages(n_pages):
-    """Pages that shrink to between a quarter and all of their bytes."""
+    """Make pages that compress to between a quarter and all of their bytes."""
     rng = np.random.default_rng(1)
     pages = np.zeros((n_pages, PAGE), dtype=np.uint8)
     for page, share in zip(pages, rng.uniform(0.25, 1.0, n_pages), strict=True):
@@ -42,7 +42,7 @@ def made_pages(n_pages):
 
 
 class Store:
-    """What both stores have in common."""
+    """The common part of both stores' benchmarks."""
 
     params = list(KINDS)
     param_names = ["heap"]
@@ -50,7 +50,7 @@ class Store:
 
     def setup(self, kind):
         if Recorder is None:
-            raise NotImplementedError("xmem.stores, or its libraries, are not here")
+            raise NotImplementedError("xmem.stores or its libraries are missing")
         self.pages = made_pages(N_PAGES)
         self.arena = Arena.anonymous(64 << 20)
         settings = KINDS[kind]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How long a whole trace takes: one pass without a clock per operation.
 
-Timed is what `xmem.measure.replay` calls a pass: format the arena's tables, make a
-pool, do every operation of the trace without the GIL. The arena is mapped, and
-its pages are touched by a first pass, in ``setup``.
+A pass of `xmem.measure.replay` is timed: format the arena's tables, make a pool, carry
+out every operation of the trace without the GIL. A first pass in ``setup`` touches
+the pages of the arena.
 """
 
 from .common import (
@@ -23,8 +23,8 @@ except ImportError:
 Replayer = getattr(REPLAY, "Replayer", None)
 peak_live = getattr(module("xmem.measure.trace", "xmem.trace"), "peak_live", None)
 
-# Ample for the worst of the traces on the legacy engine, and so small that
-# formatting the tables hardly counts.
+# Ample for the worst trace on the legacy engine, and small enough that formatting
+# the tables hardly counts.
 ARENA_FACTOR = 5
 ARENA_BYTES = 4 << 20
 

@@ -4,6 +4,7 @@
 import importlib
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -200,6 +201,20 @@ def test_the_suite_imports_where_replay_is_missing(monkeypatch):
         benchmark = getattr(suite[name], name.capitalize())()
         with pytest.raises(NotImplementedError):
             benchmark.setup(*arguments)
+
+
+def test_the_suite_imports_without_xmem():
+    """As on a commit that cannot be built: asv imports the suite before it builds."""
+    names = sorted(path.stem for path in (SUITE / "benchmarks").glob("*.py"))
+    code = (
+        "import importlib, sys\n"
+        "sys.modules['xmem'] = None\n"
+        f"sys.path.insert(0, {str(SUITE)!r})\n"
+        f"for name in {names!r}:\n"
+        "    importlib.import_module(f'benchmarks.{name}')\n"
+        "assert not [name for name in sys.modules if name.startswith('xmem.')]\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
 
 
 def test_hardening_reports_every_kind(suite, monkeypatch):
