@@ -20,6 +20,7 @@ from measured import DOCS, fill, require_release, table
 from xmem import Arena, Heap, Pool
 from xmem.cli.plots.style import save, style_grid
 from xmem.measure.replay import replay
+from xmem.measure.trace import OP_MALLOC
 from xmem.stores.difference_engine import DifferenceEngine
 from xmem.stores.images import Mix, Pages, file_pages, memory_images
 from xmem.stores.memory import Recorder
@@ -155,7 +156,7 @@ def growth() -> str:
     found: dict[str, list[float]] = {"tlsf": [], "firstfit": []}
     for n_pages in GROWTH:
         ops = fill_tmem(KINDS[0], pages, n_pages)[2].trace()
-        n_allocated = int((ops["op"] == 0).sum())
+        n_allocated = int((ops["op"] == OP_MALLOC).sum())
         for engine, values in found.items():
             # The legacy engine's list is longest before anything is flushed, and
             # all its flushes would take an hour.
