@@ -373,7 +373,7 @@ def test_message_says_what_and_what_to_do(act: str, tmp_path: Path) -> None:
 def test_every_class_that_arena_and_pool_raise_has_a_message() -> None:
     of_the_heap = {NotInInterface, SizeLimitError}
     abstract = {XmemError, InvalidFree}
-    tested_elsewhere = {HeapCorruption, PeerError}  # below, and in test_peers
+    tested_elsewhere = {HeapCorruption, PeerError, TraceFormatError}
     kinds = {kind for _, kind, _ in MESSAGES.values()}
     assert set(classes()) - kinds == of_the_heap | abstract | tested_elsewhere
 

@@ -26,7 +26,7 @@ LONGEST = 40
 #: Modules that a file cimports from, at most.
 MOST_CIMPORTS = 12
 #: What of xmem is usable where nothing is compiled.
-PLAIN = {"xmem.measure.counts", "xmem.base.errors", "xmem.stats", "xmem.measure.trace"}
+PLAIN = {"xmem.base.errors", "xmem.stats"}
 
 pytestmark = pytest.mark.skipif(
     not PAGE.is_file(), reason="the pages are in a checkout only"
