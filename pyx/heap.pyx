@@ -28,7 +28,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from xmem.allocator cimport Allocator, Block
-from xmem.arena.arena cimport View
+from xmem.arena.arena cimport View, pages_of_order
 from xmem.arena.frames cimport frame_pages
 from xmem.arena.sites cimport site_allocated, site_freed
 from xmem.arena.superblock cimport page_of
@@ -39,7 +39,6 @@ from xmem.base.arguments cimport (
     offset_argument,
     size_argument,
 )
-from xmem.base.bits cimport bit
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport ENGINE_TLSF, POOL_HARDENED
 from xmem.core.plain cimport pool_alignment
@@ -742,9 +741,7 @@ cdef class Heap(Allocator):
             As in `Arena.page_alloc`.
         """
         cdef uint64_t word = count_argument(order, "order", 0)
-        return self.take_pages(
-            bit(word) if word < 33 else ~<uint64_t>0, f"page_alloc({word})"
-        )
+        return self.take_pages(pages_of_order(word), word, "page_alloc")
 
     def page_alloc_exact(self, n_pages, /):
         """Exactly ``n_pages`` contiguous pages; the tail is given back.
@@ -755,24 +752,15 @@ cdef class Heap(Allocator):
             Offset of the first page in bytes.
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
-        return self.take_pages(count, f"page_alloc_exact({count})")
+        return self.take_pages(count, count, "page_alloc_exact")
 
-    cdef object take_pages(self, uint64_t n_pages, str call):
+    cdef object take_pages(self, uint64_t n_pages, object n, str verb):
         """Offset of a run that the heap lends."""
         cdef offset_t offset
         self.enter()
         offset = heap_page_alloc(&self.c, n_pages)
         if offset == 0:
-            limit = (
-                f" of at most {self.c.main.max_pages}"
-                if self.c.main.max_pages
-                else ""
-            )
-            raise OutOfMemory(
-                f"{call}: no room: the heap's pool holds {self.c.main.n_pages} "
-                f"pages{limit}; the arena has {self.main.arena.n_free_pages} free, the "
-                f"largest run of order {self.main.arena.largest_free_order}"
-            )
+            raise self.main.no_room(n, verb)
         site_allocated(self.c.arena, offset, page_offset(self.c.arena, n_pages))
         return offset
 
@@ -857,17 +845,9 @@ cdef class Heap(Allocator):
         memoryview
             Writable bytes.
         """
-        cdef View view = View.__new__(View)
         cdef offset_t payload = offset_argument(offset)
-        cdef uint64_t wanted = ~<uint64_t>0
-        cdef uint64_t room
-        if n_bytes is not None:
-            wanted = count_argument(n_bytes, "n_bytes", 0)
-        room = self.room(payload, "view")
-        view.pin(
-            self.main.arena, payload, room if n_bytes is None else wanted, room
-        )
-        return memoryview(view)
+        cdef View view = View.of(n_bytes)
+        return view.export(self.main.arena, payload, self.room(payload, "view"))
 
     def check(self):
         """Verify every invariant of the page frames and the heap's pools."""

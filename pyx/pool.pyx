@@ -10,6 +10,7 @@ Threading: as in arena.pyx; the GIL excludes one method from another.
 
 import numpy as np
 
+from xmem.base.engines import ENGINES
 from xmem.base.errors import (
     BadArgument,
     BadArgumentType,
@@ -33,6 +34,7 @@ from libc.string cimport memcpy, memset
 from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
 from xmem.arena.check cimport check_frames
+from xmem.arena.directory cimport directory_find, directory_name
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
     FRAME_FREE,
@@ -80,20 +82,19 @@ from xmem.base.memcheck cimport (
     memory_pool_destroyed,
 )
 from xmem.base.offset cimport offset_t
+from xmem.check.census cimport census_t
+from xmem.check.control cimport check_control
 from xmem.check.diagnosis cimport diagnose
-from xmem.check.slices cimport STEP_DAMAGE, STEP_END, check_step, step_t
-from xmem.check.walk cimport (
-    SEEN_WAITING,
-    census_t,
-    check_control,
-    check_pool,
+from xmem.check.pool cimport check_pool
+from xmem.check.slices cimport SLICE_DAMAGE, SLICE_END, check_slice, slice_t
+from xmem.check.visit cimport (
+    VISIT_WAITING,
+    block_info_t,
     cursor_init,
     cursor_t,
-    see_next,
-    seen_t,
+    next_block,
 )
 from xmem.core.control cimport (
-    ENGINE_FIRSTFIT,
     ENGINE_TLSF,
     QUICK_MAX_BLOCKS,
     POOL_ADAPTS,
@@ -118,7 +119,8 @@ from xmem.core.growth cimport (
     region_inside,
     region_pages_for,
 )
-from xmem.core.hardening cimport check_live, end_quarantine, hard_overhead
+from xmem.core.hardened cimport end_quarantine
+from xmem.core.hardening cimport check_live, hard_overhead
 from xmem.core.plain cimport is_run, pool_owns
 from xmem.core.quicklists cimport quick_count, quick_drain
 from xmem.core.startbits cimport start_clear, start_set, start_test
@@ -138,8 +140,6 @@ from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
 cdef extern from "Python.h":
     # Without Cython's check: NULL is looked at by the caller.
     PyObject* _call "PyObject_CallObject"(PyObject*, PyObject*) noexcept
-
-ENGINES = {"tlsf": ENGINE_TLSF, "firstfit": ENGINE_FIRSTFIT}
 
 #: What a pool can be hardened with, by name.
 HARDENING = {
@@ -260,7 +260,7 @@ cdef uint32_t pool_create(
     number = _vacant_number(arena)
     if encoded is None:
         encoded = b"pool-%d" % number
-    if arena.find_entry(encoded) != NULL:
+    if directory_find(&arena.c, encoded, len(encoded)) != NULL:
         raise BadArgument(f"the arena has a pool named {encoded.decode()!r}")
     n_pages = pages_for(
         &arena.c, control_bytes(&arena.c, kind, held_blocks != 0)
@@ -546,7 +546,7 @@ cdef class Pool(Allocator):
             quick,
             quick_bytes,
         )
-        self.attach(arena, (<Arena>arena)._pool_name(number), number)
+        self.attach(arena, directory_name(&(<Arena>arena).c, number), number)
         self.hook(get_mem, put_mem)
 
     cdef int hook(self, object get_mem, object put_mem) except -1:
@@ -594,7 +594,7 @@ cdef class Pool(Allocator):
         encoded = _encode_name(name)
         flag_argument(verify, "verify")
         owner.enter()
-        entry = owner.find_entry(encoded)
+        entry = directory_find(&owner.c, encoded, len(encoded))
         if entry == NULL:
             known = ", ".join(map(repr, owner.pools())) or "none"
             raise BadArgument(f"no pool named {name!r}; the arena has: {known}")
@@ -810,7 +810,7 @@ cdef class Pool(Allocator):
         if frame_owner(word) != self.number:
             raise MismatchedFree(
                 f"{what}: memory of pool "
-                f"{self.arena._pool_name(frame_owner(word))!r}: use that pool"
+                f"{directory_name(&self.arena.c, frame_owner(word))!r}: use that pool"
             )
         if payload == page_offset(arena, head) and frame_state(word) == FRAME_RUN:
             raise MismatchedFree(
@@ -872,10 +872,8 @@ cdef class Pool(Allocator):
                 f" ({n_waiting} freed blocks wait in the quick lists: shrink() gives them "
                 "back)"
             )
-        return OutOfMemory(
-            f"{verb}({n}): no room: the pool holds {self.c.n_pages} pages"
-            f"{limit}; the arena has {self.arena.c.super.frames.n_free_pages} "
-            f"free, the largest run of order {self.arena.largest_free_order}"
+        return self.arena.no_room(
+            f"{verb}({n})", f"the pool holds {self.c.n_pages} pages{limit}; "
         )
 
     cdef offset_t allocate(
@@ -1237,16 +1235,12 @@ cdef class Pool(Allocator):
         memoryview
             Writable bytes.
         """
-        cdef View view = View.__new__(View)
         cdef offset_t payload = offset_argument(offset)
-        cdef uint64_t wanted = ~<uint64_t>0
-        cdef uint64_t room
-        if n_bytes is not None:
-            wanted = count_argument(n_bytes, "n_bytes", 0)
+        cdef View view = View.of(n_bytes)
         self.live(payload, "view")
-        room = pool_capacity(&self.arena.c, self.c, payload)
-        view.pin(self.arena, payload, room if n_bytes is None else wanted, room)
-        return memoryview(view)
+        return view.export(
+            self.arena, payload, pool_capacity(&self.arena.c, self.c, payload)
+        )
 
     # Pages
 
@@ -1300,7 +1294,7 @@ cdef class Pool(Allocator):
             Pages given back.
         """
         cdef cursor_t cursor
-        cdef seen_t seen
+        cdef block_info_t info
         cdef uint64_t given = 0
         cdef uint32_t page
         cdef uint64_t n_pages
@@ -1315,22 +1309,22 @@ cdef class Pool(Allocator):
         self.raise_damage()
         self.c.spare = 0
         cursor_init(arena, &cursor)
-        while self.see(&cursor, &seen):
+        while self.see(&cursor, &info):
             if (
-                seen.used
-                or seen.kind == SEEN_WAITING
-                or seen.size < self.c.release_bytes
+                info.used
+                or info.kind == VISIT_WAITING
+                or info.size < self.c.release_bytes
             ):
                 continue
-            page = region_inside(arena, block_of(seen.offset), seen.size)
+            page = region_inside(arena, block_of(info.offset), info.size)
             if page == 0:
                 continue
             n_pages = frame_pages(arena.frames[page].word)
             checker_pause()
             freelists_remove(
-                arena.base, &self.c.tlsf.bins, block_of(seen.offset)
+                arena.base, &self.c.tlsf.bins, block_of(info.offset)
             )
-            region_cut(arena, self.c, page, block_of(seen.offset), seen.size)
+            region_cut(arena, self.c, page, block_of(info.offset), info.size)
             checker_resume()
             given += n_pages
             if self.c.returned:
@@ -1504,11 +1498,11 @@ cdef class Pool(Allocator):
             raise self.damage(&finding)
         return 0
 
-    cdef bint see(self, cursor_t* cursor, seen_t* seen) noexcept:
-        """`see_next`; it looks at headers, which is no mistake."""
+    cdef bint see(self, cursor_t* cursor, block_info_t* info) noexcept:
+        """`next_block`; it looks at headers, which is no mistake."""
         cdef bint found
         checker_pause()
-        found = see_next(&self.arena.c, self.c, cursor, seen)
+        found = next_block(&self.arena.c, self.c, cursor, info)
         checker_resume()
         return found
 
@@ -1552,14 +1546,14 @@ cdef class Pool(Allocator):
         """
         cdef finding_t finding
         cdef uint64_t left = count_argument(n_blocks, "n_blocks", 1)
-        cdef step_t came
+        cdef slice_t came
         self.enter()
         checker_pause()
-        came = check_step(&self.arena.c, self.c, &self.step_at, left, &finding)
+        came = check_slice(&self.arena.c, self.c, &self.step_at, left, &finding)
         checker_resume()
-        if came == STEP_DAMAGE:
+        if came == SLICE_DAMAGE:
             raise self.damage(&finding)
-        return came == STEP_END
+        return came == SLICE_END
 
     def stats(self):
         """Figures of the pool, counted by walking it.
@@ -1631,7 +1625,7 @@ cdef class Pool(Allocator):
         """
         cdef census_t census
         cdef cursor_t cursor
-        cdef seen_t seen
+        cdef block_info_t info
         cdef row_t[::1] rows
         cdef uint64_t i = 0
         self.audit(&census)
@@ -1641,12 +1635,12 @@ cdef class Pool(Allocator):
         rows = found
         self.enter()        # making an array can run a finaliser
         cursor_init(&self.arena.c, &cursor)
-        while i < <uint64_t>len(found) and self.see(&cursor, &seen):
-            rows[i].offset = seen.offset
-            rows[i].size = seen.size
-            rows[i].capacity = seen.capacity
-            rows[i].used = seen.used
-            rows[i].region = <uint32_t>seen.region
-            rows[i].kind = seen.kind
+        while i < <uint64_t>len(found) and self.see(&cursor, &info):
+            rows[i].offset = info.offset
+            rows[i].size = info.size
+            rows[i].capacity = info.capacity
+            rows[i].used = info.used
+            rows[i].region = <uint32_t>info.region
+            rows[i].kind = info.kind
             i += 1
         return found[:i]

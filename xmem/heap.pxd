@@ -385,5 +385,5 @@ cdef class Heap(Allocator):
     cdef offset_t resize(self, offset_t payload, uint64_t n_bytes,
                          uint64_t alignment, bint is_array, str verb) except 0
     cdef int free_proved(self, offset_t payload) except -1
-    cdef object take_pages(self, uint64_t n_pages, str call)
+    cdef object take_pages(self, uint64_t n_pages, object n, str verb)
     cdef uint64_t room(self, offset_t payload, str verb) except? 0

@@ -7,7 +7,8 @@ from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena
 from xmem.base.finding cimport finding_t
 from xmem.base.offset cimport offset_t
-from xmem.check.walk cimport census_t, cursor_t, seen_t
+from xmem.check.census cimport census_t
+from xmem.check.visit cimport block_info_t, cursor_t
 from xmem.core.control cimport pool_t
 
 
@@ -41,7 +42,7 @@ cdef class Pool(Allocator):
     cdef int refuse_live(self) except -1
     cdef uint64_t live_blocks(self) noexcept
     cdef int audit(self, census_t* census) except -1
-    cdef bint see(self, cursor_t* cursor, seen_t* seen) noexcept
+    cdef bint see(self, cursor_t* cursor, block_info_t* info) noexcept
 
 
 cdef uint32_t pool_create(Arena arena, object name, object engine,

@@ -4,7 +4,7 @@
 ``pool_alloc`` answers the offset of a payload, or 0. ``pool_free`` and
 ``pool_resize`` trust their argument; ``pool_owns`` (plain.pxd) says exactly
 whether an integer may be given to them, and Python callers always pass
-through it. A pool with hardening takes the detour of hardening.pxd, whose
+through it. A pool with hardening takes the detour of hardened.pxd, whose
 verbs record in ``pool.hard.damage`` what they find and then leave all as it
 is; one with quick lists passes through quicklists.pxd; everything else goes straight to
 plain.pxd.
@@ -29,7 +29,7 @@ from xmem.base.memcheck cimport (
 from xmem.base.offset cimport offset_t
 from xmem.check.audit cimport audit
 from xmem.core.control cimport POOL_HARDENED, pool_t
-from xmem.core.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
+from xmem.core.hardened cimport hard_alloc, hard_capacity, hard_free, hard_resize
 from xmem.core.plain cimport (
     has_tag,
     outlined_alloc,

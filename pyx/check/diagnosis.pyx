@@ -12,11 +12,11 @@ from libc.stdint cimport uint64_t
 
 from xmem.arena.frames cimport frame_owner, frame_state, frames_head_of
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit, find_first_set, find_last_set
 from xmem.base.memcheck cimport checker_pause, checker_resume, engine_copy
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport ENGINE_TLSF, pool_t
 from xmem.core.plain cimport pool_owns
+from xmem.core.startbits cimport start_after, start_before
 from xmem.engine.block cimport (
     BLOCK_GRAIN,
     BLOCK_HEADER_BYTES,
@@ -31,34 +31,6 @@ from xmem.verbs cimport pool_capacity
 
 cdef enum:
     SHOWN_BYTES = 16        # on either side of the place
-
-
-cdef offset_t start_before(arena_t* arena, offset_t payload) noexcept:
-    """Greatest payload below one whose start bit is set, or 0."""
-    cdef uint64_t i = payload >> 10
-    cdef uint64_t least = page_offset(arena, arena.first_page) >> 10
-    cdef uint64_t word = arena.start_bits[i] & (bit((payload >> 4) & 63) - 1)
-    while word == 0:
-        if i <= least:
-            return 0
-        i -= 1
-        word = arena.start_bits[i]
-    return (i << 10) + (<uint64_t>find_last_set(word) << 4)
-
-
-cdef offset_t start_behind(arena_t* arena, offset_t payload) noexcept:
-    """Least payload above one whose start bit is set, or 0."""
-    cdef uint64_t i = payload >> 10
-    cdef uint64_t end = arena.n_bytes >> 10
-    cdef uint64_t word = arena.start_bits[i] & ~(
-        (bit((payload >> 4) & 63) << 1) - 1
-    )
-    while word == 0:
-        i += 1
-        if i >= end:
-            return 0
-        word = arena.start_bits[i]
-    return (i << 10) + (<uint64_t>find_first_set(word) << 4)
 
 
 cdef bint has_sound_size(
@@ -131,5 +103,5 @@ cdef dict diagnose(arena_t* arena, pool_t* pool, offset_t offset):
         "owner": frame_owner(word),
         "block": block_at(arena, pool, payload),
         "before": block_at(arena, pool, start_before(arena, payload)),
-        "after": block_at(arena, pool, start_behind(arena, payload)),
+        "after": block_at(arena, pool, start_after(arena, payload)),
     }
