@@ -428,6 +428,7 @@ cdef class Arena:
         superblock_write(super, int.from_bytes(os.urandom(8), "little"))
         arena_attach(&self.c, self.c.base)
         frames_init(&self.c)
+        self.frames_checked = True      # they have just been written
         store_barrier()
         super.state = ARENA_READY
         return 0
@@ -928,6 +929,7 @@ cdef class Arena:
             raise corruption(
                 finding.code, finding.offset, finding.found, finding.expected
             )
+        self.frames_checked = True
 
     def sync(self):
         """Write a file-backed arena back to its file."""

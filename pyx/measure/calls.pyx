@@ -136,7 +136,7 @@ cdef int prepare_call(
     if verb == "page_free":
         pool.arena.run_pages(payload)
     elif verb in ("xfree", "xrealloc"):
-        pool.live(payload, verb)
+        pool.require_live(payload, verb)
         pool.arena.refuse_exported(payload)
     elif verb == "xmalloc":
         pool.admit_alignment(call.b)

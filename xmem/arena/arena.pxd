@@ -20,6 +20,7 @@ cdef class Arena:
     cdef readonly object path
     cdef int fd
     cdef uint64_t forks                 # vm_forks when it was mapped
+    cdef bint frames_checked            # all of P1 to P6, since it was mapped
     cdef bint busy                      # a thread works in it without the GIL
     cdef PyThread_type_lock gate        # held by that thread
     cdef unsigned long busy_thread      # its identity
@@ -48,11 +49,16 @@ cdef class Arena:
     cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0
 
 
+cdef inline bint arena_is_ready(Arena arena) noexcept:
+    """Whether `Arena.enter` has nothing to do."""
+    return (
+        arena.forks == vm_forks and not arena.busy and arena.c.base != NULL
+    )
+
+
 cdef inline int arena_enter(Arena arena) except -1:
     """`Arena.enter`, called only where there is something to do."""
-    if unlikely(
-        arena.forks != vm_forks or arena.busy or arena.c.base == NULL
-    ):
+    if unlikely(not arena_is_ready(arena)):
         arena.enter()
     return 0
 

@@ -157,3 +157,16 @@ cdef inline bint check_frames(
             finding, invariant(c"P", 5), 0, arena.super.frames.order_bitmap, 0
         )
     return True
+
+
+cdef inline bint check_heads(
+    arena_t* arena, finding_t* finding
+) noexcept nogil:
+    """P1 and P3 of the head of every run: enough to walk from run to run."""
+    cdef uint64_t page = arena.first_page
+    finding.code = 0
+    while page < arena.n_pages:
+        if not check_record(arena, page, finding):
+            return False
+        page += frame_pages(arena.frames[page].word)
+    return True

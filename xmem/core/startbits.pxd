@@ -10,12 +10,14 @@ the headers rebuilds it.
 """
 
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t, page_offset
 from xmem.base.bits cimport bit, find_first_set, find_last_set
 from xmem.base.grains cimport (
     GRAIN_BYTES,
     GRAIN_LOG2,
+    GRAINS_BYTE_LOG2,
     GRAINS_WORD_LOG2,
     grain_clear,
     grain_set,
@@ -37,6 +39,15 @@ cdef inline void start_clear(arena_t* arena, offset_t payload) noexcept nogil:
 cdef inline bint start_test(arena_t* arena, offset_t payload) noexcept nogil:
     """Whether a live block's payload starts at ``payload``, any integer."""
     return grain_test(arena.start_bits, arena.n_bytes, payload)
+
+
+cdef inline void start_clear_pages(
+    arena_t* arena, offset_t start, uint64_t n_bytes
+) noexcept nogil:
+    """Record that no live block starts in whole pages."""
+    memset(
+        &arena.start_bits[start >> GRAINS_WORD_LOG2], 0, n_bytes >> GRAINS_BYTE_LOG2
+    )
 
 
 # Scanning --------------------------------------------------------------------

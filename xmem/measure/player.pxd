@@ -18,7 +18,7 @@ from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
 from xmem.core.growth cimport pages_for
 from xmem.core.plain cimport pool_owns
-from xmem.heap cimport (
+from xmem.interfaces cimport (
     HEAP_ARRAY,
     HEAP_STRICT,
     HEAP_SUBPAGE,
