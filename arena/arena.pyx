@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The arena: one mapping, its superblock, its page frames, its life cycle.
 
-Bytes are laid out as ``superblock.pxd`` says; runs of pages come from
-``frames.pxd``. Blocks are not known here.
+``superblock.pxd`` describes the layout of its bytes, ``frames.pxd`` allocates runs of
+pages. This module knows nothing of blocks.
 
-Threading: every method runs with the GIL held from its first look at the
-arena to its last, and so excludes the others; a method that releases the GIL
-for a long time declares the arena busy, and the others wait at ``enter``.
+Threading: a method holds the GIL from its first access to the arena to its last, and so
+excludes all others. A method that releases the GIL for long marks the arena as busy,
+and the others wait in ``enter``.
 
-Forking: a child has its own copy of an anonymous arena and goes on with it. A
-file stays with the process that opened it, whose locks the child cannot share:
-there every method but ``close`` is refused, and ``close`` only unmaps.
+Forking: a child has its own copy of an anonymous arena and may use it. A file belongs
+to the process that opened it, whose locks the child cannot share: in the child every
+method but ``close`` is refused, and ``close`` only unmaps.
 """
 
 import os
@@ -33,13 +33,12 @@ from xmem.base.errors import (
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport PyObject
-from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from xmem.arena.check cimport check_frames
+from xmem.arena.directory cimport directory_entry, directory_name
 from xmem.arena.frames cimport (
     FRAME_CONTROL as _CONTROL,
     FRAME_FREE as _FREE,
@@ -61,18 +60,17 @@ from xmem.arena.holds cimport (
     give_back_t,
     hold_test,
     holds_begin,
+    holds_drain,
     holds_end,
-    holds_settle,
 )
 from xmem.arena.sites cimport site_allocated, site_freed, sites_end
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
+    ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
     ARENA_READY,
-    ENTRY_NAME_BYTES,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
     arena_attach,
-    entry_t,
     page_of,
     page_offset,
     superblock_layout,
@@ -83,19 +81,29 @@ from xmem.arena.superblock cimport (
     superblock_write,
 )
 from xmem.arena.vm cimport (
+    vm_alignment,
     vm_discard,
+    vm_error,
     vm_forks,
     vm_map,
     vm_page_bytes,
     vm_sync,
     vm_unmap,
 )
-from xmem.base.arguments cimport count_argument, flag_argument, offset_argument
-from xmem.base.bits cimport align_down, align_up, bit, ceil_log2
-from xmem.base.checks cimport store_barrier, unlikely
-from xmem.base.finding cimport finding_t
-from xmem.base.memcheck cimport memory_open
-from xmem.base.offset cimport offset_t
+from xmem.base cimport (
+    align_down,
+    align_up,
+    count_argument,
+    engine_names,
+    finding_t,
+    flag_argument,
+    invariant,
+    memory_open,
+    offset_argument,
+    offset_t,
+    store_barrier,
+    unlikely,
+)
 
 FRAME_FREE = _FREE
 FRAME_RUN = _RUN
@@ -131,22 +139,6 @@ cdef extern from "pythread.h" nogil:
 cdef enum:
     TOUCHED_BYTES = 256 << 20       # greatest tables that are zeroed in place
 
-_ALIGN_MAX = 1 << 30
-_ENGINES = {1: "tlsf", 2: "firstfit"}
-
-
-def _os_error(what):
-    """OSError of the last failed system call."""
-    return OSError(errno, f"{what}: {os.strerror(errno)}")
-
-
-cdef uint64_t _alignment_for(uint64_t n_bytes) noexcept:
-    """Alignment of the mapping: that of the largest run the arena can hold."""
-    cdef uint64_t whole = bit(ceil_log2(n_bytes))
-    if whole > <uint64_t>_ALIGN_MAX:
-        whole = _ALIGN_MAX
-    return whole if whole > vm_page_bytes() else vm_page_bytes()
-
 
 cdef inline void lock_acquire(PyThread_type_lock lock) noexcept:
     """Acquire a lock, without the GIL while waiting; an exception may be set."""
@@ -159,19 +151,36 @@ cdef inline void lock_acquire(PyThread_type_lock lock) noexcept:
 
 @cython.no_gc_clear     # __dealloc__ needs the arena, in a cycle too
 cdef class View:
-    """Exporter of live memory; as long as it exists the memory stays.
+    """Exporter of live memory, which cannot be freed while the view exists.
 
-    It is made before the memory is proved live and pinned right after: making
-    an object can run a finaliser, and that could free the memory in between.
+    A view is made before the memory is proved live, and pinned right after: making an
+    object can run a finaliser, which could free the memory in between.
     """
 
+    @staticmethod
+    cdef View of(object n_bytes):
+        """A view to be pinned, of ``n_bytes`` given by the caller, or of all (None)."""
+        cdef View view = View.__new__(View)
+        view.wants_all = n_bytes is None
+        if not view.wants_all:
+            view.wanted = count_argument(n_bytes, "n_bytes", 0)
+        return view
+
+    cdef object export(self, Arena arena, offset_t offset, uint64_t capacity):
+        """Pin the memory at ``offset``, which is live, and return a memoryview of it."""
+        self.pin(
+            arena, offset, capacity if self.wants_all else self.wanted, capacity
+        )
+        return memoryview(self)
+
     cdef int pin(
-        self, Arena arena, offset_t offset, uint64_t n_bytes, uint64_t room
+        self, Arena arena, offset_t offset, uint64_t n_bytes, uint64_t capacity
     ) except -1:
-        """Export the first ``n_bytes`` of the ``room`` bytes at ``offset``."""
-        if n_bytes > room:
+        """Pin the first ``n_bytes`` of the ``capacity`` bytes at ``offset``."""
+        if n_bytes > capacity:
             raise BadArgument(
-                f"the memory at {offset:#x} has {room} bytes, not {n_bytes}"
+                f"the memory at {offset:#x} holds {capacity} bytes; "
+                f"{n_bytes} were requested"
             )
         arena.pin(offset)
         arena.n_exports += 1
@@ -182,7 +191,7 @@ cdef class View:
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         if self.arena is None:
-            raise BufferError("a view is made by the view methods only")
+            raise BufferError("views are made only by the methods named view")
         PyBuffer_FillInfo(
             buffer,
             self,
@@ -199,7 +208,7 @@ cdef class View:
         self.arena.unpin(self.offset)
 
     def __reduce__(self):
-        raise BadArgumentType("what exports an arena's memory cannot be copied")
+        raise BadArgumentType("an exporter of arena memory cannot be copied")
 
 
 # Arena -----------------------------------------------------------------------
@@ -208,10 +217,10 @@ cdef class View:
 cdef class Arena:
     """A page-aligned byte arena in one memory mapping.
 
-    Made by `Arena.anonymous`, `Arena.create` or `Arena.open`. Offsets, in
-    bytes from the arena's base, name memory in it: they hold in every process
-    that maps the arena and after it has been closed and opened again.
-    Untouched pages cost no memory.
+    Make one by `Arena.anonymous`, `Arena.create` or `Arena.open`. Memory in it is
+    named by offsets in bytes from the arena's base, which hold in every process that
+    maps the arena, and after it has been closed and opened again. Untouched pages
+    cost no memory.
 
     An arena is a context manager that closes itself.
     """
@@ -223,7 +232,7 @@ cdef class Arena:
         self.orphans = {}
         self.gate = PyThread_allocate_lock()
         if self.gate == NULL:
-            raise MemoryError("no lock for an arena")
+            raise MemoryError("cannot allocate the lock of an arena")
 
     def __init__(self):
         raise BadArgumentType(
@@ -245,23 +254,23 @@ cdef class Arena:
     # Life cycle
 
     @staticmethod
-    def anonymous(n_bytes, *, page_size=None, max_pools=48):
+    def anonymous(n_bytes, *, page_size=None, max_pools=_DEFAULT_POOLS):
         """An arena in anonymous memory, private to this process.
 
         Parameters
         ----------
         n_bytes : int
-            Size with all tables; rounded up to whole pages.
+            Size including all tables; rounded up to whole pages.
         page_size : int, optional
-            Bytes of a page frame: a power of two from 4096; the system's by
-            default.
+            Bytes of a page frame, a power of two from 4096; by default those of
+            the system's pages.
         max_pools : int
-            Greatest number of pools at a time.
+            Greatest number of pools at any time.
 
         Raises
         ------
         BadArgument
-            A size that no arena can have.
+            The size is impossible for an arena.
         OSError
             The system refuses the mapping.
         """
@@ -269,47 +278,47 @@ cdef class Arena:
         cdef Arena arena = Arena.__new__(Arena)
         memset(&plan, 0, sizeof(superblock_t))
         superblock_plan(&plan, n_bytes, page_size, max_pools)
-        _map(arena, plan.n_bytes, -1)
+        arena.map(plan.n_bytes, -1)
         memcpy(arena.c.base, &plan, sizeof(superblock_t))
         arena.format()
         return arena
 
     @staticmethod
     def create(
-        path, n_bytes, *, page_size=None, max_pools=48, preallocate=False
+        path, n_bytes, *, page_size=None, max_pools=_DEFAULT_POOLS, preallocate=False
     ):
-        """An arena in a new file, which other runs can open.
+        """An arena in a new file, which later processes can open.
 
         Parameters
         ----------
         path : str or os.PathLike
-            Must not exist.
+            Of the file, which must not exist.
         n_bytes, page_size, max_pools
             As in `anonymous`.
         preallocate : bool
-            Take all of the file's blocks from the disk at once. Otherwise it
-            is sparse, and touching a page for which the file system has no
-            room left kills the process (SIGBUS), as with every mapped file.
+            Allocate all disk blocks of the file now. Otherwise the file is sparse,
+            and touching a page for which the file system has no room kills the
+            process (SIGBUS), as with every mapped file.
 
         Raises
         ------
         BadArgument
-            A size that no arena can have.
+            The size is impossible for an arena.
         FileExistsError
             The path exists.
         OSError
-            The system refuses file or mapping, or has no room to
-            preallocate; no file is left behind.
+            The system refuses the file or the mapping, or has no room to
+            preallocate. No file is left behind.
         """
         cdef superblock_t plan
         cdef Arena arena = Arena.__new__(Arena)
-        path = _path(path)
+        path = _vm.path_argument(path)
         flag_argument(preallocate, "preallocate")
         memset(&plan, 0, sizeof(superblock_t))
         superblock_plan(&plan, n_bytes, page_size, max_pools)
         fd = _vm.file_create(path, plan.n_bytes, preallocate)
         try:
-            _map(arena, plan.n_bytes, fd)
+            arena.map(plan.n_bytes, fd)
         except BaseException:
             _vm.file_close(fd)
             _vm.file_remove(path)
@@ -328,38 +337,38 @@ cdef class Arena:
         ----------
         path : str or os.PathLike
         verify : bool
-            Check the frame table (time linear in the pages). Pools are
-            checked when they are opened.
+            Verify the frame table, in time linear in the pages. Pools are
+            verified when they are opened.
 
         Raises
         ------
         ArenaFormatError
-            The file is no arena, is truncated, is damaged in its superblock,
+            The file is not an arena, is truncated, is damaged in its superblock,
             or has another format version; the message says which.
         ArenaInUse
-            The file is open already, here or in another process.
+            The file is already open, in this process or another.
         HeapCorruption
-            The frame table breaks an invariant.
+            The frame table violates an invariant.
         OSError
             The file cannot be opened or mapped.
         """
         cdef Arena arena = Arena.__new__(Arena)
         cdef superblock_t* super
-        path = _path(path)
+        path = _vm.path_argument(path)
         flag_argument(verify, "verify")
         try:
             fd = _vm.file_open(path)
         except BlockingIOError:
             raise ArenaInUse(
-                f"{path}: open already, in this process or another"
+                f"{path}: already open, in this process or another"
             ) from None
         except _vm.NotAFile:
-            raise ArenaFormatError(f"{path}: not an arena (no regular file)") from None
+            raise ArenaFormatError(f"{path}: not an arena (not a regular file)") from None
         try:
             superblock_verify(
                 _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
             )
-            _map(arena, _vm.file_bytes(fd), fd)
+            arena.map(_vm.file_bytes(fd), fd)
             arena.path = path
             arena_attach(&arena.c, arena.c.base)
             super = arena.c.super
@@ -380,11 +389,22 @@ cdef class Arena:
         super.state = ARENA_READY
         return arena
 
-    cdef int reformat(self) except -1:
-        """Make everything in the arena free, as if it were new.
+    cdef int map(self, uint64_t n_bytes, int fd) except -1:
+        """Map ``n_bytes`` of a file, or (-1) of anonymous memory."""
+        cdef char* base = vm_map(n_bytes, vm_alignment(n_bytes), fd)
+        if base == NULL:
+            raise vm_error(f"{n_bytes} bytes could not be mapped")
+        self.forks = vm_forks
+        self.c.base = base
+        self.c.n_bytes = n_bytes
+        self.c.alignment = vm_alignment(n_bytes)
+        return 0
 
-        For measuring: the memory stays mapped and touched. Pools of the arena
-        must not be used afterwards.
+    cdef int reformat(self) except -1:
+        """Make the arena empty, as if it were new.
+
+        For measurements: the memory stays mapped and resident. Pools of the arena must
+        not be used afterwards.
         """
         cdef superblock_t plan
         cdef superblock_t* super = self.c.super
@@ -397,26 +417,27 @@ cdef class Arena:
         if tables > TOUCHED_BYTES:
             discarded = align_down(tables, vm_page_bytes())
             if vm_discard(self.c.base, discarded, self.fd >= 0):
-                raise _os_error("the tables could not be given back")
+                raise vm_error("the tables could not be returned to the system")
         memset(self.c.base + discarded, 0, tables - discarded)
         memcpy(self.c.base, &plan, sizeof(superblock_t))
         return self.format()
 
     cdef int format(self) except -1:
-        """Write tables behind a superblock whose geometry is in place."""
+        """Write the tables of a superblock whose geometry is set."""
         cdef superblock_t* super = <superblock_t*>self.c.base
         superblock_write(super, int.from_bytes(os.urandom(8), "little"))
         arena_attach(&self.c, self.c.base)
         frames_init(&self.c)
+        self.frames_checked = True      # they have just been written
         store_barrier()
         super.state = ARENA_READY
         return 0
 
     def close(self):
-        """Unmap the arena; afterwards every use of it is an `ArenaClosed`.
+        """Unmap the arena; from then on every use of it raises `ArenaClosed`.
 
-        A second close does nothing. A file-backed arena is marked clean and
-        written back.
+        A file-backed arena is written back and marked clean. Closing again does
+        nothing.
 
         Raises
         ------
@@ -435,7 +456,7 @@ cdef class Arena:
             self.end_long()
 
     cdef int _unmap(self) except -1:
-        """Write back, unmap and close; nothing is lost when it is refused."""
+        """Write back, unmap and close; if that is refused, nothing has changed."""
         if self.n_exports:
             raise BufferError(
                 f"views of the arena are alive ({self.n_exports}): release "
@@ -446,7 +467,7 @@ cdef class Arena:
             self.c.super.state = ARENA_CLEAN
             if vm_sync(self.c.base, self.c.n_bytes) != 0:
                 self.c.super.state = ARENA_READY
-                raise _os_error("the arena could not be written back")
+                raise vm_error("the arena could not be written back")
         sites_end(&self.c)
         holds_end(&self.holds)
         memory_open(self.c.base, self.c.n_bytes)
@@ -479,7 +500,7 @@ cdef class Arena:
         )
 
     cdef int enter(self) except -1:
-        """Begin a method: the arena is open and no other thread is in it."""
+        """Begin a method: ensure that the arena is open and no other thread is in it."""
         if unlikely(self.forks != vm_forks):
             self.inherited()
         while arena_is_busy(self):
@@ -494,22 +515,22 @@ cdef class Arena:
         if self.fd >= 0:
             raise ArenaInUse(
                 f"{self.path}: opened by the process that forked this one, "
-                "which has it still; close it before forking, and open it here"
+                "which still has it; close it before forking, and open it here"
             )
-        # A thread that worked in it without the GIL is not in this process.
+        # No thread of the parent is in this process.
         self.busy = False
         self.nested = 0
-        self.gate = PyThread_allocate_lock()    # the old one may be held for ever
+        self.gate = PyThread_allocate_lock()    # the old one may never be released
         if self.gate == NULL:
-            raise MemoryError("no lock for an arena")
+            raise MemoryError("cannot allocate the lock of an arena")
         self.forks = vm_forks
-        holds_settle(&self.holds)
+        holds_drain(&self.holds)
         return 0
 
     cdef int begin_long(self) except -1:
         """Enter for work without the GIL."""
         self.enter()
-        if self.busy:                   # a finaliser of the thread that works
+        if self.busy:                   # a finaliser in the thread that works
             self.nested += 1
             return 0
         lock_acquire(self.gate)
@@ -521,16 +542,16 @@ cdef class Arena:
         return 0
 
     cdef int end_long(self) except -1:
-        """Leave after work without the GIL; free what was freed meanwhile."""
+        """Leave after work without the GIL; do the frees deferred meanwhile."""
         if self.nested:
             self.nested -= 1
             return 0
         self.busy = False
         PyThread_release_lock(self.gate)
-        holds_settle(&self.holds)
+        holds_drain(&self.holds)
         return 0
 
-    # What it is
+    # Properties
 
     @property
     def closed(self):
@@ -539,7 +560,7 @@ cdef class Arena:
 
     @property
     def n_bytes(self):
-        """Size of the arena in bytes, tables included."""
+        """Size of the arena in bytes, including its tables."""
         self.enter()
         return self.c.n_bytes
 
@@ -551,19 +572,19 @@ cdef class Arena:
 
     @property
     def n_pages(self):
-        """Pages of the arena, tables included."""
+        """Pages of the arena, including its tables."""
         self.enter()
         return self.c.n_pages
 
     @property
     def first_page(self):
-        """Number of the first page behind the tables."""
+        """Number of the first page after the tables."""
         self.enter()
         return self.c.first_page
 
     @property
     def n_free_pages(self):
-        """Pages that belong to no run."""
+        """Number of free pages."""
         self.enter()
         return self.c.super.frames.n_free_pages
 
@@ -575,19 +596,19 @@ cdef class Arena:
 
     @property
     def max_order(self):
-        """Largest order that a run of this arena can have."""
+        """Largest possible order of a run in this arena."""
         self.enter()
         return (<object>self.c.n_pages).bit_length() - 1
 
     @property
     def max_align(self):
-        """Greatest alignment in bytes that addresses in the arena keep."""
+        """Greatest alignment in bytes that addresses in the arena can have."""
         self.enter()
         return self.c.alignment
 
     @property
     def root(self):
-        """An offset of the user's choice, kept with the arena; 0 at first."""
+        """An offset of the user's choice, stored in the arena; 0 at first."""
         self.enter()
         return self.c.super.root
 
@@ -623,13 +644,13 @@ cdef class Arena:
         """
         cdef uint64_t word = count_argument(order, "order", 0)
         self.enter()
-        return self._take(bit(word) if word < 33 else ~<uint64_t>0, f"order {word}")
+        return self._take(pages_of_order(word), f"page_alloc({word})")
 
     def page_alloc_exact(self, n_pages, /):
-        """Exactly ``n_pages`` contiguous pages; the tail is given back.
+        """Exactly ``n_pages`` contiguous pages; the tail stays free.
 
-        The run is aligned to the least power of two of pages that holds it,
-        and the frames need a free run of that size.
+        The run is aligned to the smallest power of two of pages that holds it, and a
+        free run of that size is needed.
 
         Returns
         -------
@@ -645,24 +666,28 @@ cdef class Arena:
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
         self.enter()
-        return self._take(count, f"{count} pages")
+        return self._take(count, f"page_alloc_exact({count})")
 
-    cdef object _take(self, uint64_t n_pages, str asked):
-        """Offset of a new run of the caller."""
+    cdef object _take(self, uint64_t n_pages, str call):
+        """Offset of a new run of the caller's."""
         cdef uint32_t page = frames_alloc(&self.c, n_pages, _RUN, 0)
         if page == 0:
-            raise OutOfMemory(
-                f"no free run for {asked}: {self.c.super.frames.n_free_pages} "
-                f"pages are free, the largest free run is of order "
-                f"{self.largest_free_order}"
-            )
+            raise self.no_room(call, "")
         site_allocated(
             &self.c, page_offset(&self.c, page), page_offset(&self.c, n_pages)
         )
         return page_offset(&self.c, page)
 
+    cdef object no_room(self, str call, str held):
+        """The error for a request without room; ``held`` describes its pool."""
+        return OutOfMemory(
+            f"{call}: no room: {held}the arena has "
+            f"{self.c.super.frames.n_free_pages} free pages, the largest free run is "
+            f"of order {self.largest_free_order}"
+        )
+
     cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0:
-        """Page of a live run of the caller's, or the error that says why not."""
+        """Page of a live run of the caller's, or the error that says why it is none."""
         cdef uint64_t word = 0
         cdef uint64_t page = page_of(&self.c, offset)
         cdef uint32_t head
@@ -676,36 +701,36 @@ cdef class Arena:
         word = self.c.frames[head].word
         if frame_state(word) == _FREE:
             raise DoubleFree(
-                f"{verb}({offset:#x}): page {page} is free: freed already, or "
+                f"{verb}({offset:#x}): page {page} is free: already freed, or "
                 "never allocated"
             )
         if frame_owner(word) != 0:
             raise MismatchedFree(
                 f"{verb}({offset:#x}): page {page} belongs to pool "
-                f"{self._pool_name(frame_owner(word))!r}: "
+                f"{directory_name(&self.c, frame_owner(word))!r}: "
                 + (
                     "free it with page_free of that pool's heap"
                     if frame_state(word) == _RUN
-                    else "what a pool gave is freed with that pool's xfree"
+                    else "free its blocks with that pool's xfree"
                 )
             )
         raise NotABlock(
             f"{verb}({offset:#x}): inside the run of {frame_pages(word)} pages "
-            f"at {page_offset(&self.c, head):#x}; give the run's own offset"
+            f"at {page_offset(&self.c, head):#x}; pass the run's own offset"
         )
 
     def page_free(self, offset, /):
-        """Give back a run of `page_alloc` or `page_alloc_exact`.
+        """Free a run of `page_alloc` or `page_alloc_exact`.
 
         Parameters
         ----------
         offset : int
-            As the allocation answered it.
+            As the allocation returned it.
 
         Raises
         ------
         DoubleFree, MismatchedFree, NotABlock
-            No run of the caller's starts there; nothing was changed.
+            No run of the caller's starts there; nothing has changed.
         BufferError
             A view of the run is alive.
         """
@@ -734,8 +759,8 @@ cdef class Arena:
     def view(self, offset, n_bytes=None, /):
         """Memory of a live run of pages.
 
-        While the view (or anything made from it) is alive, freeing the run
-        and closing the arena are refused.
+        While the view, or anything made from it, is alive, the run cannot be freed nor
+        the arena closed.
 
         Parameters
         ----------
@@ -749,18 +774,12 @@ cdef class Arena:
         memoryview
             Writable bytes.
         """
-        cdef View view = View.__new__(View)
         cdef offset_t where = offset_argument(offset)
-        cdef uint64_t wanted = ~<uint64_t>0
-        cdef uint64_t room
-        if n_bytes is not None:
-            wanted = count_argument(n_bytes, "n_bytes", 0)
+        cdef View view = View.of(n_bytes)
+        cdef uint64_t n_pages
         self.enter()
-        room = frame_pages(
-            self.c.frames[self._own_run(where, "view")].word
-        ) << self.c.page_shift
-        view.pin(self, where, room if n_bytes is None else wanted, room)
-        return memoryview(view)
+        n_pages = frame_pages(self.c.frames[self._own_run(where, "view")].word)
+        return view.export(self, where, page_offset(&self.c, n_pages))
 
     def address(self, offset, /):
         """Address of ``offset`` in this process."""
@@ -771,11 +790,11 @@ cdef class Arena:
         return <uintptr_t>self.c.base + where
 
     cdef int begin_owning(self, give_back_t give_back) except -1:
-        """Let objects own blocks, which ``give_back`` frees when they are gone."""
+        """Let objects own blocks; ``give_back`` frees a block whose owner is collected."""
         if holds_begin(
             &self.holds, self.c.n_bytes, self.c.super.max_pools, give_back
         ):
-            raise _os_error("what objects own could not be noted")
+            raise vm_error("no memory for a table of the blocks that objects own")
         return 0
 
     cdef int pin(self, offset_t payload) except -1:
@@ -784,7 +803,7 @@ cdef class Arena:
         return 0
 
     cdef int unpin(self, offset_t payload) except -1:
-        """Count one that is gone; after the last, what its owner left is freed."""
+        """Count a view that has ended; after the last, free a block without owner."""
         left = self.exports[payload] - 1
         if left:
             self.exports[payload] = left
@@ -806,45 +825,16 @@ cdef class Arena:
         return 0
 
     cdef int refuse_exported(self, offset_t payload) except -1:
-        """Refuse to free or to move what is viewed, or owned by an object."""
+        """Raise if the memory at ``payload`` is viewed, or owned by an object."""
         self.refuse_viewed(payload)
         if hold_test(&self.holds, payload):
             raise MismatchedFree(
                 f"an object owns the block at {payload:#x}, a Block or an array: "
-                "release the Block, or forget the array"
+                "release the Block, or drop the array"
             )
         return 0
 
     # Pools
-
-    cdef entry_t* find_entry(self, bytes name) noexcept:
-        """Directory entry of a pool, or NULL."""
-        cdef uint32_t i
-        cdef char padded[ENTRY_NAME_BYTES]
-        if len(name) > ENTRY_NAME_BYTES:
-            return NULL
-        memset(padded, 0, ENTRY_NAME_BYTES)
-        memcpy(padded, <char*>name, len(name))
-        for i in range(self.c.super.max_pools):
-            if (
-                self.c.directory[i].state == ENTRY_READY
-                and memcmp(self.c.directory[i].name, padded, ENTRY_NAME_BYTES) == 0
-            ):
-                return &self.c.directory[i]
-        return NULL
-
-    def _pool_name(self, number):
-        """Name of pool ``number``, for messages."""
-        cdef entry_t* entry
-        self.enter()
-        if 0 < number <= self.c.super.max_pools:
-            entry = &self.c.directory[number - 1]
-            return (
-                PyBytes_FromStringAndSize(<char*>entry.name, ENTRY_NAME_BYTES)
-                .rstrip(b"\0")
-                .decode(errors="replace")
-            )
-        return f"#{number}"
 
     def pools(self):
         """Pools in the arena, by name.
@@ -854,22 +844,19 @@ cdef class Arena:
         dict
             Name to ``{"engine": str, "id": int}``.
         """
-        cdef uint32_t i
-        cdef uint32_t max_pools, engine
+        cdef uint32_t number
         self.enter()
-        max_pools = self.c.super.max_pools
         found = {}
-        for i in range(max_pools):
+        for number in range(1, self.c.super.max_pools + 1):
             self.enter()        # making an object can run a finaliser
-            if self.c.directory[i].state == ENTRY_READY:
-                engine = self.c.directory[i].engine
-                found[self._pool_name(i + 1)] = {
-                    "engine": _ENGINES.get(engine, "unknown"),
-                    "id": i + 1,
-                }
+            entry = directory_entry(&self.c, number)
+            if entry.state == ENTRY_READY:
+                engine = engine_names.get(entry.engine, "unknown")
+                name = directory_name(&self.c, number)
+                found[name] = {"engine": engine, "id": number}
         return found
 
-    # Looking at it
+    # Inspection
 
     def frames(self):
         """Every run of the frame table in address order.
@@ -877,14 +864,14 @@ cdef class Arena:
         Returns
         -------
         numpy.ndarray
-            Structured: ``page`` (number), ``n_pages``, ``state`` (one of
-            FRAME_*), ``order``, ``owner`` (pool id, 0 for the caller's runs).
+            Structured: ``page`` (number), ``n_pages``, ``state`` (a FRAME_
+            constant), ``order``, ``owner`` (pool id, 0 for the caller's runs).
         """
         cdef row_t[::1] rows
         cdef uint64_t page, word
         cdef Py_ssize_t i = 0
         self.enter()
-        # Python's memory: NumPy's may be taken from this very arena.
+        # From Python's memory: NumPy's may come from this very arena.
         found = np.frombuffer(
             bytearray(self._count_runs() * sizeof(row_t)), dtype=FRAME_DTYPE
         )
@@ -903,7 +890,7 @@ cdef class Arena:
         return found[:i]
 
     cdef uint64_t _count_runs(self) except 0:
-        """Runs in the frame table, which tile the page frames (P1)."""
+        """Number of runs, which tile the page frames (P1)."""
         cdef uint64_t page = self.c.first_page
         cdef uint64_t count = 0
         cdef uint64_t n_pages
@@ -911,7 +898,7 @@ cdef class Arena:
             n_pages = frame_pages(self.c.frames[page].word)
             if n_pages == 0 or n_pages > self.c.n_pages - page:
                 raise corruption(
-                    100 * ord("P") + 1,
+                    invariant(c"P", 1),
                     page_offset(&self.c, page),
                     n_pages,
                     self.c.n_pages - page,
@@ -928,7 +915,7 @@ cdef class Arena:
         Raises
         ------
         HeapCorruption
-            With the first invariant that does not hold.
+            Of the first invariant that does not hold.
         """
         cdef finding_t finding
         cdef bint sound
@@ -942,31 +929,31 @@ cdef class Arena:
             raise corruption(
                 finding.code, finding.offset, finding.found, finding.expected
             )
+        self.frames_checked = True
 
     def sync(self):
         """Write a file-backed arena back to its file."""
         self.enter()
         if self.fd >= 0 and vm_sync(self.c.base, self.c.n_bytes) != 0:
-            raise _os_error("the arena could not be written back")
+            raise vm_error("the arena could not be written back")
 
     def trim(self):
-        """Give the memory of free page runs back to the system.
+        """Return the memory of free page runs to the system.
 
-        This is the only method that makes the system take memory back;
-        neither xmalloc nor xfree ever does.
+        No other method does so; in particular neither xmalloc nor xfree.
 
         Returns
         -------
         int
-            Bytes given back, touched or not.
+            Bytes returned, whether they had been touched or not.
 
         Raises
         ------
         HeapCorruption
-            The runs do not tile the page frames; nothing was given back.
+            The runs do not tile the page frames; nothing was returned.
         """
         cdef uint64_t page, word, first, last
-        cdef uint64_t given = 0
+        cdef uint64_t returned = 0
         self.enter()
         self._count_runs()
         page = self.c.first_page
@@ -982,35 +969,7 @@ cdef class Arena:
                     if vm_discard(
                         self.c.base + first, last - first, self.fd >= 0
                     ):
-                        raise _os_error("pages could not be given back")
-                    given += last - first
+                        raise vm_error("pages could not be returned to the system")
+                    returned += last - first
             page += frame_pages(word)
-        return given
-
-
-def _path(path):
-    """A path as text."""
-    try:
-        text = os.fsdecode(path)
-        os.fsencode(text)
-    except TypeError:
-        raise BadArgumentType(
-            f"a path must be str or os.PathLike, not {type(path).__name__}"
-        ) from None
-    except UnicodeEncodeError:
-        raise BadArgument(f"{path!r} cannot be the path of a file") from None
-    if "\0" in text:
-        raise BadArgument(f"a path has no NUL, unlike {path!r}")
-    return text
-
-
-cdef int _map(Arena arena, uint64_t n_bytes, int fd) except -1:
-    """Map memory for an arena that has none."""
-    cdef char* base = vm_map(n_bytes, _alignment_for(n_bytes), fd)
-    if base == NULL:
-        raise _os_error(f"{n_bytes} bytes could not be mapped")
-    arena.forks = vm_forks
-    arena.c.base = base
-    arena.c.n_bytes = n_bytes
-    arena.c.alignment = _alignment_for(n_bytes)
-    return 0
+        return returned

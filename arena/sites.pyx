@@ -15,25 +15,25 @@ sites_on = False
 
 
 def trace_sites(on, /):
-    """Record where arena memory is allocated, for `tracemalloc`, or stop it.
+    """Start or stop recording where arena memory is allocated, for `tracemalloc`.
 
     While `tracemalloc` is tracing, each block and page run that a Python call
-    obtains is recorded with its traceback in the domain
-    `TRACEMALLOC_DOMAIN`, with the bytes that were asked for. Filter a snapshot
-    by ``tracemalloc.DomainFilter(True, xmem.TRACEMALLOC_DOMAIN)`` to see arena
-    memory alone. What Python and NumPy allocate stays in their own domains;
-    nothing is counted twice. Memory obtained while it was off is not seen, nor
-    is what C code obtains. Off at first.
+    obtains is recorded with its traceback and the bytes requested, in the
+    domain `TRACEMALLOC_DOMAIN`. Filter a snapshot by
+    ``tracemalloc.DomainFilter(True, xmem.TRACEMALLOC_DOMAIN)`` to see arena
+    memory alone. Memory of Python and NumPy stays in their own domains;
+    nothing is counted twice. Memory obtained while recording was off is not
+    seen, and neither is memory that C code obtains. Recording is off by default.
 
     Parameters
     ----------
     on : bool
-        For all arenas of the process.
+        Applies to all arenas of the process.
 
     Returns
     -------
     bool
-        What it was before.
+        The setting before.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def trace_sites(on, /):
     return before
 
 
-cdef void sites_end(arena_t* arena):
+cdef void sites_end(arena_t* arena) noexcept:
     """Forget all memory of an arena that is about to be unmapped."""
     cdef uint64_t i, word
     cdef uint64_t page = arena.first_page

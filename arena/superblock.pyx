@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Planning the superblock of a new arena, and refusing a file's that is not one.
+"""Planning the superblock of a new arena, and verifying that of a file.
 
 Nothing here maps memory: a file is judged by its first bytes and its length.
 """
@@ -22,8 +22,9 @@ cdef bytes MAGIC = b"XMEM\r\n\x1a\n"
 cdef int superblock_plan(
     superblock_t* plan, object n_bytes, object page_size, object max_pools
 ) except -1:
-    """Check the arguments of a new arena and lay it out."""
+    """Check the arguments of a new arena and compute its layout."""
     cdef uint64_t page_bytes, total, pools
+    superblock_claims()
     if page_size is None:
         page_bytes = vm_page_bytes()
     else:
@@ -55,9 +56,8 @@ cdef int superblock_plan(
     superblock_layout(plan, total, page_bytes, pools)
     if plan.first_page >= plan.n_pages:
         raise BadArgument(
-            f"{n_bytes} bytes are too few: the tables of an arena of this "
-            f"page size take {plan.first_page} pages of {page_bytes} bytes and "
-            "leave none"
+            f"{n_bytes} bytes are too few: the tables of such an arena take "
+            f"{plan.first_page} pages of {page_bytes} bytes and leave none"
         )
     return 0
 
@@ -72,45 +72,8 @@ cdef uint32_t superblock_crc(superblock_t* super) except? 0:
 cdef int superblock_verify(bytes head, int64_t length, str path) except -1:
     """Refuse a file whose superblock is not that of an arena we can open."""
     cdef superblock_t super
-    cdef superblock_t plan
-    if len(head) < <Py_ssize_t>sizeof(superblock_t):
-        raise ArenaFormatError(
-            f"{path}: {length} bytes are too few for an arena's superblock: "
-            "not an arena, or truncated"
-        )
-    memcpy(&super, <char*>head, sizeof(superblock_t))
-    if head[:8] != MAGIC:
-        raise ArenaFormatError(f"{path}: not an arena (no magic at its start)")
-    if super.byte_order != ARENA_BYTE_ORDER:
-        raise ArenaFormatError(
-            f"{path}: written on a machine of another byte order, or damaged "
-            "in its superblock"
-        )
-    if super.version != ARENA_VERSION:
-        raise ArenaFormatError(
-            f"{path}: format version {super.version}; this xmem reads version "
-            f"{ARENA_VERSION}"
-        )
-    if super.fixed_crc != superblock_crc(&super):
-        raise ArenaFormatError(
-            f"{path}: damaged in its superblock (checksum of the fixed part)"
-        )
-    memset(&plan, 0, sizeof(superblock_t))
-    try:
-        superblock_plan(&plan, super.n_bytes, super.page_bytes, super.max_pools)
-    except BadArgument as error:
-        raise ArenaFormatError(
-            f"{path}: damaged in its superblock ({error})"
-        ) from None
-    if (
-        plan.n_bytes != super.n_bytes
-        or plan.n_pages != super.n_pages
-        or plan.first_page != super.first_page
-        or plan.directory != super.directory
-        or plan.frame_table != super.frame_table
-        or plan.start_bitmap != super.start_bitmap
-    ):
-        raise ArenaFormatError(f"{path}: damaged in its superblock (geometry)")
+    _read_fixed_part(&super, head, length, path)
+    _check_geometry(&super, path)
     if <uint64_t>length < super.n_bytes:
         raise ArenaFormatError(
             f"{path}: truncated: {length} bytes of {super.n_bytes}"
@@ -128,8 +91,59 @@ cdef int superblock_verify(bytes head, int64_t length, str path) except -1:
     return 0
 
 
+cdef int _read_fixed_part(
+    superblock_t* super, bytes head, int64_t length, str path
+) except -1:
+    """Copy a superblock from a file's first bytes: S1 and S2 of its fixed part."""
+    if len(head) < <Py_ssize_t>sizeof(superblock_t):
+        raise ArenaFormatError(
+            f"{path}: {length} bytes are too few for an arena's superblock: "
+            "not an arena, or truncated"
+        )
+    memcpy(super, <char*>head, sizeof(superblock_t))
+    if head[:8] != MAGIC:
+        raise ArenaFormatError(f"{path}: not an arena (no magic at its start)")
+    if super.byte_order != ARENA_BYTE_ORDER:
+        raise ArenaFormatError(
+            f"{path}: written on a machine of another byte order, or damaged "
+            "in its superblock"
+        )
+    if super.version != ARENA_VERSION:
+        raise ArenaFormatError(
+            f"{path}: format version {super.version}; this xmem reads version "
+            f"{ARENA_VERSION}"
+        )
+    if super.fixed_crc != superblock_crc(super):
+        raise ArenaFormatError(
+            f"{path}: damaged in its superblock (checksum of the fixed part)"
+        )
+    return 0
+
+
+cdef int _check_geometry(superblock_t* super, str path) except -1:
+    """S1: the tables are where ``superblock_layout`` puts them."""
+    cdef superblock_t plan
+    memset(&plan, 0, sizeof(superblock_t))
+    try:
+        superblock_plan(&plan, super.n_bytes, super.page_bytes, super.max_pools)
+    except BadArgument as error:
+        raise ArenaFormatError(
+            f"{path}: damaged in its superblock ({error})"
+        ) from None
+    if (
+        plan.n_bytes != super.n_bytes
+        or plan.n_pages != super.n_pages
+        or plan.first_page != super.first_page
+        or plan.directory != super.directory
+        or plan.frame_table != super.frame_table
+        or plan.start_bitmap != super.start_bitmap
+    ):
+        raise ArenaFormatError(f"{path}: damaged in its superblock (geometry)")
+    return 0
+
+
 cdef int superblock_write(superblock_t* super, uint64_t secret) except -1:
-    """Complete a planned superblock; the arena is in state INITIALISING."""
+    """Complete a planned superblock, in state INITIALISING."""
     memcpy(super.magic, <char*>MAGIC, 8)
     super.version = ARENA_VERSION
     super.byte_order = ARENA_BYTE_ORDER
@@ -140,7 +154,7 @@ cdef int superblock_write(superblock_t* super, uint64_t secret) except -1:
 
 
 cdef uint32_t superblock_seal(superblock_t* super) except? 0:
-    """Checksum of superblock and directory as they are in the state CLEAN."""
+    """Checksum that superblock and directory have in the state CLEAN."""
     cdef bytes held = PyBytes_FromStringAndSize(
         <char*>super, <Py_ssize_t>super.frame_table
     )

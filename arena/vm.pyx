@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Virtual memory and files: the only system calls of xmem.
 
-The functions answer NULL or -1 and leave ``errno`` for the caller, except
-those on files, which are Python and raise ``OSError``.
+The C functions return NULL or -1 and leave the reason in ``errno``, of which
+``vm_error`` makes an exception. Those on files are Python and raise ``OSError``.
 """
 
 import fcntl
 import os
 import stat
 
+from xmem.base.errors import BadArgument, BadArgumentType
+
+from libc.errno cimport errno
 from libc.stdint cimport uint64_t, uintptr_t
 from posix.mman cimport (
     MAP_ANONYMOUS,
@@ -27,7 +30,7 @@ from posix.mman cimport (
 )
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
-from xmem.base.bits cimport align_up
+from xmem.base.bits cimport align_up, bit, ceil_log2
 
 cdef extern from "<pthread.h>":
     int pthread_atfork(
@@ -50,8 +53,12 @@ cdef extern from "<sys/mman.h>" nogil:
     int MADV_REMOVE
 
 
+cdef enum:
+    VM_MAX_ALIGNMENT = 1 << 30      # of a mapping
+
+
 cdef void _count_fork() noexcept nogil:
-    """In the child of a fork: it is another process now."""
+    """Run in the child of a fork."""
     global vm_forks
     vm_forks += 1
 
@@ -66,19 +73,32 @@ cdef uint64_t vm_page_bytes() noexcept nogil:
     return <uint64_t>sysconf(_SC_PAGESIZE)
 
 
+cdef uint64_t vm_alignment(uint64_t n_bytes) noexcept nogil:
+    """Alignment for a mapping of an arena: that of the largest run it can hold."""
+    cdef uint64_t whole = bit(ceil_log2(n_bytes))
+    if whole > VM_MAX_ALIGNMENT:
+        whole = VM_MAX_ALIGNMENT
+    return whole if whole > vm_page_bytes() else vm_page_bytes()
+
+
+cdef object vm_error(str what):
+    """OSError of the last failed system call."""
+    return OSError(errno, f"{what}: {os.strerror(errno)}")
+
+
 cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil:
     """Map ``n_bytes`` of file ``fd`` (-1: anonymous memory), or NULL.
 
-    The address is a multiple of ``alignment``, a power of two: more is
-    reserved than is needed, and what lies outside is given back. Nothing is
-    committed: untouched pages cost no memory.
+    The address is a multiple of ``alignment``, a power of two: more address space is
+    reserved than needed, and the surplus returned. Nothing is committed: untouched
+    pages cost no memory.
     """
     cdef uint64_t mapped = align_up(n_bytes, vm_page_bytes())
     cdef uint64_t span = mapped + alignment
     cdef int kind = MAP_SHARED if fd >= 0 else MAP_PRIVATE | MAP_ANONYMOUS
     cdef char* raw
     cdef char* base
-    cdef uint64_t front
+    cdef uint64_t surplus
     if span < mapped:
         return NULL
     raw = <char*>mmap(
@@ -86,8 +106,8 @@ cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil:
     )
     if <void*>raw == MAP_FAILED:
         return NULL
-    front = align_up(<uintptr_t>raw, alignment) - <uintptr_t>raw
-    base = raw + front
+    surplus = align_up(<uintptr_t>raw, alignment) - <uintptr_t>raw
+    base = raw + surplus
     if mmap(
         base,
         mapped,
@@ -98,15 +118,15 @@ cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil:
     ) == MAP_FAILED:
         munmap(raw, span)
         return NULL
-    if front:
-        munmap(raw, front)
-    if span - front - mapped:
-        munmap(base + mapped, span - front - mapped)
+    if surplus:
+        munmap(raw, surplus)
+    if span - surplus - mapped:
+        munmap(base + mapped, span - surplus - mapped)
     return base
 
 
 cdef int vm_unmap(char* base, uint64_t n_bytes) noexcept nogil:
-    """Unmap what ``vm_map`` mapped."""
+    """Unmap memory of ``vm_map``."""
     return munmap(base, align_up(n_bytes, vm_page_bytes()))
 
 
@@ -116,7 +136,7 @@ cdef int vm_sync(char* base, uint64_t n_bytes) noexcept nogil:
 
 
 cdef int vm_discard(char* base, uint64_t n_bytes, bint is_file) noexcept nogil:
-    """Give pages back to the system; their contents become zero.
+    """Return pages to the system; their contents become zero.
 
     ``base`` and ``n_bytes`` are multiples of the system's page.
     """
@@ -124,13 +144,29 @@ cdef int vm_discard(char* base, uint64_t n_bytes, bint is_file) noexcept nogil:
 
 
 class NotAFile(Exception):
-    """A path leads to something else than a regular file."""
+    """A path names something other than a regular file."""
+
+
+def path_argument(path: object) -> str:
+    """Return a path given by the caller as text."""
+    try:
+        text = os.fsdecode(path)
+        os.fsencode(text)
+    except TypeError:
+        raise BadArgumentType(
+            f"a path must be str or os.PathLike, not {type(path).__name__}"
+        ) from None
+    except UnicodeEncodeError:
+        raise BadArgument(f"{path!r} cannot be the path of a file") from None
+    if "\0" in text:
+        raise BadArgument(f"a path must not contain NUL, as {path!r} does")
+    return text
 
 
 def file_create(path: str, n_bytes: int, preallocate: bool) -> int:
-    """Descriptor of a new file of ``n_bytes``, locked for us alone.
+    """Descriptor of a new file of ``n_bytes``, exclusively locked.
 
-    Sparse, or with every block of the disk that it can need.
+    The file is sparse, or has all its disk blocks allocated.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -146,7 +182,7 @@ def file_create(path: str, n_bytes: int, preallocate: bool) -> int:
 
 
 def file_open(path: str) -> int:
-    """Descriptor of an existing file, locked; BlockingIOError if another has it."""
+    """Descriptor of an existing file, locked; BlockingIOError if it is open already."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -159,7 +195,7 @@ def file_open(path: str) -> int:
 
 
 def file_head(fd: int, n_bytes: int) -> bytes:
-    """At most the first ``n_bytes`` of a file."""
+    """Read up to ``n_bytes`` from the start of a file."""
     return os.pread(fd, n_bytes, 0)
 
 
@@ -169,7 +205,7 @@ def file_bytes(fd: int) -> int:
 
 
 def file_close(fd: int) -> None:
-    """Close a descriptor, which drops its lock."""
+    """Close a descriptor, which releases its lock."""
     os.close(fd)
 
 

@@ -2,10 +2,10 @@
 """Blocks that Python objects own, and arrays over them.
 
 A block with an owner has its bit in ``holds.pxd``: verbs that take offsets
-refuse it, so that an offset kept too long frees nobody else's memory. While
-buffers of it are out it is neither freed nor moved, and its pool and arena
-stay. An owner may be collected at any moment, so that its end never waits and
-never raises: see ``drop_owned``.
+refuse it, so that an offset kept too long frees nobody else's memory. While it
+has buffers it is neither freed nor moved, and its pool and arena stay. An owner
+may be collected at any moment, so its deallocation never waits and never
+raises: see ``free_collected``.
 
 Threading: as in arena.pyx.
 """
@@ -67,15 +67,15 @@ cdef enum:
     ARRAY_ALIGN = 64        # of arrays where nothing is said: a cache line
 
 
-cdef void _give_back(PyObject* owner, offset_t payload) noexcept:
-    """Free the block of an owner that is gone."""
-    (<Allocator>owner).drop_owned(payload)
+cdef void _free_deferred(PyObject* allocator, offset_t payload) noexcept:
+    """Free a block whose owner has been collected."""
+    (<Allocator>allocator).free_collected(payload)
 
 
-# What arrays are made of -----------------------------------------------------
+# Arrays: arguments and construction ------------------------------------------
 
 cdef cnp.dtype _plain_dtype(object dtype):
-    """``dtype`` as NumPy knows it, of bytes alone."""
+    """``dtype`` as NumPy's own object; its elements are plain bytes."""
     cdef cnp.dtype descr
     cdef PyObject* found = NULL
     try:
@@ -100,7 +100,7 @@ cdef cnp.dtype _plain_dtype(object dtype):
 
 
 cdef tuple _as_tuple(object shape):
-    """A shape as a tuple of what may be integers."""
+    """A shape as a tuple, whose items are yet to be checked."""
     try:
         return (index(shape),)
     except TypeError:
@@ -113,7 +113,7 @@ cdef tuple _as_tuple(object shape):
 
 
 cdef int _axes_of(object shape, cnp.npy_intp* axes) except -1:
-    """Write a shape as words; how many there are."""
+    """Write a shape as words; returns the number of axes."""
     cdef int n = 0
     cdef uint64_t length
     if isinstance(shape, int):
@@ -134,7 +134,7 @@ cdef int _axes_of(object shape, cnp.npy_intp* axes) except -1:
 cdef uint64_t _bytes_of(
     int n_axes, cnp.npy_intp* axes, uint64_t n_bytes
 ) except? 0:
-    """Bytes of so many elements of ``n_bytes``."""
+    """Bytes of an array whose elements have ``n_bytes``."""
     cdef int i
     cdef bint is_empty = False
     for i in range(n_axes):
@@ -187,7 +187,7 @@ cdef cnp.ndarray _array_over(
 
 
 cdef object _layout_of(cnp.ndarray array, object order):
-    """Order for a copy, and the axes in their order where it is neither's."""
+    """Order for a copy; and the axes by stride, if it is neither C's nor Fortran's."""
     if order == "A":
         return ("F", None) if array.flags.fnc else ("C", None)
     if order != "K":
@@ -205,7 +205,7 @@ cdef object _layout_of(cnp.ndarray array, object order):
 
 @cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
 cdef class Allocator:
-    """What gives blocks to objects and arrays: base of `Pool` and `Heap`."""
+    """Blocks for objects and arrays: the base class of `Pool` and `Heap`."""
 
     def __init__(self):
         raise BadArgumentType("make a Pool or a Heap")
@@ -213,81 +213,92 @@ cdef class Allocator:
     def __reduce__(self):
         raise BadArgumentType("an allocator cannot be copied or pickled")
 
-    cdef bint is_lost(self) noexcept:
-        """Whether its memory is gone; asked while the arena is open."""
+    cdef bint is_destroyed(self) noexcept:
+        """Whether its pool has been destroyed; called while the arena is open."""
         return True
 
-    cdef int begin(self) except -1:
+    cdef int enter(self) except -1:
         """Begin a method: initialised, open, not destroyed."""
         raise BadArgument("the allocator was never initialised")
 
-    cdef offset_t take(
+    cdef offset_t require_live(self, offset_t payload, str verb) except 0:
+        """``payload``, proved to be a live block that xfree takes, or the error."""
+        self.enter()
+
+    cdef offset_t allocate(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ) except 0:
-        """A block, as xmalloc gives it."""
-        self.begin()
+        """A block, as xmalloc (or xmalloc_array) gives it."""
+        self.enter()
 
-    cdef offset_t move(
-        self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
+    cdef offset_t resize(
+        self,
+        offset_t payload,
+        uint64_t n_bytes,
+        uint64_t alignment,
+        bint is_array,
+        str verb,
     ) except 0:
-        """A block resized, as xrealloc does it."""
-        self.begin()
+        """Resize a block that was proved live, as xrealloc does."""
+        self.enter()
 
-    cdef int give(self, offset_t payload, str verb) except -1:
-        """Free a block, as xfree does it; that nobody holds it is known."""
-        self.begin()
+    cdef int free_live(self, offset_t payload) except -1:
+        """Free a block that was proved live and that nobody holds."""
+        self.enter()
         return 0
 
-    cdef uint64_t room_at(self, offset_t payload, str verb) except? 0:
-        """Bytes that may be used at any live memory, as `usable_size`."""
-        self.begin()
+    cdef uint64_t capacity(self, offset_t payload, str verb) except? 0:
+        """Bytes that may be used at live memory of any kind, or the error."""
+        self.enter()
         return 0
 
     # Blocks with an owner. Nothing runs between a proof and what rests on it.
 
-    cdef int begin_holding(self) except -1:
-        """Begin a method that makes objects hold the memory."""
-        self.begin()
-        return self.arena.begin_owning(_give_back)
+    cdef int enter_owning(self) except -1:
+        """Begin a method that makes objects own blocks."""
+        self.enter()
+        return self.arena.begin_owning(_free_deferred)
 
-    cdef int count_lent(self, int buffers) noexcept:
-        """Count buffers of owned blocks that are out, or no longer."""
+    cdef int count_exports(self, int buffers) noexcept:
+        """Add to the number of buffers of owned blocks; -1 for one that ended."""
         self.arena.n_exports += buffers
         self.arena.holds.n_lent[self.number] += buffers
         return 0
 
-    cdef offset_t take_owned(
+    cdef offset_t allocate_owned(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ) except 0:
         """A block, marked as owned."""
         cdef offset_t payload
-        self.begin_holding()
-        payload = self.take(n_bytes, alignment, is_array, verb)
+        self.enter_owning()
+        payload = self.allocate(n_bytes, alignment, is_array, verb)
         hold_set(&self.arena.holds, payload)
         return payload
 
-    cdef offset_t move_owned(
+    cdef offset_t resize_owned(
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
         """An owned block resized; nobody has a buffer of it."""
         cdef offset_t moved
         self.arena.refuse_viewed(payload)
-        moved = self.move(payload, n_bytes, alignment, verb)
+        self.require_live(payload, verb)
+        moved = self.resize(payload, n_bytes, alignment, False, verb)
         hold_clear(&self.arena.holds, payload)
         hold_set(&self.arena.holds, moved)
         return moved
 
-    cdef int give_owned(self, offset_t payload, str verb) except -1:
-        """Free an owned block that was proved live and is not viewed."""
+    cdef int free_owned(self, offset_t payload, str verb) except -1:
+        """Free an owned block that is not viewed."""
         hold_clear(&self.arena.holds, payload)
-        return self.give(payload, verb)
+        self.require_live(payload, verb)
+        return self.free_live(payload)
 
-    cdef int drop_owned(self, offset_t payload) noexcept:
-        """Free an owned block whose owner is gone: never waits.
+    cdef int free_collected(self, offset_t payload) noexcept:
+        """Free an owned block whose owner has been collected: never waits.
 
-        What goes wrong is reported by `sys.unraisablehook`. While another
-        thread works in the arena it is freed when that has ended; while a view
-        by its offset is alive, when that is gone.
+        Errors are reported by `sys.unraisablehook`. While another thread works in
+        the arena the block is freed when that thread has finished; while a view
+        by its offset is alive, when that view has ended.
         """
         cdef Arena arena = self.arena
         if arena.c.base == NULL:
@@ -298,26 +309,26 @@ cdef class Allocator:
             if holds_defer(&arena.holds, <PyObject*>self, payload):
                 raise MemoryError(f"the block at {payload:#x} could not be freed")
             return 0
-        if self.is_lost() or not hold_test(&arena.holds, payload):
+        if self.is_destroyed() or not hold_test(&arena.holds, payload):
             return 0
         if arena.n_exports and payload in arena.exports:
             arena.orphans[payload] = self
             return 0
-        self.give_owned(payload, "release")
+        self.free_owned(payload, "release")
         return 0
 
     cdef Block new_block(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ):
-        """A Block of its own, made before its memory is."""
+        """A Block of new memory; the object is made before the memory."""
         cdef Block block = Block.__new__(Block)
-        block.offset = self.take_owned(n_bytes, alignment, is_array, verb)
+        block.offset = self.allocate_owned(n_bytes, alignment, is_array, verb)
         block.allocator = self
         block.n_bytes = <Py_ssize_t>n_bytes
         return block
 
     def block(self, n, /, align=16):
-        """Allocate ``n`` bytes and answer an object that owns them.
+        """Allocate ``n`` bytes and return an object that owns them.
 
         Parameters
         ----------
@@ -329,7 +340,7 @@ cdef class Allocator:
         Returns
         -------
         Block
-            It frees them when it is released or collected.
+            Frees them when it is released or collected.
 
         Raises
         ------
@@ -352,12 +363,12 @@ cdef class Allocator:
         cdef bint is_fortran = _order_of(order)
         cdef uint64_t n_bytes = _bytes_of(n_axes, axes, descr.itemsize)
         cdef uint64_t alignment = align_argument(align)
-        cdef Loan loan = Loan.__new__(Loan)
-        loan.block = self.new_block(n_bytes, alignment, True, verb)
-        loan.block.lend()
+        cdef BlockExport base = BlockExport.__new__(BlockExport)
+        base.block = self.new_block(n_bytes, alignment, True, verb)
+        base.block.begin_export()
         return _array_over(
-            loan,
-            self.arena.c.base + loan.block.offset,
+            base,
+            self.arena.c.base + base.block.offset,
             descr,
             n_axes,
             axes,
@@ -367,17 +378,17 @@ cdef class Allocator:
     def empty(self, shape, dtype=float, order="C", *, align=ARRAY_ALIGN):
         """An array in the arena, of undefined contents.
 
-        It owns its memory, which is freed when the array and all views of it
-        are gone. Until then neither pool nor arena can be closed or destroyed.
+        It owns its memory, which is freed with the last of the array and its
+        views. Until then neither pool nor arena can be closed or destroyed.
 
         Parameters
         ----------
         shape : int or sequence of int
         dtype : dtype_like
-            Any of plain bytes: one that holds Python objects is refused.
+            Of plain bytes: a dtype that holds Python objects is refused.
         order : {"C", "F"}
         align : int
-            Of its first byte: a power of two, in bytes.
+            Alignment of the first byte: a power of two, in bytes.
 
         Returns
         -------
@@ -388,7 +399,7 @@ cdef class Allocator:
         OutOfMemory, SizeLimitError
             As in ``xmalloc_array`` of a heap, or ``xmalloc`` of a pool.
         BadArgument, BadArgumentType
-            A shape, dtype, order or alignment that no array here can have.
+            An invalid shape, dtype, order or alignment.
         """
         return self.new_array(shape, dtype, order, align, "empty")
 
@@ -417,7 +428,7 @@ cdef class Allocator:
         return filled
 
     def array(self, object, dtype=None, order="K", *, align=ARRAY_ALIGN):
-        """A copy in the arena of anything that NumPy makes an array of.
+        """A copy in the arena of anything that NumPy can convert to an array.
 
         Parameters
         ----------
@@ -445,7 +456,7 @@ cdef class Allocator:
         Raises
         ------
         BadArgumentType
-            No array; `array` takes what can become one.
+            Not an array; `array` takes everything that can become one.
         """
         if not isinstance(a, np.ndarray):
             raise BadArgumentType(
@@ -473,10 +484,10 @@ cdef class Allocator:
         return made
 
     def from_offset(self, offset, shape, dtype=float, order="C"):
-        """An array over memory that is live already, and stays so after it.
+        """An array over memory that is live already, and stays live after it.
 
-        What one process, or an earlier run, made by ``xmalloc`` or `empty`
-        another finds by its offset. While the array or a view of it is alive,
+        Memory that another process or an earlier run allocated by ``xmalloc`` or
+        `empty` is found by its offset. While the array or a view of it is alive,
         freeing and resizing the memory are refused.
 
         Parameters
@@ -484,8 +495,8 @@ cdef class Allocator:
         offset : int
             Of a live block or run, whoever owns it.
         shape, dtype, order
-            As in `empty`. They are the caller's to know; they are not kept
-            in the arena.
+            As in `empty`. The arena does not store them: the caller has to
+            know them.
 
         Returns
         -------
@@ -494,9 +505,9 @@ cdef class Allocator:
         Raises
         ------
         InvalidFree
-            As in ``xfree``: nothing live starts there.
+            As in ``xfree``: no live memory starts there.
         BadArgument, BadArgumentType
-            The memory is shorter than that; or as in `empty`.
+            The memory is too short for the array; or as in `empty`.
         """
         cdef cnp.npy_intp axes[MAX_AXES]
         cdef View view = View.__new__(View)
@@ -505,8 +516,8 @@ cdef class Allocator:
         cdef int n_axes = _axes_of(shape, axes)
         cdef bint is_fortran = _order_of(order)
         cdef uint64_t n_bytes = _bytes_of(n_axes, axes, descr.itemsize)
-        cdef uint64_t room = self.room_at(payload, "from_offset")
-        view.pin(self.arena, payload, n_bytes, room)
+        cdef uint64_t capacity = self.capacity(payload, "from_offset")
+        view.pin(self.arena, payload, n_bytes, capacity)
         return _array_over(
             view, self.arena.c.base + payload, descr, n_axes, axes, is_fortran
         )
@@ -517,7 +528,7 @@ cdef class Allocator:
         Parameters
         ----------
         array : numpy.ndarray
-            Made by `empty` or its like, or a view of such an array.
+            Made by `empty` or a similar method, or a view of such an array.
 
         Returns
         -------
@@ -529,9 +540,9 @@ cdef class Allocator:
         BadArgument
             The memory is not owned by a Block of this allocator.
         BadArgumentType
-            No array.
+            Not an array.
         """
-        self.begin()
+        self.enter()
         base = array
         if not isinstance(base, np.ndarray):
             raise BadArgumentType(
@@ -539,8 +550,8 @@ cdef class Allocator:
             )
         while isinstance(base, np.ndarray):
             base = base.base
-        if isinstance(base, Loan):
-            base = (<Loan>base).block
+        if isinstance(base, BlockExport):
+            base = (<BlockExport>base).block
         elif isinstance(base, memoryview):
             base = base.obj             # numpy.frombuffer of a Block
         if (
@@ -548,7 +559,7 @@ cdef class Allocator:
             or (<Block>base).allocator.arena is not self.arena
             or (<Block>base).allocator.number != self.number
         ):
-            raise BadArgument("the array's memory belongs to no Block from here")
+            raise BadArgument("the array's memory belongs to no Block of this allocator")
         return base
 
 
@@ -556,18 +567,18 @@ cdef class Allocator:
 
 @cython.freelist(32)
 @cython.no_gc_clear     # __dealloc__ needs the block, in a cycle too
-cdef class Loan:
-    """What an array has as its base: its Block, lent as long as this lives.
+cdef class BlockExport:
+    """The base of an array: a buffer of its Block that lives as long as this.
 
     A memoryview in its place could be released under the array.
     """
 
     def __init__(self):
-        raise BadArgumentType("a loan is made by the array methods only")
+        raise BadArgumentType("only the array methods make a BlockExport")
 
     def __dealloc__(self):
         if self.block is not None:
-            self.block.take_back()
+            self.block.end_export()
 
     def __reduce__(self):
         raise BadArgumentType("what exports an arena's memory cannot be copied")
@@ -581,8 +592,8 @@ cdef class Block:
     Made by ``block`` of a `Pool` or `Heap`. It has the buffer protocol
     (writable), so that `memoryview`, `numpy.frombuffer` and ``readinto`` work
     on it. While any such view is alive, releasing and resizing it, destroying
-    its pool and closing its arena are a BufferError. ``len`` is what was asked
-    for, in bytes; ``==`` and ``<`` compare contents, as with bytearray. As a
+    its pool and closing its arena raise BufferError. ``len`` is the size
+    requested, in bytes; ``==`` and ``<`` compare contents, as with bytearray. As a
     context manager it is released at the end.
 
     The verbs that take an offset refuse its ``offset``: only the object frees it.
@@ -595,7 +606,7 @@ cdef class Block:
         if self.offset == 0:
             return
         if not self.detached:
-            self.allocator.drop_owned(self.offset)
+            self.allocator.free_collected(self.offset)
 
     def __reduce__(self):
         raise BadArgumentType(
@@ -614,28 +625,28 @@ cdef class Block:
             raise BadArgument(
                 f"the block has been detached: its pool knows it as {self.offset:#x}"
             )
-        if self.allocator.is_lost():
+        if self.allocator.is_destroyed():
             raise PoolDestroyed(f"the memory of {self.allocator!r} is gone")
         return 0
 
     cdef bint is_alive(self) noexcept:
-        """Whether the memory is there."""
+        """Whether the block still owns live memory."""
         return (
             self.offset != 0
             and not self.detached
             and self.allocator.arena.c.base != NULL
-            and not self.allocator.is_lost()
+            and not self.allocator.is_destroyed()
         )
 
-    cdef int lend(self) noexcept:
+    cdef int begin_export(self) noexcept:
         """Count a buffer."""
         self.n_views += 1
-        return self.allocator.count_lent(1)
+        return self.allocator.count_exports(1)
 
-    cdef int take_back(self) noexcept:
+    cdef int end_export(self) noexcept:
         """Count a buffer that has been released."""
         self.n_views -= 1
-        self.allocator.count_lent(-1)
+        self.allocator.count_exports(-1)
         if self.detached and self.n_views == 0:
             self.allocator.arena.unpin(self.offset)
         return 0
@@ -650,10 +661,10 @@ cdef class Block:
             False,
             flags,
         )
-        self.lend()
+        self.begin_export()
 
     def __releasebuffer__(self, Py_buffer* buffer):
-        self.take_back()
+        self.end_export()
 
     def __bool__(self):
         return self.offset != 0 and not self.detached
@@ -725,12 +736,12 @@ cdef class Block:
         return PyMemoryView_FromObject(self)
 
     def release(self):
-        """Give the memory back; a second release does nothing.
+        """Free the memory; a second release does nothing.
 
         Raises
         ------
         BufferError
-            A view of it is alive; it has not been released.
+            A view of the block is alive; it has not been released.
         HeapCorruption
             As in `Pool.xfree` of a hardened pool.
         """
@@ -744,12 +755,12 @@ cdef class Block:
         if self.offset == 0:            # by another thread, while we waited
             return
         self.enter()
-        self.refuse_lent("released")
+        self.refuse_exported("released")
         payload = self.offset
         self.allocator.arena.refuse_viewed(payload)
-        self.allocator.room_at(payload, "release")
+        self.allocator.require_live(payload, "release")
         self.forget()
-        self.allocator.give_owned(payload, "release")
+        self.allocator.free_owned(payload, "release")
 
     def resize(self, n, /, align=16):
         """Change its length to ``n`` bytes, keeping what fits of its contents.
@@ -759,12 +770,12 @@ cdef class Block:
         n : int
             Bytes; those beyond the old length are undefined.
         align : int
-            As in ``xrealloc``: the alignment at birth is kept, or raised.
+            As in ``xrealloc``: the block's alignment is kept, or raised.
 
         Raises
         ------
         BufferError
-            A view of it is alive; nothing has changed.
+            A view of the block is alive; nothing has changed.
         OutOfMemory, SizeLimitError, BadArgument, BadArgumentType
             As in ``xrealloc``; nothing has changed.
         """
@@ -772,14 +783,14 @@ cdef class Block:
         cdef uint64_t alignment = align_argument(align)
         cdef offset_t moved
         self.enter()
-        self.refuse_lent("resized")
-        self.lend()             # so that it stays if get_mem is asked for pages
+        self.refuse_exported("resized")
+        self.begin_export()     # so that it stays if get_mem is asked for pages
         try:
-            moved = self.allocator.move_owned(
+            moved = self.allocator.resize_owned(
                 self.offset, n_bytes, alignment, "resize"
             )
         finally:
-            self.take_back()
+            self.end_export()
         self.offset = moved
         self.n_bytes = <Py_ssize_t>n_bytes
 
@@ -801,17 +812,17 @@ cdef class Block:
         self.detached = True
         return self.offset
 
-    cdef int refuse_lent(self, str what) except -1:
+    cdef int refuse_exported(self, str what) except -1:
         """BufferError if a buffer of the block is alive."""
         if self.n_views:
             raise BufferError(
-                f"views of the block are alive ({self.n_views}): it cannot be {what} "
-                "before they are gone"
+                f"views of the block are alive ({self.n_views}): release them "
+                f"before it is {what}"
             )
         return 0
 
     cdef int forget(self) noexcept:
-        """Own nothing."""
+        """Stop owning the memory."""
         self.offset = 0
         self.n_bytes = 0
         return 0

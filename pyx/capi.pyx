@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The C interface: a record of functions in the capsule ``xmem._C_API``.
 
-``xmem.h`` says what each does and what it owes; its version counts up when one
-changes its meaning, and functions are only appended.
+``xmem.h`` says what each function does and requires. Its version is incremented
+when a function changes its meaning; new functions are only appended.
 """
 
 import os
@@ -14,6 +14,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+from xmem.arena.arena cimport arena_refuse_held
 from xmem.arena.holds cimport hold_test
 from xmem.base.bits cimport is_power_of_two
 from xmem.base.offset cimport offset_t
@@ -54,39 +55,39 @@ cdef extern from "xmem/xmem.h":
 # Checked ---------------------------------------------------------------------
 
 cdef Pool _pool_of(object pool):
-    """``pool`` as what it has to be."""
+    """``pool`` as a Pool, or the error."""
     if not isinstance(pool, Pool):
         raise BadArgumentType(f"pool must be a Pool, not {type(pool).__name__}")
     return pool
 
 
-cdef int _admit(uint64_t alignment) except -1:
-    """Refuse what is no alignment."""
+cdef int _require_alignment(uint64_t alignment) except -1:
+    """Refuse an alignment that is no power of two."""
     if not is_power_of_two(alignment):
         raise BadArgument(f"align must be a power of two, not {alignment}")
     return 0
 
 
 cdef uint64_t _xmalloc(object pool, uint64_t n_bytes, uint64_t alignment) except 0:
-    _admit(alignment)
-    return _pool_of(pool).allocate(n_bytes, alignment, "xmalloc")
+    _require_alignment(alignment)
+    return _pool_of(pool).allocate(n_bytes, alignment, False, "xmalloc")
 
 
 cdef uint64_t _xrealloc(
     object pool, uint64_t offset, uint64_t n_bytes, uint64_t alignment
 ) except 0:
     cdef Pool its = _pool_of(pool)
-    _admit(alignment)
-    its.live(offset, "xrealloc")
-    its.arena.refuse_exported(offset)
-    return its.move(offset, n_bytes, alignment, "xrealloc")
+    _require_alignment(alignment)
+    its.require_live(offset, "xrealloc")
+    arena_refuse_held(its.arena, offset)
+    return its.resize(offset, n_bytes, alignment, False, "xrealloc")
 
 
 cdef int _xfree(object pool, uint64_t offset) except -1:
     cdef Pool its = _pool_of(pool)
-    its.live(offset, "xfree")
-    its.arena.refuse_exported(offset)
-    return its.give(offset, "xfree")
+    its.require_live(offset, "xfree")
+    arena_refuse_held(its.arena, offset)
+    return its.free_live(offset)
 
 
 # A pool to work in -----------------------------------------------------------
@@ -95,12 +96,12 @@ cdef xmem_pool* _borrow(object pool) except NULL:
     cdef Pool its = _pool_of(pool)
     cdef borrowed_t* borrowed
     its.enter()
-    if its.get_mem is not None:
+    if its.hooks is not None:
         raise BadArgument(
             "the pool's regions come from a Python function, which cannot be called "
             "without the GIL: borrow a pool without get_mem"
         )
-    its.begin_holding()
+    its.enter_owning()
     borrowed = <borrowed_t*>malloc(sizeof(borrowed_t))
     if borrowed == NULL:
         raise MemoryError("no memory to borrow a pool")
@@ -108,14 +109,14 @@ cdef xmem_pool* _borrow(object pool) except NULL:
     borrowed.pool = its.c
     borrowed.holds = &its.arena.holds
     borrowed.object = <void*>its
-    its.count_lent(1)
+    its.count_exports(1)
     Py_INCREF(its)
     return <xmem_pool*>borrowed
 
 
 cdef void _give_back(xmem_pool* pool) noexcept:
     cdef Pool its = <Pool>(<borrowed_t*>pool).object
-    its.count_lent(-1)
+    its.count_exports(-1)
     free(pool)
     Py_DECREF(its)
 
@@ -196,7 +197,7 @@ _api.capacity = _capacity
 _api.offset_of = _offset_of
 _api.at = _at
 
-#: What ``xmem_import()`` of xmem.h looks for.
+#: ``xmem_import()`` of xmem.h looks for this capsule.
 _C_API = PyCapsule_New(&_api, XMEM_API_NAME, NULL)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """NumPy's data memory from an arena: the handler and its context manager.
 
-NumPy calls the four functions from any thread; whether it holds the GIL at each
-place is not promised, so that they see to it themselves. They cannot raise: no
-room is NULL, which NumPy makes a MemoryError of, and what else goes wrong is
-reported by `sys.unraisablehook`. An array may be freed while an exception is on
-its way, which has to survive that.
+NumPy calls the four functions from any thread and does not promise to hold the
+GIL, so they acquire it themselves. They cannot raise: they return NULL when there
+is no room, which NumPy turns into a MemoryError, and report any other error by
+`sys.unraisablehook`. An array may be freed while an exception is pending, which
+has to survive that.
 """
 
 from xmem.base.errors import BadArgument, BadArgumentType, SizeLimitError
@@ -50,7 +50,7 @@ cdef inline bint _is_inside(Arena arena, void* at) noexcept:
 
 
 cdef void _report(object error, object where) noexcept:
-    """Have `sys.unraisablehook` called with an exception that was caught."""
+    """Call `sys.unraisablehook` with an exception that was caught."""
     PyErr_SetObject(type(error), error)
     PyErr_WriteUnraisable(where)
 
@@ -60,7 +60,7 @@ cdef void* _obtain(handler_t* handler, uint64_t n_bytes) noexcept:
     cdef Allocator allocator = <Allocator>handler.allocator
     cdef offset_t payload
     try:
-        payload = allocator.take_owned(
+        payload = allocator.allocate_owned(
             n_bytes, handler.alignment, True, "numpy_memory"
         )
     except (MemoryError, SizeLimitError):
@@ -68,7 +68,7 @@ cdef void* _obtain(handler_t* handler, uint64_t n_bytes) noexcept:
     except BaseException as error:
         _report(error, allocator)
         return NULL
-    allocator.count_lent(1)
+    allocator.count_exports(1)
     return allocator.arena.c.base + payload
 
 
@@ -99,14 +99,14 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
     cdef Arena arena = allocator.arena
     cdef offset_t payload
     cdef void* moved
-    cdef uint64_t room
+    cdef uint64_t capacity
     if at == NULL:
         return _malloc(context, n_bytes)
     if not _is_inside(arena, at):
         return realloc(at, n_bytes)
     payload = <char*>at - arena.c.base
     try:
-        payload = allocator.move_owned(
+        payload = allocator.resize_owned(
             payload, n_bytes, handler.alignment, "numpy_memory"
         )
         return arena.c.base + payload
@@ -118,15 +118,15 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
     if not handler.falls_back:
         return NULL
     try:
-        room = allocator.room_at(payload, "numpy_memory")
+        capacity = allocator.capacity(payload, "numpy_memory")
     except BaseException as error:
         _report(error, allocator)
         return NULL
     moved = malloc(n_bytes)
     if moved != NULL:
-        memcpy(moved, at, min(room, n_bytes))
-        allocator.count_lent(-1)
-        allocator.drop_owned(payload)
+        memcpy(moved, at, min(capacity, n_bytes))
+        allocator.count_exports(-1)
+        allocator.free_collected(payload)
     return moved
 
 
@@ -142,13 +142,13 @@ cdef void _free(void* context, void* at, size_t n_bytes) noexcept with gil:
         free(at)
         return
     PyErr_Fetch(&kind, &value, &traceback)
-    allocator.count_lent(-1)
-    allocator.drop_owned(<char*>at - allocator.arena.c.base)
+    allocator.count_exports(-1)
+    allocator.free_collected(<char*>at - allocator.arena.c.base)
     PyErr_Restore(kind, value, traceback)
 
 
 cdef void _end(object capsule) noexcept:
-    """The last array and the manager are gone."""
+    """Free the handler: the last array and the manager have been deallocated."""
     cdef handler_t* handler = <handler_t*>PyCapsule_GetPointer(capsule, CAPSULE_NAME)
     Py_DECREF(<object>handler.allocator)
     free(handler)
@@ -162,30 +162,30 @@ cdef class numpy_memory:
     pool : Pool or Heap
         Where the data comes from.
     align : int
-        Of each array's first byte: a power of two, in bytes.
+        Alignment of each array's first byte: a power of two, in bytes.
     fallback : bool
-        What happens when there is no room. False: NumPy raises MemoryError.
-        True: the array's data comes from the C library, like any other's.
+        When there is no room: False, NumPy raises MemoryError; True, the
+        array's data comes from the C library, as without the manager.
 
     Raises
     ------
     BadArgument, BadArgumentType
-        No pool, an alignment that no array can have, or no truth value.
+        Not a pool, an invalid alignment, or not a truth value.
 
     Notes
     -----
-    A context manager. It holds for the current context (`contextvars`): the
+    A context manager. It applies to the current context (`contextvars`): the
     thread or the task that entered it, and tasks started there; other threads
-    go on as before. It can be entered again, and nested. All of NumPy is
-    concerned: results, temporaries, copies, arrays that grow in place.
+    are not affected. It can be entered again, and nested. It covers all of
+    NumPy: results, temporaries, copies, arrays that grow in place.
 
     An array made inside stays valid afterwards, and is freed to its own pool,
-    by whatever thread drops it last. As long as one is alive, pool and arena
+    by whichever thread drops it last. As long as one is alive, pool and arena
     cannot be closed or destroyed, and no verb frees its memory. While another
-    thread checks the arena, arrays wait to be made, but not to be freed.
+    thread checks the arena, making an array waits, but freeing one does not.
 
     With `xmem.trace_sites` the memory is recorded in xmem's domain of
-    `tracemalloc`, beside NumPy's own. Source: NEP 49, "Data allocation
+    `tracemalloc`, in addition to NumPy's own. Source: NEP 49, "Data allocation
     strategies".
     """
 
@@ -200,7 +200,7 @@ cdef class numpy_memory:
             )
         alignment = align_argument(align)
         falls_back = flag_argument(fallback, "fallback")
-        (<Allocator>pool).begin()
+        (<Allocator>pool).enter()
         if alignment > (<Allocator>pool).arena.c.alignment:
             raise BadArgument(
                 f"align must be at most {pool.arena.max_align} bytes in this arena, "
@@ -240,7 +240,7 @@ cdef class numpy_memory:
     def __enter__(self):
         if self.capsule is None:
             raise BadArgument("the manager was never initialised")
-        self.allocator.begin()
+        self.allocator.enter()
         self.outer.append(cnp.PyDataMem_SetHandler(self.capsule))
         return self
 

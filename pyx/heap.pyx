@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The heap: one interface of the 2008 proposal, checked, for Python callers.
 
-What each interface allows is decided in heap.pxd; here arguments become words,
-integers are proved live, and refusals become exceptions that name the routine
-to use. Threading: as in arena.pyx.
+What each interface allows is decided in interfaces.pxd; here arguments become
+words, integers are proved live, and refusals become exceptions that name the
+routine to use. Threading: as in arena.pyx.
 """
 
 from xmem.base.errors import (
@@ -28,23 +28,47 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from xmem.allocator cimport Allocator, Block
-from xmem.arena.arena cimport View
-from xmem.arena.frames cimport frame_pages
+from xmem.arena.arena cimport View, arena_refuse_held, pages_of_order
 from xmem.arena.sites cimport site_allocated, site_freed
-from xmem.arena.superblock cimport page_of
-from xmem.base.arguments cimport (
+from xmem.arena.superblock cimport page_offset
+from xmem.base cimport (
+    ENGINE_TLSF,
     align_argument,
     count_argument,
     flag_argument,
+    likely,
     offset_argument,
+    offset_t,
     size_argument,
+    unlikely,
 )
-from xmem.base.bits cimport bit
-from xmem.base.offset cimport offset_t
-from xmem.core.control cimport ENGINE_TLSF, POOL_HARDENED
-from xmem.core.plain cimport pool_alignment
-from xmem.engine.block cimport BLOCK_GRAIN
-from xmem.engine.firstfit cimport FIRSTFIT_LINE
+from xmem.core cimport POOL_HARDENED, pool_alignment
+from xmem.engine cimport BLOCK_GRAIN, FIRSTFIT_LINE
+from xmem.interfaces cimport (
+    HEAP_ARRAY,
+    HEAP_LEGACY,
+    HEAP_MERGED,
+    HEAP_STRICT,
+    HEAP_SUBPAGE,
+    ROLE_MAIN,
+    ROLE_SUBPAGE,
+    array_bytes,
+    heap_alloc,
+    heap_frees_pages,
+    heap_has_whole,
+    heap_lends,
+    heap_owns,
+    heap_owns_subpage,
+    heap_page_alloc,
+    heap_page_free,
+    heap_resize,
+    heap_run_bytes,
+    heap_small_max,
+    heap_xfree,
+    heap_xfree_subpage,
+    heap_xmalloc_subpage,
+    heap_zeroed,
+)
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_capacity
 
@@ -56,6 +80,20 @@ INTERFACES = {
     "merged": HEAP_MERGED,
 }
 _NAMES = {number: name for name, number in INTERFACES.items()}
+
+
+cdef int _check_interface(object interface) except -1:
+    """Refuse what is no interface."""
+    if not isinstance(interface, str):
+        raise BadArgumentType(
+            f"interface must be str, not {type(interface).__name__}"
+        )
+    if interface not in INTERFACES:
+        raise BadArgument(
+            f"interface must be one of {', '.join(map(repr, INTERFACES))}, "
+            f"not {interface!r}"
+        )
+    return 0
 
 
 @cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
@@ -75,8 +113,8 @@ cdef class Heap(Allocator):
     name : str, optional
         By which `Heap.open` finds it again.
     grow_pages : int
-        Pages that a TLSF pool obtains at a time: 1 in the proposal. The
-        limit on a request stays that of a page.
+        Pages that a TLSF pool obtains at a time: 1 in the proposal. It does not
+        change the limit on a request, which is that of a page.
     max_pages : int, optional
         Exact limit on the pages that each pool of the heap holds.
     join_regions : bool
@@ -87,9 +125,9 @@ cdef class Heap(Allocator):
 
     Notes
     -----
-    Memory goes back by the routine that matches the one it came from: what is
-    mismatched is refused by name, and nothing is changed. In ``merged`` and
-    ``legacy`` xfree takes everything. Source: the proposal of October 2008 on
+    Memory is freed by the routine that matches the one that allocated it: a
+    mismatch raises an error that names the right one, and changes nothing. In
+    ``merged`` and ``legacy`` xfree takes everything. Source: the proposal of October 2008 on
     the Xen developers' list and Xen's ``xen/include/xen/xmalloc.h``.
     """
 
@@ -106,15 +144,7 @@ cdef class Heap(Allocator):
     ):
         if self.main is not None:
             raise BadArgument("a heap is initialised once")
-        if not isinstance(interface, str):
-            raise BadArgumentType(
-                f"interface must be str, not {type(interface).__name__}"
-            )
-        if interface not in INTERFACES:
-            raise BadArgument(
-                f"interface must be one of {', '.join(map(repr, INTERFACES))}, "
-                f"not {interface!r}"
-            )
+        _check_interface(interface)
         settings = {
             "grow_pages": count_argument(grow_pages, "grow_pages", 1),
             "max_pages": max_pages,
@@ -205,7 +235,7 @@ cdef class Heap(Allocator):
             return "<xmem.Heap, closed>"
         return f"<xmem.Heap {self.name!r}, {self.interface}>"
 
-    # What it is
+    # Properties
 
     @property
     def name(self):
@@ -243,8 +273,8 @@ cdef class Heap(Allocator):
     def XMALLOC_MAX(self):
         """Greatest request that is served from within one page, in bytes.
 
-        What happens above it is the interface's matter: a refusal, or whole
-        pages. In the ``subpage`` interface it is xmalloc_subpage's limit.
+        The interface decides what happens to larger requests: they are refused,
+        or get whole pages. In ``subpage`` it is the limit of xmalloc_subpage.
         """
         self.enter()
         if self.c.interface == HEAP_LEGACY:
@@ -253,7 +283,7 @@ cdef class Heap(Allocator):
 
     @property
     def DELTA(self):
-        """``PAGE_SIZE - XMALLOC_MAX``: what the block format takes of a page."""
+        """``PAGE_SIZE - XMALLOC_MAX``: the block format's share of a page."""
         return self.PAGE_SIZE - self.XMALLOC_MAX
 
     def xmalloc_max(self, align=16, /):
@@ -273,7 +303,7 @@ cdef class Heap(Allocator):
         self.enter()
         return heap_small_max(&self.c, alignment)
 
-    # Beginnings and refusals
+    # Refusals and proof
 
     cdef int enter(self) except -1:
         """Begin a method: see `Pool.enter`."""
@@ -283,6 +313,9 @@ cdef class Heap(Allocator):
         if self.subpage is not None:
             self.subpage.enter()
         return 0
+
+    cdef bint is_destroyed(self) noexcept:
+        return self.main.is_destroyed()
 
     cdef object limit_error(self, uint64_t n_bytes, uint64_t alignment, str verb):
         """The error for a request that the interface forbids."""
@@ -300,20 +333,6 @@ cdef class Heap(Allocator):
             f"pages from page_alloc or page_alloc_exact{also}"
         )
 
-    cdef offset_t allocate(
-        self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
-    ) except 0:
-        """Serve a request of xmalloc's kind whose arguments are converted."""
-        cdef offset_t payload
-        self.enter()
-        self.main.admit_alignment(alignment)
-        payload = heap_alloc(&self.c, n_bytes, alignment, is_array)
-        if payload == 0:
-            self.main.raise_damage()
-            raise self.refusal(n_bytes, alignment, is_array, verb)
-        site_allocated(self.c.arena, payload, n_bytes)
-        return payload
-
     cdef object refusal(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ):
@@ -326,63 +345,54 @@ cdef class Heap(Allocator):
             return self.limit_error(n_bytes, alignment, verb)
         return self.main.no_room(n_bytes, verb)
 
-    cdef offset_t own(self, offset_t payload, str verb) except 0:
-        """``payload``, proved to be a live block of xmalloc's, or the error.
-
-        As in `Pool.live`: after it no Python code may run.
-        """
-        self.enter()
-        if heap_owns(&self.c, payload):
-            if self.c.main.flags & POOL_HARDENED:
-                self.main.prove(payload)
-            return payload
-        if self.subpage is not None and heap_owns_subpage(&self.c, payload):
-            raise MismatchedFree(
-                f"{verb}({payload:#x}): memory of xmalloc_subpage: free it with "
-                "xfree_subpage"
-            )
-        if heap_lends(&self.c, payload):
-            raise MismatchedFree(
-                f"{verb}({payload:#x}): pages of page_alloc: free them with "
-                "page_free"
-            )
-        self.main.refuse(payload, verb)
-
-    cdef offset_t own_subpage(self, offset_t payload, str verb) except 0:
-        """``payload``, proved to be a live block of xmalloc_subpage's."""
-        self.enter()
-        if heap_owns_subpage(&self.c, payload):
-            if self.c.subpage.flags & POOL_HARDENED:
-                self.subpage.prove(payload)
-            return payload
-        if heap_owns(&self.c, payload):
-            raise MismatchedFree(
-                f"{verb}({payload:#x}): memory of xmalloc: free it with xfree"
-            )
-        if heap_lends(&self.c, payload):
-            raise MismatchedFree(
-                f"{verb}({payload:#x}): pages of page_alloc: free them with "
-                "page_free"
-            )
-        self.subpage.refuse(payload, verb)
-
-    cdef offset_t own_pages(self, offset_t offset, str verb) except 0:
-        """``offset``, proved to be a live run of page_alloc's."""
-        self.enter()
-        if heap_lends(&self.c, offset):
-            return offset
-        if heap_owns(&self.c, offset):
-            raise MismatchedFree(
-                f"{verb}({offset:#x}): memory of xmalloc: free it with xfree"
-            )
+    cdef int refuse(self, Pool pool, offset_t offset, str verb) except -1:
+        """Say which routine frees ``offset``, or why none of ``pool`` does."""
+        call = f"{verb}({offset:#x})"
+        self.enter()        # making a text can run a finaliser
         if self.subpage is not None and heap_owns_subpage(&self.c, offset):
             raise MismatchedFree(
-                f"{verb}({offset:#x}): memory of xmalloc_subpage: free it with "
-                "xfree_subpage"
+                f"{call}: memory of xmalloc_subpage: free it with xfree_subpage"
             )
-        self.main.refuse(offset, verb)
+        if heap_owns(&self.c, offset):
+            raise MismatchedFree(f"{call}: memory of xmalloc: free it with xfree")
+        if heap_lends(&self.c, offset):
+            raise MismatchedFree(
+                f"{call}: pages of page_alloc: free them with page_free"
+            )
+        pool.refuse(offset, verb)
 
-    cdef int need_subpage(self, str verb) except -1:
+    cdef offset_t require_live(self, offset_t payload, str verb) except 0:
+        """``payload``, proved to be a live block of xmalloc, or the error.
+
+        As in `Pool.require_live`: after it no Python code may run.
+        """
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(not heap_owns(&self.c, payload)):
+            self.refuse(self.main, payload, verb)
+        if self.c.main.flags & POOL_HARDENED:
+            self.main.require_sound(payload)
+        return payload
+
+    cdef offset_t require_subpage(self, offset_t payload, str verb) except 0:
+        """``payload``, proved to be a live block of xmalloc_subpage, or the error."""
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(not heap_owns_subpage(&self.c, payload)):
+            self.refuse(self.subpage, payload, verb)
+        if self.c.subpage.flags & POOL_HARDENED:
+            self.subpage.require_sound(payload)
+        return payload
+
+    cdef offset_t require_run(self, offset_t offset, str verb) except 0:
+        """``offset``, proved to be a live run of page_alloc, or the error."""
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(not heap_lends(&self.c, offset)):
+            self.refuse(self.main, offset, verb)
+        return offset
+
+    cdef int require_subpage_interface(self, str verb) except -1:
         """Refuse the subpage routines where they are absent."""
         self.enter()
         if self.c.subpage == NULL:
@@ -391,31 +401,66 @@ cdef class Heap(Allocator):
             )
         return 0
 
-    # What an allocator of owned blocks needs
+    # What Allocator asks of a heap
 
-    cdef bint is_lost(self) noexcept:
-        return self.main.is_lost()
-
-    cdef int begin(self) except -1:
-        return self.enter()
-
-    cdef offset_t take(
+    cdef offset_t allocate(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ) except 0:
-        return self.allocate(n_bytes, alignment, is_array, verb)
+        """Serve a request of xmalloc or its kin whose arguments are converted."""
+        cdef offset_t payload
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(alignment > BLOCK_GRAIN):
+            self.main.require_alignment(alignment)
+        payload = heap_alloc(&self.c, n_bytes, alignment, is_array)
+        if unlikely(payload == 0):
+            self.main.raise_damage()
+            raise self.refusal(n_bytes, alignment, is_array, verb)
+        site_allocated(self.c.arena, payload, n_bytes)
+        return payload
 
-    cdef offset_t move(
-        self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
+    cdef offset_t resize(
+        self,
+        offset_t payload,
+        uint64_t n_bytes,
+        uint64_t alignment,
+        bint is_array,
+        str verb,
     ) except 0:
-        self.own(payload, verb)
-        return self.resize(payload, n_bytes, alignment, False, verb)
+        """Resize a block of xmalloc that was proved live."""
+        cdef offset_t moved
+        self.main.require_alignment(alignment)
+        moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
+        if moved == 0:
+            self.main.raise_damage()
+            # The block keeps its own alignment, and with it the limit.
+            alignment = max(
+                alignment, pool_alignment(self.c.arena, self.c.main, payload)
+            )
+            raise self.refusal(n_bytes, alignment, is_array, verb)
+        site_freed(self.c.arena, payload)
+        site_allocated(self.c.arena, moved, n_bytes)
+        return moved
 
-    cdef int give(self, offset_t payload, str verb) except -1:
-        self.own(payload, verb)
-        return self.free_proved(payload)
+    cdef int free_live(self, offset_t payload) except -1:
+        """Free memory that was proved xfree's and that nobody holds."""
+        site_freed(self.c.arena, payload)
+        heap_xfree(&self.c, payload)
+        if self.c.main.flags & POOL_HARDENED:
+            self.main.raise_damage()
+        return 0
 
-    cdef uint64_t room_at(self, offset_t payload, str verb) except? 0:
-        return self.room(payload, verb)
+    cdef uint64_t capacity(self, offset_t payload, str verb) except? 0:
+        """Usable bytes of any live memory of the heap, or the error."""
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if heap_lends(&self.c, payload):
+            return heap_run_bytes(&self.c, payload)
+        if self.subpage is not None and heap_owns_subpage(&self.c, payload):
+            self.require_subpage(payload, verb)
+            return pool_capacity(self.c.arena, self.c.subpage, payload)
+        self.require_live(payload, verb)
+        return pool_capacity(self.c.arena, self.c.main, payload)
 
     # Allocation
 
@@ -425,7 +470,7 @@ cdef class Heap(Allocator):
         Parameters
         ----------
         n : int
-            Bytes; 0 gives a block as well, which is to be freed.
+            Bytes; 0 gives a block as well, which must be freed like any other.
         align : int
             Power of two, in bytes; at least 16 is always given.
 
@@ -437,8 +482,8 @@ cdef class Heap(Allocator):
         Raises
         ------
         SizeLimitError
-            The interface does not serve so large a request; the message gives
-            the limit and the routine that does.
+            The interface does not serve such a large request; the message gives
+            the limit and the routine that serves it.
         OutOfMemory
             No room.
         BadArgument, BadArgumentType
@@ -591,10 +636,10 @@ cdef class Heap(Allocator):
         cdef uint64_t n_bytes = size_argument(n)
         cdef uint64_t alignment = align_argument(align)
         cdef offset_t payload
-        self.need_subpage("xmalloc_subpage")
+        self.require_subpage_interface("xmalloc_subpage")
         if self.subpage is None:
             return self.allocate(n_bytes, alignment, False, "xmalloc_subpage")
-        self.subpage.admit_alignment(alignment)
+        self.subpage.require_alignment(alignment)
         payload = heap_xmalloc_subpage(&self.c, n_bytes, alignment)
         if payload == 0:
             self.subpage.raise_damage()
@@ -606,55 +651,32 @@ cdef class Heap(Allocator):
 
     # Resizing and freeing
 
-    cdef offset_t resize(
-        self,
-        offset_t payload,
-        uint64_t n_bytes,
-        uint64_t alignment,
-        bint is_array,
-        str verb,
-    ) except 0:
-        """Resize a block of xmalloc's that was proved live."""
-        cdef offset_t moved
-        self.main.admit_alignment(alignment)
-        moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
-        if moved == 0:
-            self.main.raise_damage()
-            # The block keeps the alignment of its birth, and with it the limit.
-            alignment = max(
-                alignment, pool_alignment(self.c.arena, self.c.main, payload)
-            )
-            raise self.refusal(n_bytes, alignment, is_array, verb)
-        site_freed(self.c.arena, payload)
-        site_allocated(self.c.arena, moved, n_bytes)
-        return moved
-
     def xrealloc(self, offset, n, /, align=16):
-        """Resize a block of xmalloc's to ``n`` bytes, keeping its contents.
+        """Resize a block of xmalloc to ``n`` bytes, keeping its contents.
 
-        The alignment asked for at birth is kept, or raised to ``align``.
-        Where the interface has both, a block crosses between a page's inside
-        and whole pages; a shrunken run gives its tail back.
+        The alignment of its allocation is kept, or raised to ``align``. Where
+        the interface has both, a block can move from the inside of a page to
+        whole pages and back; a run that shrinks gives its tail back.
 
         Returns
         -------
         int
-            Offset of the payload now.
+            The payload's offset after resizing.
 
         Raises
         ------
         SizeLimitError, OutOfMemory, BadArgument, BadArgumentType
             As in `xmalloc`; the block is as it was.
         InvalidFree
-            No live block of xmalloc's starts at ``offset``.
+            No live block of xmalloc starts at ``offset``.
         BufferError
             A view of the block is alive.
         """
         cdef offset_t payload = offset_argument(offset)
         cdef uint64_t n_bytes = size_argument(n)
         cdef uint64_t alignment = align_argument(align)
-        self.own(payload, "xrealloc")
-        self.arena.refuse_exported(payload)
+        self.require_live(payload, "xrealloc")
+        arena_refuse_held(self.arena, payload)
         return self.resize(payload, n_bytes, alignment, False, "xrealloc")
 
     def xrealloc_array(self, offset, count, size, /, align=16):
@@ -671,12 +693,12 @@ cdef class Heap(Allocator):
             "xrealloc_array",
         )
         cdef uint64_t alignment = align_argument(align)
-        self.own(payload, "xrealloc_array")
-        self.arena.refuse_exported(payload)
+        self.require_live(payload, "xrealloc_array")
+        arena_refuse_held(self.arena, payload)
         return self.resize(payload, n_bytes, alignment, True, "xrealloc_array")
 
     def xfree(self, offset, /):
-        """Give back memory of xmalloc and its kin.
+        """Free memory of xmalloc and its kin.
 
         In the interfaces ``merged`` and ``legacy`` also pages of page_alloc.
 
@@ -691,20 +713,18 @@ cdef class Heap(Allocator):
             A view of the block is alive.
         """
         cdef offset_t payload = offset_argument(offset)
-        self.enter()
-        if not (heap_frees_pages(&self.c) and heap_lends(&self.c, payload)):
-            self.own(payload, "xfree")
-        self.arena.refuse_exported(payload)
-        self.free_proved(payload)
-
-    cdef int free_proved(self, offset_t payload) except -1:
-        """Free memory that was proved xfree's and that nobody holds."""
-        site_freed(self.c.arena, payload)
-        heap_xfree(&self.c, payload)
-        return self.main.raise_damage()
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if likely(heap_owns(&self.c, payload)):
+            if self.c.main.flags & POOL_HARDENED:
+                self.main.require_sound(payload)
+        elif not (heap_frees_pages(&self.c) and heap_lends(&self.c, payload)):
+            self.refuse(self.main, payload, "xfree")
+        arena_refuse_held(self.arena, payload)
+        Heap.free_live(self, payload)
 
     def xfree_subpage(self, offset, /):
-        """Give back memory of xmalloc_subpage.
+        """Free memory of xmalloc_subpage.
 
         Raises
         ------
@@ -714,14 +734,14 @@ cdef class Heap(Allocator):
             As in `xfree`.
         """
         cdef offset_t payload = offset_argument(offset)
-        self.need_subpage("xfree_subpage")
+        self.require_subpage_interface("xfree_subpage")
         if self.subpage is None:
-            self.own(payload, "xfree_subpage")
-            self.arena.refuse_exported(payload)
-            self.free_proved(payload)
+            self.require_live(payload, "xfree_subpage")
+            arena_refuse_held(self.arena, payload)
+            self.free_live(payload)
             return
-        self.own_subpage(payload, "xfree_subpage")
-        self.arena.refuse_exported(payload)
+        self.require_subpage(payload, "xfree_subpage")
+        arena_refuse_held(self.arena, payload)
         site_freed(self.c.arena, payload)
         heap_xfree_subpage(&self.c, payload)
         self.subpage.raise_damage()
@@ -742,9 +762,7 @@ cdef class Heap(Allocator):
             As in `Arena.page_alloc`.
         """
         cdef uint64_t word = count_argument(order, "order", 0)
-        return self.take_pages(
-            bit(word) if word < 33 else ~<uint64_t>0, f"page_alloc({word})"
-        )
+        return self.allocate_pages(pages_of_order(word), word, "page_alloc")
 
     def page_alloc_exact(self, n_pages, /):
         """Exactly ``n_pages`` contiguous pages; the tail is given back.
@@ -755,29 +773,20 @@ cdef class Heap(Allocator):
             Offset of the first page in bytes.
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
-        return self.take_pages(count, f"page_alloc_exact({count})")
+        return self.allocate_pages(count, count, "page_alloc_exact")
 
-    cdef object take_pages(self, uint64_t n_pages, str call):
-        """Offset of a run that the heap lends."""
+    cdef object allocate_pages(self, uint64_t n_pages, object n, str verb):
+        """Offset of a new run of page_alloc."""
         cdef offset_t offset
         self.enter()
         offset = heap_page_alloc(&self.c, n_pages)
         if offset == 0:
-            limit = (
-                f" of at most {self.c.main.max_pages}"
-                if self.c.main.max_pages
-                else ""
-            )
-            raise OutOfMemory(
-                f"{call}: no room: the heap's pool holds {self.c.main.n_pages} "
-                f"pages{limit}; the arena has {self.main.arena.n_free_pages} free, the "
-                f"largest run of order {self.main.arena.largest_free_order}"
-            )
+            raise self.main.no_room(n, verb)
         site_allocated(self.c.arena, offset, page_offset(self.c.arena, n_pages))
         return offset
 
     def page_free(self, offset, /):
-        """Give back a run of `page_alloc` or `page_alloc_exact`.
+        """Free a run of `page_alloc` or `page_alloc_exact`.
 
         Raises
         ------
@@ -787,8 +796,8 @@ cdef class Heap(Allocator):
             A view of the run is alive.
         """
         cdef offset_t where = offset_argument(offset)
-        self.own_pages(where, "page_free")
-        self.arena.refuse_exported(where)
+        self.require_run(where, "page_free")
+        arena_refuse_held(self.arena, where)
         site_freed(self.c.arena, where)
         heap_page_free(&self.c, where)
 
@@ -797,8 +806,8 @@ cdef class Heap(Allocator):
     def XFREE(self, block, /):
         """Free a block object's memory and clear the object.
 
-        A cleared object is let pass, as Xen's XFREE lets NULL pass, so that a
-        second XFREE does nothing.
+        A cleared object is accepted, as Xen's XFREE accepts NULL, so a second
+        XFREE does nothing.
 
         Raises
         ------
@@ -827,27 +836,14 @@ cdef class Heap(Allocator):
             )
         owner.release()
 
-    # Looking at it
-
-    cdef uint64_t room(self, offset_t payload, str verb) except? 0:
-        """Usable bytes of any live memory of the heap, or the error."""
-        self.enter()
-        if heap_lends(&self.c, payload):
-            return frame_pages(
-                self.c.arena.frames[page_of(self.c.arena, payload)].word
-            ) << self.c.arena.page_shift
-        if self.subpage is not None and heap_owns_subpage(&self.c, payload):
-            self.own_subpage(payload, verb)
-            return pool_capacity(self.c.arena, self.c.subpage, payload)
-        self.own(payload, verb)
-        return pool_capacity(self.c.arena, self.c.main, payload)
+    # Inspection
 
     def usable_size(self, offset, /):
-        """Bytes that may be used at live memory of the heap, of any routine."""
-        return self.room(offset_argument(offset), "usable_size")
+        """Bytes that may be used at live memory of the heap, from any routine."""
+        return self.capacity(offset_argument(offset), "usable_size")
 
     def view(self, offset, n_bytes=None, /):
-        """Memory of a live block or run of the heap, of any routine.
+        """Memory of a live block or run of the heap, from any routine.
 
         While the view is alive, freeing or resizing it and closing the arena
         are refused.
@@ -857,17 +853,9 @@ cdef class Heap(Allocator):
         memoryview
             Writable bytes.
         """
-        cdef View view = View.__new__(View)
         cdef offset_t payload = offset_argument(offset)
-        cdef uint64_t wanted = ~<uint64_t>0
-        cdef uint64_t room
-        if n_bytes is not None:
-            wanted = count_argument(n_bytes, "n_bytes", 0)
-        room = self.room(payload, "view")
-        view.pin(
-            self.main.arena, payload, room if n_bytes is None else wanted, room
-        )
-        return memoryview(view)
+        cdef View view = View.of(n_bytes)
+        return view.export(self.arena, payload, self.capacity(payload, "view"))
 
     def check(self):
         """Verify every invariant of the page frames and the heap's pools."""
@@ -900,7 +888,7 @@ cdef class Heap(Allocator):
         )
 
     def shrink(self):
-        """Give every wholly free region back; answers the pages given."""
+        """Give every wholly free region back; returns the number of pages."""
         self.enter()
         given = self.main.shrink()
         if self.subpage is not None:
@@ -920,7 +908,7 @@ cdef class Heap(Allocator):
         if self.subpage is None:
             return (self.main.destroy(force=force),)
         if not force:
-            # Either all or nothing: the first pool would not come back.
+            # All or nothing: the first pool could not be restored.
             self.subpage.refuse_live()
         return (
             self.main.destroy(force=force),

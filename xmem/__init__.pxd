@@ -1,18 +1,37 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The nogil API of xmem for Cython: ``from xmem cimport ...``.
 
-Objects are made in Python (`Arena`, `Pool`, `Heap`); their ``c`` members are
-what the functions take. No function here takes a lock or checks its offsets:
-``pool_owns``, ``heap_owns`` and ``heap_lends`` do, for any integer, in O(1).
+The functions take the ``c`` members of Python's objects (`Arena`, `Pool`, `Heap`);
+``pool_create`` makes a pool without Python. No function here takes a lock or checks
+its offsets: ``pool_owns``, ``heap_owns`` and ``heap_lends`` prove any integer, in
+O(1).
 """
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.superblock cimport arena_t
-from xmem.base.offset cimport offset_t
-from xmem.core.control cimport pool_t
-from xmem.core.plain cimport pool_owns
-from xmem.heap cimport (
-    Heap,
+from xmem.base cimport ENGINE_FIRSTFIT, ENGINE_TLSF, offset_t
+from xmem.core cimport (
+    CREATION_BAD_NAME,
+    CREATION_BAD_SETTINGS,
+    CREATION_DONE,
+    CREATION_NAME_TAKEN,
+    CREATION_NO_ENTRY,
+    CREATION_NO_PAGES,
+    POOL_HARDENED,
+    POOL_JOINS,
+    creation_t,
+    pool_create,
+    pool_destroy,
+    pool_named,
+    pool_numbered,
+    pool_owns,
+    pool_reserve,
+    pool_shrink,
+    pool_t,
+    settings_t,
+)
+from xmem.heap cimport Heap
+from xmem.interfaces cimport (
     heap_lends,
     heap_owns,
     heap_owns_subpage,

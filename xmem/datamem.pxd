@@ -2,8 +2,8 @@
 """NumPy's data memory from an arena (NEP 49).
 
 A handler is a record of four functions that NumPy calls, in a capsule that each
-array keeps until its data has been freed: so that an array made under a handler
-is freed by that handler, wherever and whenever. Each allocation is a block that
+array keeps until its data has been freed. So an array made under a handler is
+freed by that handler, wherever and whenever. Each allocation is a block that
 its array owns, and counts as a buffer of it: see ``holds.pxd``.
 """
 

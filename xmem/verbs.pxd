@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The verbs of a pool at C level: no Python object, no lock, no check.
 
-``pool_alloc`` answers the offset of a payload, or 0. ``pool_free`` and
-``pool_resize`` trust their argument; ``pool_owns`` (plain.pxd) says exactly
+``pool_alloc`` returns the offset of a payload, or 0. ``pool_free`` and
+``pool_resize`` trust their argument; ``pool_owns`` (core/plain.pxd) says exactly
 whether an integer may be given to them, and Python callers always pass
-through it. A pool with hardening takes the detour of hardening.pxd, whose
-verbs record in ``pool.hard.damage`` what they find and then leave all as it
-is; one with quick lists passes through quicklists.pxd; everything else goes straight to
-plain.pxd.
+through it. A hardened pool takes the detour of core/hardened.pxd, whose verbs
+record damage in ``pool.hard.damage`` and then change nothing; one with quick
+lists passes through core/quicklists.pxd; everything else goes straight to
+core/plain.pxd.
 
-In a build with checks the verbs tell memory checkers what becomes of payloads,
-and every numbered invariant is asserted behind them.
+In a build with checks the verbs tell memory checkers about every payload, and
+assert every numbered invariant at their end.
 """
 
 from libc.stdint cimport uint64_t
@@ -28,15 +28,15 @@ from xmem.base.memcheck cimport (
 )
 from xmem.base.offset cimport offset_t
 from xmem.check.audit cimport audit
+from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport POOL_HARDENED, pool_t
-from xmem.core.hardening cimport hard_alloc, hard_capacity, hard_free, hard_resize
+from xmem.core.hardened cimport hard_alloc, hard_free, hard_resize
 from xmem.core.plain cimport (
     has_tag,
     outlined_alloc,
     outlined_free,
     outlined_owned,
     plain_alloc,
-    plain_capacity,
     plain_free,
     plain_resize,
     pool_owns,
@@ -48,24 +48,10 @@ from xmem.core.startbits cimport start_test
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
 
 
-cdef inline uint64_t pool_capacity(
-    arena_t* arena, pool_t* pool, offset_t payload
-) noexcept nogil:
-    """Bytes that may be used at ``payload``, a live block of the pool."""
-    cdef uint64_t capacity
-    checker_pause()
-    if unlikely(pool.flags & POOL_HARDENED):
-        capacity = hard_capacity(arena, pool, payload)
-    else:
-        capacity = plain_capacity(arena, pool, payload)
-    checker_resume()
-    return capacity
-
-
 cdef inline offset_t any_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_alloc``, whatever the request and the pool, if it has no quick lists."""
+    """``pool_alloc`` of any pool without quick lists, for any request."""
     if pool.flags & POOL_HARDENED:
         return hard_alloc(arena, pool, n_bytes, alignment)
     return plain_alloc(arena, pool, n_bytes, alignment)
@@ -74,7 +60,7 @@ cdef inline offset_t any_alloc(
 cdef inline void any_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """As ``pool_free``, whatever the payload and the pool, if it has no quick lists."""
+    """``pool_free`` of any pool without quick lists, for any payload."""
     if pool.flags & POOL_HARDENED:
         hard_free(arena, pool, payload)
     else:
@@ -118,7 +104,7 @@ cdef inline offset_t pool_xzalloc(
 cdef inline void pool_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Give back what ``pool_alloc`` gave."""
+    """Free a block of ``pool_alloc``."""
     cdef uint64_t capacity = 0
     if MEMCHECKED:
         capacity = pool_capacity(arena, pool, payload)
@@ -151,9 +137,9 @@ cdef inline bint free_run_if_owned(
 cdef inline bint pool_free_if_owned(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Give a block back if ``payload``, any integer, is one of this pool.
+    """Free the block at ``payload``, any integer, if it is one of this pool.
 
-    ``pool_owns`` and ``pool_free`` together: for callers who do not trust their
+    ``pool_owns`` and ``pool_free`` together, for callers who do not trust their
     pointers.
     """
     if unlikely(not start_test(arena, payload)):
@@ -174,8 +160,7 @@ cdef inline offset_t pool_resize(
     """Payload with room for ``n_bytes`` and the old contents, or 0.
 
     In place, else leftwards, else moved. The alignment becomes the greater of
-    ``alignment`` and the one asked for at birth. After 0 the block is as it
-    was.
+    ``alignment`` and the block's own. After 0 the block is as it was.
     """
     cdef offset_t moved
     cdef uint64_t capacity = 0

@@ -8,21 +8,21 @@
  *     xmem->release(pool, memory);
  *     xmem->give_back(pool);
  *
- * Compile with the folder that xmem.get_include() answers; nothing is linked.
+ * Compile with the folder that xmem.get_include() returns; nothing is linked.
  *
  * Memory is named by pointers here, or by offsets in bytes from the arena's base,
- * which hold in every process: offset_of() and at() turn one into the other.
+ * which are valid in every process: offset_of() and at() convert between the two.
  *
  * As long as a pool is borrowed, neither it nor its arena can be closed or
- * destroyed (BufferError in Python). What is allocated here is not freed by
- * give_back(): Python's pool.xfree(offset) frees it as well, and the other way
- * round.
+ * destroyed (BufferError in Python). give_back() does not free memory allocated
+ * here. Python's pool.xfree(offset) can free it too, and these functions can free
+ * what Python allocated.
  *
- * The GIL. Functions marked [GIL] need it, and no exception that is pending. The others take no lock and check
- * nothing: call them with the GIL held, or between enter() and leave(), which keep
- * all other threads' Python calls on the arena waiting, so that the thread may
- * give the GIL away in between. Pools of one arena share its page frames: only one
- * thread at a time may work in an arena.
+ * The GIL. Functions marked [GIL] must be called with the GIL held and no exception
+ * pending. The others take no lock and check nothing: call them with the GIL held,
+ * or between enter() and leave(). These two make other threads' Python calls on the
+ * arena wait, so the thread may release the GIL in between. Pools of one arena share
+ * its page frames: only one thread at a time may work in an arena.
  */
 #ifndef XMEM_H
 #define XMEM_H

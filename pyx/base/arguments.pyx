@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sizes, counts and offsets from Python callers, or the error that says why not."""
+"""Conversion of sizes, counts and offsets given by Python callers, with exact errors."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0:
 
 
 cdef int flag_argument(object value, str what) except -1:
-    """A switch given by the caller: a truth value and nothing that resembles one."""
+    """A switch given by the caller: True or False, and nothing else."""
     if not isinstance(value, (bool, np.bool_)):
         raise BadArgumentType(
             f"{what} must be True or False, not {type(value).__name__}"
@@ -35,12 +35,12 @@ cdef int flag_argument(object value, str what) except -1:
 
 
 cdef uint64_t refused_size(object value) except? 0:
-    """A size that is no plain word: what it is, or the error."""
+    """The value of a size that is not a plain word, or the error."""
     return count_argument(value, "a size", 0)
 
 
 cdef uint64_t refused_offset(object value) except? 0:
-    """An offset that is no plain word: what does not fit is no block."""
+    """The value of an offset that is not a plain word, or the error."""
     cdef fit_t fit
     cdef uint64_t word
     try:
@@ -55,9 +55,9 @@ cdef uint64_t refused_offset(object value) except? 0:
 
 
 cdef object words_argument(object values, str what, bint are_offsets):
-    """Sizes or offsets given by the caller, in an array of our own.
+    """Sizes or offsets given by the caller, copied into a new array.
 
-    Integers in a list count as they would alone.
+    Each integer in a list is converted as it would be alone.
     """
     cdef uint64_t[::1] cells
     cdef Py_ssize_t i
@@ -91,7 +91,7 @@ cdef object words_argument(object values, str what, bint are_offsets):
 
 
 cdef uint64_t refused_align(object value) except? 0:
-    """An alignment that is no plain power of two: what it is, or the error."""
+    """The value of an alignment that is not a plain power of two, or the error."""
     cdef uint64_t word = count_argument(value, "align", 1)
     if not is_power_of_two(word):
         raise BadArgument(f"align must be a power of two in bytes, not {value}")

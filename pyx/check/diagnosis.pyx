@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What lies around a place where an invariant does not hold.
+"""Why an integer is no live block, and what lies around damage.
 
 A header is seldom damaged by the program that owns the block behind it: the
 usual culprit is the live block in front, whose owner wrote too far. Nothing
@@ -7,58 +7,44 @@ here trusts a header; live blocks are found by the start bitmap, and every
 address is compared with the arena's ends before it is read.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint64_t
+from xmem.base.errors import DoubleFree, MismatchedFree, NotABlock
 
-from xmem.arena.frames cimport frame_owner, frame_state, frames_head_of
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.directory cimport directory_name
+from xmem.arena.frames cimport (
+    FRAME_CONTROL,
+    FRAME_FREE,
+    FRAME_RUN,
+    frame_owner,
+    frame_pages,
+    frame_state,
+    frames_head_of,
+    is_region,
+)
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit, find_first_set, find_last_set
+from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.memcheck cimport checker_pause, checker_resume, engine_copy
 from xmem.base.offset cimport offset_t
-from xmem.core.control cimport ENGINE_TLSF, pool_t
+from xmem.core.capacity cimport pool_capacity
+from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
-from xmem.engine.block cimport (
+from xmem.core.startbits cimport start_after, start_before
+from xmem.engine cimport (
     BLOCK_GRAIN,
     BLOCK_HEADER_BYTES,
     BLOCK_MIN_BYTES,
+    FIRSTFIT_LINE,
+    FIRSTFIT_PADDED,
     PAGE_RULE_BYTES,
     block_of,
     block_word,
     word_size,
 )
-from xmem.engine.firstfit cimport FIRSTFIT_LINE, FIRSTFIT_PADDED
-from xmem.verbs cimport pool_capacity
 
 cdef enum:
     SHOWN_BYTES = 16        # on either side of the place
-
-
-cdef offset_t start_before(arena_t* arena, offset_t payload) noexcept:
-    """Greatest payload below one whose start bit is set, or 0."""
-    cdef uint64_t i = payload >> 10
-    cdef uint64_t least = page_offset(arena, arena.first_page) >> 10
-    cdef uint64_t word = arena.start_bits[i] & (bit((payload >> 4) & 63) - 1)
-    while word == 0:
-        if i <= least:
-            return 0
-        i -= 1
-        word = arena.start_bits[i]
-    return (i << 10) + (<uint64_t>find_last_set(word) << 4)
-
-
-cdef offset_t start_behind(arena_t* arena, offset_t payload) noexcept:
-    """Least payload above one whose start bit is set, or 0."""
-    cdef uint64_t i = payload >> 10
-    cdef uint64_t end = arena.n_bytes >> 10
-    cdef uint64_t word = arena.start_bits[i] & ~(
-        (bit((payload >> 4) & 63) << 1) - 1
-    )
-    while word == 0:
-        i += 1
-        if i >= end:
-            return 0
-        word = arena.start_bits[i]
-    return (i << 10) + (<uint64_t>find_first_set(word) << 4)
 
 
 cdef bint has_sound_size(
@@ -131,5 +117,75 @@ cdef dict diagnose(arena_t* arena, pool_t* pool, offset_t offset):
         "owner": frame_owner(word),
         "block": block_at(arena, pool, payload),
         "before": block_at(arena, pool, start_before(arena, payload)),
-        "after": block_at(arena, pool, start_behind(arena, payload)),
+        "after": block_at(arena, pool, start_after(arena, payload)),
     }
+
+
+# Refusals --------------------------------------------------------------------
+
+cdef offset_t block_around(arena_t* arena, pool_t* pool, offset_t place) noexcept:
+    """Live block of the pool in whose payload ``place`` lies, or 0."""
+    cdef offset_t payload = start_before(arena, place)
+    if payload == 0 or not pool_owns(arena, pool, payload):
+        return 0
+    if place - payload >= pool_capacity(arena, pool, payload):
+        return 0
+    return payload
+
+
+cdef object explain_run(
+    arena_t* arena, pool_t* pool, uint32_t head, offset_t payload, str call
+):
+    """Why the run of pages at ``head`` holds no block of the pool, or None."""
+    cdef uint64_t word = arena.frames[head].word
+    cdef unsigned owner = frame_owner(word)
+    if frame_state(word) == FRAME_FREE:
+        return DoubleFree(
+            f"{call}: page {page_of(arena, payload)} is free: freed already, or "
+            "never allocated"
+        )
+    if frame_state(word) == FRAME_CONTROL:
+        return NotABlock(f"{call}: inside a pool's control block")
+    if owner == 0:
+        return MismatchedFree(
+            f"{call}: inside the page run at {page_offset(arena, head):#x}, "
+            "which Arena.page_alloc gave: free it with Arena.page_free"
+        )
+    if owner != pool.number:
+        return MismatchedFree(
+            f"{call}: memory of pool {directory_name(arena, owner)!r}: use that pool"
+        )
+    if payload == page_offset(arena, head) and frame_state(word) == FRAME_RUN:
+        return MismatchedFree(
+            f"{call}: pages that the heap's page_alloc gave: free them with page_free"
+        )
+    if not is_region(word, pool.number):
+        return NotABlock(
+            f"{call}: inside the run of {frame_pages(word)} pages at "
+            f"{page_offset(arena, head):#x}"
+        )
+    return None
+
+
+cdef object explain_refusal(
+    arena_t* arena, pool_t* pool, offset_t payload, str call
+):
+    """The exception that says why ``payload`` is no live block of the pool.
+
+    ``call`` is what the message begins with: the verb and its argument.
+    """
+    cdef uint64_t page = page_of(arena, payload)
+    cdef offset_t block
+    if payload >= arena.n_bytes or page < arena.first_page:
+        return NotABlock(f"{call}: outside the arena's page frames")
+    error = explain_run(arena, pool, frames_head_of(arena, page), payload, call)
+    if error is not None:
+        return error
+    if payload & (BLOCK_GRAIN - 1):
+        return NotABlock(
+            f"{call}: not a multiple of {BLOCK_GRAIN}, as every block's offset is"
+        )
+    block = block_around(arena, pool, payload)
+    if block != 0:
+        return NotABlock(f"{call}: inside the live block at {block:#x}")
+    return DoubleFree(f"{call}: no live block: freed already, or never allocated")

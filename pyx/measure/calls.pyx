@@ -144,7 +144,7 @@ cdef int check_call(call_t* call, Pool pool, object verb) except -1:
     if call.kind == VERB_PAGE_FREE:
         pool.arena.run_pages(call.a)
     elif call.kind == VERB_XFREE or call.kind == VERB_XREALLOC:
-        pool.live(call.a, verb)
+        pool.require_live(call.a, verb)
         pool.arena.refuse_exported(call.a)
     elif call.kind == VERB_XMALLOC:
         pool.admit_alignment(call.b)

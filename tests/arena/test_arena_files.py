@@ -61,7 +61,7 @@ def test_a_switch_is_a_truth_value(tmp_path, value):
 def test_what_is_no_regular_file_is_no_arena(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/null")):
-        with pytest.raises(ArenaFormatError, match="no regular file"):
+        with pytest.raises(ArenaFormatError, match="not a regular file"):
             Arena.open(path)
     with pytest.raises(IsADirectoryError):
         Arena.open(tmp_path)

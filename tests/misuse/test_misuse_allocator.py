@@ -28,7 +28,7 @@ from xmem import (
     PoolDestroyed,
     numpy_memory,
 )
-from xmem.allocator import Loan
+from xmem.allocator import BlockExport
 
 MAKERS = {
     "tlsf": lambda arena: Pool(arena),
@@ -373,6 +373,6 @@ def test_a_manager_is_initialised_once_and_left_as_often_as_entered():
 
 def test_loans_are_made_by_arrays_only():
     with pytest.raises(BadArgumentType):
-        Loan()
+        BlockExport()
     with contextlib.suppress(AttributeError):
-        Loan.__new__(Loan).block.release()
+        BlockExport.__new__(BlockExport).block.release()

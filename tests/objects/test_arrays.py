@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from xmem import Arena, BadArgument, BadArgumentType, Heap, Pool
-from xmem.allocator import Loan
+from xmem.allocator import BlockExport
 
 MAKERS = {
     "tlsf": lambda arena: Pool(arena),
@@ -218,7 +218,7 @@ def test_views_keep_the_memory(maker, look):
 
 def test_the_base_is_a_loan_that_nobody_can_end(pool):
     array = pool.empty(5)
-    assert type(array.base) is Loan
+    assert type(array.base) is BlockExport
     block = array.base.block
     assert block is pool.block_of(array)
     with pytest.raises(BufferError):
@@ -228,7 +228,7 @@ def test_the_base_is_a_loan_that_nobody_can_end(pool):
     with pytest.raises(AttributeError):
         array.base.block = None
     with pytest.raises(BadArgumentType):
-        Loan()
+        BlockExport()
     with pytest.raises(ValueError, match="own"):
         array.resize(10, refcheck=False)
     del array

@@ -182,7 +182,7 @@ xmem\..*\.__test__
 xmem\..*\.__pyx_capi__
 # They refuse whatever they are given.
 xmem\.arena\.arena\.Arena\.__init__
-xmem\.allocator\.(Allocator|Block|Loan)\.__init__
+xmem\.allocator\.(Allocator|Block|BlockExport)\.__init__
 # Of Python 3.12 on.
 xmem\.allocator\.Block\.__buffer__
 # The exporter behind memoryviews; nobody makes one.

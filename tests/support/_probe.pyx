@@ -354,7 +354,8 @@ cdef class Engine(Memory):
         return tlsf_alloc_aligned(self.base, self.tlsf, need, alignment)
 
     def free(self, uint64_t block):
-        tlsf_free(self.base, self.tlsf, block)
+        cdef uint64_t size
+        tlsf_free(self.base, self.tlsf, &block, ~<uint64_t>0, &size)
 
     def resize(self, uint64_t block, uint64_t need):
         return bool(tlsf_resize(self.base, self.tlsf, block, need))
@@ -414,7 +415,7 @@ cdef class Legacy(Memory):
         return self.engine.n_used, self.engine.used_bytes
 
     def take_page(self, uint64_t start, uint64_t need):
-        """Use the quick lists of a new page."""
+        """Use the left part of a new page."""
         firstfit_take(
             self.base, &self.engine, start, self.engine.page_bytes, need
         )

@@ -4,8 +4,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.holds cimport give_back_t, holds_t
-from xmem.arena.superblock cimport arena_t, entry_t
+from xmem.arena.superblock cimport FRAMES_N_ORDERS, arena_t
 from xmem.arena.vm cimport vm_forks
+from xmem.base.bits cimport bit
 from xmem.base.checks cimport unlikely
 from xmem.base.offset cimport offset_t
 
@@ -19,22 +20,23 @@ cdef class Arena:
     cdef readonly object path
     cdef int fd
     cdef uint64_t forks                 # vm_forks when it was mapped
+    cdef bint frames_checked            # all of P1 to P6, since it was mapped
     cdef bint busy                      # a thread works in it without the GIL
     cdef PyThread_type_lock gate        # held by that thread
     cdef unsigned long busy_thread      # its identity
     cdef int nested                     # methods in finalisers of that thread
     cdef Py_ssize_t n_exports
-    cdef dict exports                   # payload offset -> number of live views
-    cdef dict orphans                   # viewed, but their owners are gone
+    cdef dict exports                   # from payload offset to number of views
+    cdef dict orphans                   # from payload offset to its collected owner
     cdef holds_t holds
 
     cdef int enter(self) except -1
     cdef int inherited(self) except -1
     cdef int begin_long(self) except -1
     cdef int end_long(self) except -1
+    cdef int map(self, uint64_t n_bytes, int fd) except -1
     cdef int format(self) except -1
     cdef int reformat(self) except -1
-    cdef entry_t* find_entry(self, bytes name) noexcept
     cdef int begin_owning(self, give_back_t give_back) except -1
     cdef int pin(self, offset_t payload) except -1
     cdef int unpin(self, offset_t payload) except -1
@@ -42,24 +44,35 @@ cdef class Arena:
     cdef int refuse_exported(self, offset_t payload) except -1
     cdef int _unmap(self) except -1
     cdef uint64_t _count_runs(self) except 0
-    cdef object _take(self, uint64_t n_pages, str asked)
+    cdef object no_room(self, str call, str held)
+    cdef object _take(self, uint64_t n_pages, str call)
     cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0
 
 
+cdef inline bint arena_is_ready(Arena arena) noexcept:
+    """Whether `Arena.enter` has nothing to do."""
+    return (
+        arena.forks == vm_forks and not arena.busy and arena.c.base != NULL
+    )
+
+
 cdef inline int arena_enter(Arena arena) except -1:
-    """`Arena.enter`; the call is made only where there is something to do."""
-    if unlikely(
-        arena.forks != vm_forks or arena.busy or arena.c.base == NULL
-    ):
+    """`Arena.enter`, called only where there is something to do."""
+    if unlikely(not arena_is_ready(arena)):
         arena.enter()
     return 0
 
 
 cdef inline int arena_refuse_held(Arena arena, offset_t payload) except -1:
-    """`Arena.refuse_exported`; the call is made only where something is held."""
+    """`Arena.refuse_exported`, called only where something is viewed or owned."""
     if unlikely(arena.n_exports != 0 or arena.holds.owned != NULL):
         arena.refuse_exported(payload)
     return 0
+
+
+cdef inline uint64_t pages_of_order(uint64_t order) noexcept nogil:
+    """Pages of a run of any order; of an impossible one more than an arena has."""
+    return bit(order) if order < FRAMES_N_ORDERS else ~<uint64_t>0
 
 
 cdef inline bint arena_is_busy(Arena arena) noexcept:
@@ -72,5 +85,11 @@ cdef class View:
     cdef offset_t offset
     cdef Py_ssize_t n_bytes
 
+    cdef bint wants_all                 # of what there is
+    cdef uint64_t wanted                # bytes
+
+    @staticmethod
+    cdef View of(object n_bytes)
+    cdef object export(self, Arena arena, offset_t offset, uint64_t capacity)
     cdef int pin(self, Arena arena, offset_t offset, uint64_t n_bytes,
-                 uint64_t room) except -1
+                 uint64_t capacity) except -1

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The page-frame allocator: a binary buddy system over the frame table.
 
-One record per page. Only the first page of a run has one that is not zero::
+One record per page. Only the first page of a run has a record that is not zero::
 
     63            32 31      16 15     8 7      0
     | pages of the run | owner | order | state |
 
-The owner is 0 for a run of Arena.page_alloc, else the number of a pool. Free runs
-of each order are a doubly linked list through the records; one bitmap says
-which lists are not empty. Runs are split from the upper end, so that a pool
-that grows step by step gets pages that lie side by side.
+The owner is 0 for a run of Arena.page_alloc, else the number of a pool. The free runs
+of each order form a doubly linked list through the records; one bitmap says which lists
+are not empty. Runs are split from the upper end, so that a pool that grows gradually
+gets adjacent pages.
 
 P1  runs tile the page frames; records inside a run are zero; every state is
     known, and every owner a pool's number where the state asks for one
@@ -19,12 +19,12 @@ P4  no free run has a free buddy of its order
 P5  a bit of the order bitmap is set if and only if its list is not empty
 P6  n_free_pages is the sum over the free runs
 
-Work: one bit scan and at most MAX_ORDER splits, or MAX_ORDER merges; a run
-whose length is no power of two adds one list operation per piece of its
-tail. One store of a record turns a run from free to in use or back: the
-records that it uncovers are written before it.
+Work: one bit scan, and at most FRAMES_N_ORDERS splits or merges; a run whose length is
+not a power of two adds one list operation for each piece of its tail. One store of a
+record turns a run from free to in use or back: the records that it uncovers are
+written before it.
 
-Blocks are not known here. Source of the tail given back: Xen b829a0ff57.
+This header knows nothing of blocks. Source of the returned tail: Xen b829a0ff57.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -41,13 +41,13 @@ from xmem.base.checks cimport require, store_barrier
 from xmem.base.memcheck cimport MEMCHECKED, memory_close, memory_open
 
 cdef enum:
-    FRAME_INSIDE = 0        # not the first page of a run
+    # States; 0 in a record that is not the first of a run.
     FRAME_FREE = 1
-    FRAME_RUN = 2           # pages of page_alloc
-    FRAME_REGION = 3        # pages that an engine cuts into blocks
+    FRAME_RUN = 2           # of page_alloc
+    FRAME_REGION = 3        # cut into blocks by an engine
     FRAME_CONTROL = 4       # a pool's control block
-    FRAME_JOINED = 5        # a region's pages continued from those on its left
-    FRAME_PENDING = 6       # handed to a pool, which has not formatted it yet
+    FRAME_JOINED = 5        # a region whose blocks continue from the one on its left
+    FRAME_PENDING = 6       # obtained by a pool, which has not formatted it yet
     FRAME_WHOLE = 7         # a pool's block of whole pages
 
     FRAME_ORDER_SHIFT = 8
@@ -58,7 +58,7 @@ cdef enum:
 cdef inline uint64_t frame_pack(
     uint64_t state, uint64_t order, uint64_t owner, uint64_t n_pages
 ) noexcept nogil:
-    """Record of a run's first page."""
+    """Record of the first page of a run."""
     return (
         state
         | (order << FRAME_ORDER_SHIFT)
@@ -84,7 +84,7 @@ cdef inline uint64_t frame_pages(uint64_t word) noexcept nogil:
 
 
 cdef inline bint is_region(uint64_t word, unsigned owner) noexcept nogil:
-    """Whether a record heads pages in which pool ``owner`` keeps blocks."""
+    """Whether a record is that of a region of pool ``owner``."""
     return frame_owner(word) == owner and (
         frame_state(word) == FRAME_REGION or frame_state(word) == FRAME_JOINED
     )
@@ -141,7 +141,7 @@ cdef inline void frames_put(
 cdef inline void frames_put_tail(
     arena_t* arena, uint64_t page, uint64_t end
 ) noexcept nogil:
-    """Free the pages from ``page`` to ``end``, a power of two's end."""
+    """Free the pages from ``page`` to ``end``, the end of a power of two."""
     cdef unsigned order
     while page < end:
         order = find_first_set(page)
@@ -150,7 +150,7 @@ cdef inline void frames_put_tail(
 
 
 cdef inline bint frames_can(arena_t* arena, uint64_t n_pages) noexcept nogil:
-    """Whether a run of ``n_pages``, at most those of the arena, can be had."""
+    """Whether a run of ``n_pages``, at most the arena's, can be allocated."""
     return arena.super.frames.order_bitmap >> ceil_log2(n_pages) != 0
 
 
@@ -159,8 +159,8 @@ cdef inline uint32_t frames_alloc(
 ) noexcept nogil:
     """First page of a run of ``n_pages`` (at least 1), or 0.
 
-    The run is aligned to the power of two that holds it; of that power of
-    two what lies behind the run stays free.
+    The run is aligned to the power of two that holds it; the rest of that power of
+    two stays free.
     """
     cdef frames_t* lists = &arena.super.frames
     cdef unsigned order, found, i
@@ -176,8 +176,8 @@ cdef inline uint32_t frames_alloc(
     source = lists.heads[found]
     frames_unlink(arena, source, found)
     page = <uint32_t>(source + bit(found) - bit(order))
-    # All that lies inside the source is recorded while the source's own
-    # record still covers it; the last store uncovers it.
+    # The records inside the source are written while its own record still covers
+    # them; the last store uncovers them.
     frames_put_tail(arena, page + n_pages, page + bit(order))
     if found != order:
         for i in range(order, found - 1):
@@ -231,7 +231,7 @@ cdef inline void frames_merge(
 
 
 cdef inline void frames_free(arena_t* arena, uint32_t page) noexcept nogil:
-    """Give back the run in use that starts at ``page``."""
+    """Free the run in use that starts at ``page``."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     cdef uint64_t left = n_pages
     cdef uint64_t first = page
@@ -240,7 +240,7 @@ cdef inline void frames_free(arena_t* arena, uint32_t page) noexcept nogil:
     memory_close(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )
-    # The pieces behind the first are recorded while the run covers them.
+    # The records of the pieces after the first are written while the run covers them.
     order = find_last_set(left)
     left -= bit(order)
     first += bit(order)
@@ -251,7 +251,7 @@ cdef inline void frames_free(arena_t* arena, uint32_t page) noexcept nogil:
         first += bit(order)
     store_barrier()
     arena.frames[page].word = free_word(find_last_set(n_pages))
-    # Left to right: a piece's buddy on the right is smaller or listed.
+    # From left to right: the right buddy of a piece is smaller or already listed.
     left = n_pages
     first = page
     while left != 0:
@@ -265,7 +265,7 @@ cdef inline void frames_free(arena_t* arena, uint32_t page) noexcept nogil:
 cdef inline void frames_shrink(
     arena_t* arena, uint32_t page, uint64_t n_pages
 ) noexcept nogil:
-    """Give back what lies behind the first ``n_pages`` of a run in use."""
+    """Free what lies behind the first ``n_pages`` of a run in use."""
     cdef uint64_t word = arena.frames[page].word
     cdef uint64_t end = page + frame_pages(word)
     cdef uint64_t first = page + n_pages
@@ -295,7 +295,7 @@ cdef inline void frames_shrink(
 cdef inline uint32_t frames_head_of(
     arena_t* arena, uint64_t page
 ) noexcept nogil:
-    """First page of the run in which ``page`` lies, 0 for a table page.
+    """First page of the run that contains ``page``; 0 for a page of the tables.
 
     At most one probe per order: a run starts at a multiple of the power of
     two that holds it (P2, P3).
@@ -315,7 +315,7 @@ cdef inline uint32_t frames_head_of(
 
 
 cdef inline void frames_init(arena_t* arena) noexcept nogil:
-    """Make all page frames free; the table's records are zero."""
+    """Make all page frames free. The records are all zero."""
     cdef uint64_t page = arena.first_page
     cdef unsigned order, i
     memory_close(

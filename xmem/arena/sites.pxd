@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Allocation sites: what `tracemalloc` is told of arena memory, if asked.
+"""Allocation sites: arena memory as `tracemalloc` sees it.
 
 Blocks and page runs that Python calls obtain are recorded in a domain of their
-own, by their address. Python's memory and the arena's do not overlap, so that
-nothing is counted twice. Off, it costs one test of a flag in a call.
+own, by address. Python's memory and the arena's do not overlap, so nothing is
+counted twice. When recording is off, a call pays for one test of a flag.
 """
 
 from libc.stddef cimport size_t
@@ -24,7 +24,9 @@ cdef enum:
 cdef bint sites_on              # change it by xmem.trace_sites
 
 
-cdef inline void site_allocated(arena_t* arena, offset_t offset, uint64_t n_bytes):
+cdef inline void site_allocated(
+    arena_t* arena, offset_t offset, uint64_t n_bytes
+) noexcept:
     """Record memory that the running Python line has obtained."""
     if sites_on:
         PyTraceMalloc_Track(
@@ -32,10 +34,10 @@ cdef inline void site_allocated(arena_t* arena, offset_t offset, uint64_t n_byte
         )
 
 
-cdef inline void site_freed(arena_t* arena, offset_t offset):
-    """Forget memory that is given back."""
+cdef inline void site_freed(arena_t* arena, offset_t offset) noexcept:
+    """Forget memory that is freed."""
     if sites_on:
         PyTraceMalloc_Untrack(SITES_DOMAIN, <uintptr_t>(arena.base + offset))
 
 
-cdef void sites_end(arena_t* arena)
+cdef void sites_end(arena_t* arena) noexcept

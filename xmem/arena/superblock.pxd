@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The first bytes of an arena, and where a process finds its tables.
+"""The superblock at an arena's start, and the tables that follow it.
 
-The arena starts with its tables, packed, then come the page frames::
+The tables are packed; the page frames follow::
 
     0      1024        + 64 x max_pools   + 16 x pages   + 1 bit a grain
     | super | pool       | frame          | start        | pad | page frames |
@@ -23,6 +23,8 @@ addresses that follow. It is never stored in the arena.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from xmem.base.bits cimport align_up, find_last_set
+from xmem.base.checks cimport claim
+from xmem.base.grains cimport GRAINS_BYTE_LOG2
 from xmem.base.memcheck cimport audit_start
 from xmem.base.offset cimport offset_t
 
@@ -33,16 +35,15 @@ cdef enum:
     ARENA_MAX_PAGE_BYTES = 1 << 21
     ARENA_MAX_LOG2 = 44             # bytes of an arena
     ARENA_MAX_POOLS = 32767         # tags of 15 bits
-    ARENA_DEFAULT_POOLS = 48        # fills the first 4096 bytes
+    ARENA_DEFAULT_POOLS = 48        # their entries end at byte 4096
 
     # States; no two differ in one bit only.
     ARENA_INITIALISING = 0x11E0
-    ARENA_READY = 0x22D3            # in use by a process, or left by a dead one
+    ARENA_READY = 0x22D3            # open in a process, or left by one that died
     ARENA_CLEAN = 0x443C
 
     FRAMES_N_ORDERS = 33
     SUPERBLOCK_BYTES = 1024
-    BITMAP_LOG2 = 7                 # arena bytes to a byte of the start bitmap
     SUPERBLOCK_FIXED_BYTES = 112    # covered by fixed_crc
     ENTRY_NAME_BYTES = 40
 
@@ -80,7 +81,7 @@ cdef struct superblock_t:
     uint64_t root                   # the user's, 0 = none
     uint32_t page_crc
     uint32_t n_serials              # pools made so far
-    uint64_t lock_room[8]           # for processes that share the arena
+    uint64_t lock_room[8]           # reserved for locks between processes
     frames_t frames
 
 
@@ -89,14 +90,14 @@ cdef struct entry_t:                # of the pool directory, 64 bytes
     uint64_t control                # offset of the pool's control block
     uint32_t control_pages
     uint32_t engine
-    uint32_t state                  # ENTRY_*
+    uint32_t state                  # an ENTRY_ constant
     uint32_t serial                 # distinguishes the entry's successive pools
 
 
 cdef struct frame_t:                # of the frame table, 16 bytes
     uint64_t word                   # see frames.pxd
-    # Free run: neighbours on its list. A pool's run: `next` is log2 of the
-    # alignment that was asked for.
+    # Of a free run the neighbours on its list. Of a pool's run `next` is log2 of
+    # the alignment asked for.
     uint32_t next
     uint32_t prev
 
@@ -109,7 +110,7 @@ cdef struct arena_t:
     uint64_t* start_bits
     uint64_t n_bytes
     uint64_t page_bytes
-    uint64_t alignment              # of the base: the greatest that offsets keep
+    uint64_t alignment              # of the base, and so the greatest of addresses
     uint32_t page_shift
     uint32_t n_pages
     uint32_t first_page
@@ -123,10 +124,36 @@ cdef int superblock_write(superblock_t* super, uint64_t secret) except -1
 cdef uint32_t superblock_seal(superblock_t* super) except? 0
 
 
+cdef inline void superblock_claims() noexcept nogil:
+    """The places and sizes that docs/format.md states."""
+    claim(<uint64_t>&(<superblock_t*>NULL).n_bytes == 16)
+    claim(<uint64_t>&(<superblock_t*>NULL).directory == 40)
+    claim(<uint64_t>&(<superblock_t*>NULL).secret == 64)
+    claim(<uint64_t>&(<superblock_t*>NULL).fixed_crc == SUPERBLOCK_FIXED_BYTES)
+    claim(SUPERBLOCK_FIXED_BYTES == 112)
+    claim(<uint64_t>&(<superblock_t*>NULL).state == 120)
+    claim(<uint64_t>&(<superblock_t*>NULL).page_crc == 136)
+    claim(<uint64_t>&(<superblock_t*>NULL).lock_room == 144)
+    claim(<uint64_t>&(<superblock_t*>NULL).frames == 208)
+    claim(<uint64_t>&(<superblock_t*>NULL).frames.heads == 224)
+    claim(sizeof(superblock_t) <= SUPERBLOCK_BYTES)
+    claim(<uint64_t>&(<entry_t*>NULL).control == ENTRY_NAME_BYTES)
+    claim(<uint64_t>&(<entry_t*>NULL).serial == 60)
+    claim(sizeof(entry_t) == 64)
+    claim(<uint64_t>&(<frame_t*>NULL).next == 8)
+    claim(sizeof(frame_t) == 16)
+    claim(SUPERBLOCK_BYTES + ARENA_DEFAULT_POOLS * sizeof(entry_t) == 4096)
+    # A list for each power of two of pages in the greatest arena.
+    claim(
+        <uint64_t>ARENA_MIN_PAGE_BYTES << (FRAMES_N_ORDERS - 1)
+        == <uint64_t>1 << ARENA_MAX_LOG2
+    )
+
+
 cdef inline void superblock_layout(
     superblock_t* out, uint64_t n_bytes, uint64_t page_bytes, uint64_t max_pools
 ) noexcept nogil:
-    """Fill the geometry of an arena of ``n_bytes``, a multiple of its page."""
+    """Compute the geometry of an arena of ``n_bytes``, a multiple of its page."""
     cdef unsigned page_shift = find_last_set(page_bytes)
     cdef uint64_t n_pages = n_bytes >> page_shift
     cdef uint64_t end
@@ -137,7 +164,7 @@ cdef inline void superblock_layout(
     out.directory = SUPERBLOCK_BYTES
     out.frame_table = out.directory + max_pools * sizeof(entry_t)
     out.start_bitmap = out.frame_table + n_pages * sizeof(frame_t)
-    end = out.start_bitmap + align_up(n_bytes >> BITMAP_LOG2, 8)
+    end = out.start_bitmap + align_up(n_bytes >> GRAINS_BYTE_LOG2, 8)
     out.first_page = <uint32_t>((end + page_bytes - 1) >> page_shift)
 
 

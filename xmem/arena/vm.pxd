@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Virtual memory: the only system calls of xmem, all in arena/vm.pyx."""
+"""Virtual memory: the only system calls of xmem, all made in arena/vm.pyx."""
 
 from libc.stdint cimport uint64_t
 
 
-cdef uint64_t vm_forks      # times that this process came out of a fork
+cdef uint64_t vm_forks      # number of forks between the first process and this one
 
 cdef uint64_t vm_page_bytes() noexcept nogil
+cdef uint64_t vm_alignment(uint64_t n_bytes) noexcept nogil
 cdef char* vm_map(uint64_t n_bytes, uint64_t alignment, int fd) noexcept nogil
 cdef int vm_unmap(char* base, uint64_t n_bytes) noexcept nogil
 cdef int vm_sync(char* base, uint64_t n_bytes) noexcept nogil
 cdef int vm_discard(char* base, uint64_t n_bytes, bint is_file) noexcept nogil
+cdef object vm_error(str what)

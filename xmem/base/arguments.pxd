@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Python integers to unsigned words, without losing what was wrong with them.
+"""Conversion of Python integers to unsigned words.
 
-``word_of`` never raises for an integer: what does not fit is reported by
-``fit``, because a size that is too large is out of memory and an offset that
-is too large is no block.
+``word_of`` never raises for an integer; it reports in ``fit`` why one does not fit,
+because a size that is too large means out of memory and an offset that is too large
+is not a block.
 
-``size_argument``, ``offset_argument`` and ``align_argument`` are the fast
-paths of every verb; what they cannot take goes to ``refused_*``, which tries
-once more, slowly, and raises the error that says what was wrong.
+``size_argument``, ``offset_argument`` and ``align_argument`` are the fast paths of
+every verb. They pass what they cannot convert to ``refused_*``, which converts it the
+slow way or raises the exact error.
 """
 
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
@@ -35,9 +35,10 @@ cdef enum fit_t:
 
 
 cdef inline uint64_t word_of(object value, fit_t* fit) except? 0:
-    """``value`` as 64 bits; raises TypeError when it is no integer.
+    """``value`` as 64 bits; raises TypeError when it is not an integer.
 
-    What does not fit gives the greatest word and says in ``fit`` why.
+    Of an integer that does not fit, returns the greatest word, and the reason in
+    ``fit``.
     """
     cdef uint64_t word
     if not PyLong_Check(value):
@@ -51,7 +52,7 @@ cdef inline uint64_t word_of(object value, fit_t* fit) except? 0:
 
 
 cdef inline uint64_t size_argument(object value) except? 0:
-    """A size in bytes; one that is too large for a word stays too large."""
+    """A size in bytes; one that exceeds a word becomes the greatest word."""
     cdef uint64_t word
     if PyLong_Check(value):
         word = _as_word(value)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Arithmetic on unsigned words: bit scans and rounding to powers of two.
-
-Nothing here knows a block, a page or an arena.
-"""
+"""Arithmetic on unsigned words: bit scans and rounding to powers of two."""
 
 from libc.stdint cimport uint64_t
 
@@ -11,8 +8,8 @@ cdef extern from *:
     #ifndef XMEM_BITS
     #define XMEM_BITS
     #include <stdint.h>
-    /* Bits of a word by one instruction each, where compilers make masks and
-       widen results; the portable lines say what they do. */
+    /* One instruction for each operation, where compilers would build masks and
+       widen results. The portable versions below define what they compute. */
     #if defined(__x86_64__) && defined(__GNUC__)
     static inline uint64_t xmem_with_bit(uint64_t word, uint64_t index)
     {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a checker found first: a numbered invariant, a place, two values.
+"""The first violation that a checker found: invariant, place, two values.
 
 The code of invariant B5 is 100 * ord("B") + 5.
 """

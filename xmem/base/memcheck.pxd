@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What memory checkers are told, in a build with checks (XMEM_CHECKED).
+"""Reports to memory checkers, in a checked build (XMEM_CHECKED).
 
-AddressSanitizer and valgrind know of one mapping. Told which of its bytes
-belong to nobody, they see a program run over the end of a block, touch a
-header, or use what it has freed, where it happens:
+AddressSanitizer and valgrind see the arena as one mapping. Told which of its bytes
+belong to nobody, they catch a program where it runs over the end of a block,
+touches a header or uses freed memory:
 
-    memory_allocated, memory_freed     a payload: what the caller may touch
-    memory_defined               its contents are not news: it was resized
+    memory_allocated, memory_freed     a payload, which the caller may touch
+    memory_defined               a payload that keeps its contents: it was resized
     memory_open, memory_close    page runs of the caller's own
 
-ASan is told when its runtime is in the process (preloaded, or the program's
-own); code compiled with ``-fsanitize=address``, and libc's functions on behalf
-of any other, then stop at the first wrong byte. Valgrind is told by requests
-that cost next to nothing outside of it; blocks are chunks of a memory pool, so
-that its reports name them. Engines may touch everything: they say so by
-``checker_pause``, and copy and fill by loops that ASan does not intercept.
+ASan is told when its runtime is in the process, preloaded or the program's own.
+Code compiled with ``-fsanitize=address``, and libc's functions called by any other
+code, then stop at the first wrong byte. Valgrind is told by requests that cost next
+to nothing when it is absent; blocks are chunks of a memory pool, so that its reports
+name them. Engines may touch everything: they call ``checker_pause`` first, and copy
+and fill by loops that ASan does not intercept.
 
-In a release build ``MEMCHECKED`` is 0, and nothing of this is compiled.
+In a release build ``MEMCHECKED`` is 0 and none of this generates code.
 """
 
 from libc.stddef cimport size_t
@@ -70,7 +70,7 @@ cdef extern from *:
         if (RUNNING_ON_VALGRIND)
             (void)VALGRIND_MAKE_MEM_NOACCESS(start, n);
     }
-    static inline void xmem_memory_born(void *pool, void *start, size_t n)
+    static inline void xmem_memory_allocated(void *pool, void *start, size_t n)
     {
         xmem_memory_open(start, n);
         if (RUNNING_ON_VALGRIND) {
@@ -79,7 +79,7 @@ cdef extern from *:
             VALGRIND_MEMPOOL_ALLOC(pool, start, n);
         }
     }
-    static inline void xmem_memory_died(void *pool, void *start, size_t n)
+    static inline void xmem_memory_freed(void *pool, void *start, size_t n)
     {
         if (RUNNING_ON_VALGRIND && VALGRIND_MEMPOOL_EXISTS(pool))
             VALGRIND_MEMPOOL_FREE(pool, start);
@@ -90,7 +90,7 @@ cdef extern from *:
         if (RUNNING_ON_VALGRIND)
             (void)VALGRIND_MAKE_MEM_DEFINED(start, n);
     }
-    static inline void xmem_pool_died(void *pool)
+    static inline void xmem_memory_pool_destroyed(void *pool)
     {
         if (RUNNING_ON_VALGRIND && VALGRIND_MEMPOOL_EXISTS(pool))
             VALGRIND_DESTROY_MEMPOOL(pool);
@@ -132,10 +132,10 @@ cdef extern from *:
     #define XMEM_MEMCHECKED 0
     #define xmem_memory_open(start, n) ((void)(n))
     #define xmem_memory_close(start, n) ((void)(n))
-    #define xmem_memory_born(pool, start, n) ((void)(n))
-    #define xmem_memory_died(pool, start, n) ((void)(n))
+    #define xmem_memory_allocated(pool, start, n) ((void)(n))
+    #define xmem_memory_freed(pool, start, n) ((void)(n))
     #define xmem_memory_defined(start, n) ((void)(n))
-    #define xmem_pool_died(pool) ((void)0)
+    #define xmem_memory_pool_destroyed(pool) ((void)0)
     #define xmem_checker_pause() ((void)0)
     #define xmem_checker_resume() ((void)0)
     #define xmem_copy memcpy
@@ -150,14 +150,14 @@ cdef extern from *:
     uint64_t audit_start "xmem_audit_start"() noexcept nogil
     void memory_open "xmem_memory_open"(void* start, size_t n) noexcept nogil
     void memory_close "xmem_memory_close"(void* start, size_t n) noexcept nogil
-    void memory_allocated "xmem_memory_born"(
+    void memory_allocated "xmem_memory_allocated"(
         void* pool, void* start, size_t n
     ) noexcept nogil
-    void memory_freed "xmem_memory_died"(
+    void memory_freed "xmem_memory_freed"(
         void* pool, void* start, size_t n
     ) noexcept nogil
     void memory_defined "xmem_memory_defined"(void* start, size_t n) noexcept nogil
-    void memory_pool_destroyed "xmem_pool_died"(void* pool) noexcept nogil
+    void memory_pool_destroyed "xmem_memory_pool_destroyed"(void* pool) noexcept nogil
     void checker_pause "xmem_checker_pause"() noexcept nogil
     void checker_resume "xmem_checker_resume"() noexcept nogil
     void engine_copy "xmem_copy"(void* to, const void* source, size_t n) noexcept nogil

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An offset: how everything in an arena is named, in every process.
+"""Offsets, which name everything in an arena and hold in every process.
 
-Bytes from the arena's base to the first byte of what is named; 0 is nothing. No
-block and no page run starts there, because the superblock does.
+An offset counts bytes from the arena's base; 0 means none. No block and no page run
+starts at 0, because the superblock does.
 """
 
 from libc.stdint cimport uint64_t

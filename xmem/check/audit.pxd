@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""In a build with checks (XMEM_CHECKED): every numbered invariant, asserted.
+"""The audit of a checked build (XMEM_CHECKED): every numbered invariant, asserted.
 
-After a verb the page frames and the pool are verified as `Pool.check` does it,
-not after each one, but so often that a verb pays for some AUDIT_SHARE blocks or
-pages on average. A broken invariant is printed and aborts the process.
+An audit verifies the page frames and the pool as `Pool.check` does. It follows so many
+verbs after the last one that a verb pays for 2**AUDIT_SHARE_LOG2 blocks or pages on
+average. A broken invariant is printed and aborts the process.
 
-The environment variable ``XMEM_AUDIT=0``, looked at when an arena is made or
-opened, turns it off: for programs that damage an arena on purpose.
+The environment variable ``XMEM_AUDIT=0``, read when an arena is made or opened, turns
+audits off, for programs that damage an arena on purpose.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -15,7 +15,9 @@ from xmem.arena.check cimport check_frames
 from xmem.arena.superblock cimport arena_t
 from xmem.base.finding cimport finding_t
 from xmem.base.memcheck cimport AUDIT_OFF, checker_pause, checker_resume
-from xmem.check.walk cimport census_t, check_control, check_pool
+from xmem.check.census cimport census_t
+from xmem.check.control cimport check_control
+from xmem.check.pool cimport check_pool
 from xmem.core.control cimport pool_t
 
 cdef extern from *:
@@ -48,7 +50,7 @@ cdef enum:
 
 
 cdef inline void audit(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Verify arena and pool, if it is time to."""
+    """Verify arena and pool, if an audit is due."""
     cdef census_t census
     cdef finding_t finding
     cdef bint is_sound

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The checker in slices, for programs that cannot wait for a whole walk.
+"""The checker in slices, for programs that cannot wait for a whole check.
 
-Between two slices the pool is used: the place where one stopped may be the
-middle of a block by the next. So a slice ends in front of a live block and
-begins, if that is gone, at the next start bit: what stands there is a block.
-One unit of work is a block verified, a run of page frames passed over, or a
-word of the start bitmap (64 places) without a bit.
+The pool is used between two slices, so the place where one slice ended may be in the
+middle of a block when the next begins. A slice therefore ends in front of a live block;
+if that block has been freed, the next slice begins at the next start bit, where there
+is a block. One unit of work is a block verified, a run of page frames passed over, or a
+word of the start bitmap (64 grains) without a bit.
 
-Verified of each block is what ``check_pool`` verifies of it alone (B1 to B7,
-F4, V1, H1 to H3; L1 to L3 of a legacy page), and that no other block starts
-inside it; counters, and that the lists hold every free block, need the whole
-walk.
+Of each block a slice verifies what ``check_pool`` verifies of it alone (B1 to B7, F4,
+V1, H1 to H3; L1 to L3 of a legacy page), and that no other block starts inside it.
+Counters, and whether the lists hold every free block, need the whole check.
 """
 
 from libc.stdint cimport uint64_t
@@ -24,14 +23,18 @@ from xmem.arena.frames cimport (
     is_region,
 )
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit, find_first_set
+from xmem.base.bits cimport bit
+from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.finding cimport finding_t, invariant, report
+from xmem.base.grains cimport GRAIN_LOG2, GRAINS_WORD_LOG2
 from xmem.base.offset cimport offset_t
-from xmem.check.walk cimport census_clear, census_t, check_block, check_page, stretch_t
-from xmem.core.control cimport ENGINE_TLSF, pool_t
-from xmem.core.hardening cimport check_links
-from xmem.core.startbits cimport start_test
-from xmem.engine.block cimport (
+from xmem.check.census cimport census_clear, census_t
+from xmem.check.firstfit cimport check_page
+from xmem.check.tlsf cimport check_block, stretch_t
+from xmem.core.control cimport pool_t
+from xmem.core.hardening cimport check_next_link
+from xmem.core.startbits cimport start_from, start_test
+from xmem.engine cimport (
     BLOCK_FREE,
     BLOCK_GRAIN,
     BLOCK_PREV_FREE,
@@ -45,61 +48,40 @@ from xmem.engine.block cimport (
 
 
 cdef enum:
-    STEP_STARTS = 64            # words of start bits seen at a block's ends
+    SLICE_STARTS = 64           # words of start bits read at each end of a long block
 
 
-cdef enum step_t:
-    STEP_MORE = 0
-    STEP_END = 1
-    STEP_DAMAGE = 2
-
-
-cdef inline offset_t next_start(
-    arena_t* arena, offset_t at, offset_t end, uint64_t* left
-) noexcept nogil:
-    """Header of the first live block from ``at`` on, or how far it came."""
-    cdef uint64_t i = payload_of(at) >> 10
-    cdef uint64_t word = arena.start_bits[i] & ~(
-        bit((payload_of(at) >> 4) & 63) - 1
-    )
-    while word == 0:
-        i += 1
-        left[0] -= 1
-        if (i << 10) >= end:
-            return end
-        if left[0] == 0:
-            # The place in front of the word's first payload.
-            return block_of(i << 10)
-        word = arena.start_bits[i]
-    at = block_of((i << 10) + (<uint64_t>find_first_set(word) << 4))
-    return at if at < end else end
+cdef enum slice_t:
+    SLICE_MORE = 0
+    SLICE_END = 1
+    SLICE_DAMAGE = 2
 
 
 cdef inline bint holds_start(
     arena_t* arena, offset_t first, offset_t end
 ) noexcept nogil:
-    """Whether a start bit is set for ``first`` to ``end``, both in one block.
+    """Whether a start bit is set from ``first`` to ``end``, both in one block.
 
-    Of a block longer than 2 * STEP_STARTS words of the bitmap, its two ends
-    are looked at.
+    In a block longer than 2 * SLICE_STARTS words of the bitmap only the two ends are
+    looked at.
     """
-    cdef uint64_t i = first >> 10
-    cdef uint64_t last = (end - BLOCK_GRAIN) >> 10
-    cdef uint64_t middle = i + STEP_STARTS
-    cdef uint64_t seen = arena.start_bits[i] & ~(bit((first >> 4) & 63) - 1)
+    cdef uint64_t i = first >> GRAINS_WORD_LOG2
+    cdef uint64_t last = (end - BLOCK_GRAIN) >> GRAINS_WORD_LOG2
+    cdef uint64_t middle = i + SLICE_STARTS
+    cdef uint64_t seen = arena.start_bits[i] & ~(bit((first >> GRAIN_LOG2) & 63) - 1)
     if first >= end:
         return False
     while i < last:
         if seen != 0:
             return True
         i += 1
-        if i == middle and last - i > STEP_STARTS:
-            i = last - STEP_STARTS
+        if i == middle and last - i > SLICE_STARTS:
+            i = last - SLICE_STARTS
         seen = arena.start_bits[i]
-    return (seen << (63 - (((end - BLOCK_GRAIN) >> 4) & 63))) != 0
+    return (seen << (63 - (((end - BLOCK_GRAIN) >> GRAIN_LOG2) & 63))) != 0
 
 
-cdef inline bint step_blocks(
+cdef inline bint slice_blocks(
     arena_t* arena,
     pool_t* pool,
     offset_t* at,
@@ -109,8 +91,8 @@ cdef inline bint step_blocks(
 ) noexcept nogil:
     """Verify TLSF blocks from ``at``, a block's header; False for damage.
 
-    Goes on behind the work that is left as far as the next live block, which
-    is not far: no two free blocks are adjacent, and few wait in quarantine.
+    Goes beyond the work that is left to the next live block. That is not far: no
+    two free blocks are adjacent, and few wait in quarantine.
     """
     cdef stretch_t stretch
     cdef offset_t block = at[0]
@@ -133,7 +115,7 @@ cdef inline bint step_blocks(
                 finding, invariant(c"B", 1), block, 0, stretch.limit
             )
         prev_free = (word & BLOCK_FREE) != 0
-        if prev_free and not check_links(arena, block, finding):
+        if prev_free and not check_next_link(arena, block, finding):
             return False
         if holds_start(
             arena, payload_of(block) + BLOCK_GRAIN, payload_of(block + word_size(word))
@@ -147,20 +129,20 @@ cdef inline bint step_blocks(
     return True
 
 
-cdef inline step_t check_step(
+cdef inline slice_t check_slice(
     arena_t* arena,
     pool_t* pool,
     offset_t* place,
     uint64_t n_blocks,
     finding_t* finding,
 ) noexcept nogil:
-    """Verify from ``place`` (0: the beginning) on; moves it.
+    """Verify from ``place`` (0: the beginning) on, and advance it.
 
-    Of the frame table only the records that are met are trusted, once they
-    have been verified.
+    Of the frame table only the records met are trusted, after they have been
+    verified.
     """
     cdef offset_t at = place[0]
-    cdef offset_t end
+    cdef offset_t end, payload
     cdef uint64_t left = n_blocks
     cdef uint64_t page, word
     cdef census_t census
@@ -169,13 +151,13 @@ cdef inline step_t check_step(
     while left > 0:
         if at >= arena.n_bytes:
             place[0] = 0
-            return STEP_END
+            return SLICE_END
         page = frames_head_of(arena, page_of(arena, at))
         if page == 0:
             report(finding, invariant(c"P", 1), at, 0, 0)
-            return STEP_DAMAGE
+            return SLICE_DAMAGE
         if not check_record(arena, page, finding):
-            return STEP_DAMAGE
+            return SLICE_DAMAGE
         word = arena.frames[page].word
         end = page_offset(arena, page + frame_pages(word))
         if not is_region(word, pool.number) or (
@@ -186,7 +168,7 @@ cdef inline step_t check_step(
         elif pool.engine != ENGINE_TLSF:
             census_clear(&census)
             if not check_page(arena, pool, at, &census, finding):
-                return STEP_DAMAGE
+                return SLICE_DAMAGE
             left -= census.n_used + census.n_free if (
                 census.n_used + census.n_free < left
             ) else left
@@ -195,9 +177,10 @@ cdef inline step_t check_step(
             if frame_state(word) == FRAME_REGION and at == page_offset(arena, page):
                 at += REGION_HEAD_BYTES
             elif not start_test(arena, payload_of(at)):
-                at = next_start(arena, at, end, &left)
+                payload = start_from(arena, payload_of(at), end, &left)
+                at = block_of(payload) if payload < end else end
                 continue
-            if not step_blocks(arena, pool, &at, end, &left, finding):
-                return STEP_DAMAGE
+            if not slice_blocks(arena, pool, &at, end, &left, finding):
+                return SLICE_DAMAGE
     place[0] = at
-    return STEP_MORE
+    return SLICE_MORE

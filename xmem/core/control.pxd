@@ -1,75 +1,87 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A pool's control block: what the arena keeps of a pool beside its blocks.
+"""A pool's control block: everything that the arena stores of a pool but its blocks.
 
-It lies at the start of a run of pages in state FRAME_CONTROL and is found
-through the pool directory. Behind it, for TLSF, lie the bins::
+It lies at the start of a run of pages in state FRAME_CONTROL and is found through the
+pool directory. In a TLSF pool the bins follow, and then the quick lists, if any::
 
-    | pool_t: identity, limits, counters | tlsf_t or firstfit_t | bins ... |
+    | pool_t: identity, limits, counters, both engines, hardening | bins | lists |
 
-Its words are offsets and counts: nothing in it belongs to one process.
+Its words are offsets and counts; nothing in it belongs to a process.
 
 C1  n_pages = region_pages + run_pages <= max_pages (if not 0), <= peak_pages
 C2  region_pages and n_regions agree with the frame table, run_pages and
     n_runs too
 C3  the engine's used_bytes and n_used agree with a walk of its blocks
 C4  directory entry, frame table and control block agree on the pool
-C5  the empty region kept in hand, if any, is a region of the pool
-C6  what hardening keeps agrees with the pool's flags, the ring with its count
+C5  the spare region, if any, is a region of the pool
+C6  the state of hardening agrees with the pool's flags, the ring with its count
 C7  the quick lists hold blocks in use without start bit, each of its list's
     size, as many and as large as the counts say; no other such block exists
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.superblock cimport arena_t, entry_t
-from xmem.base.bits cimport align_up
+from xmem.arena.superblock cimport ARENA_MAX_LOG2, ARENA_MAX_POOLS, arena_t, entry_t
+from xmem.base.checks cimport claim
+from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF
 from xmem.base.finding cimport finding_t
+from xmem.base.grains cimport GRAIN_BYTES
 from xmem.base.memcheck cimport engine_fill
 from xmem.base.offset cimport offset_t
-from xmem.engine.block cimport BLOCK_TAG_SHIFT
-from xmem.engine.firstfit cimport firstfit_init, firstfit_t
-from xmem.engine.mapping cimport mapping_n_bins
-from xmem.engine.tlsf cimport tlsf_init, tlsf_t
+from xmem.engine cimport (
+    BLOCK_GRAIN,
+    BLOCK_SIZE_SHIFT,
+    BLOCK_TAG_MASK,
+    BLOCK_TAG_SHIFT,
+    FREELISTS_HEADS,
+    MAPPING_MAX_LOG2,
+    firstfit_init,
+    firstfit_t,
+    mapping_n_bins,
+    tlsf_init,
+    tlsf_t,
+)
 
 cdef enum:
-    ENGINE_TLSF = 1
-    ENGINE_FIRSTFIT = 2
-
     POOL_JOINS = 1          # adjacent regions become one
     POOL_HOOKED = 2         # the caller's functions give and take regions
     POOL_ADAPTS = 4         # regions grow with the pool
 
-    # Hardening, of the TLSF engine (hardening.pxd).
+    # Hardening of the TLSF engine; see hardening.pxd.
     POOL_CANARY = 16
     POOL_CHECKSUM = 32
     POOL_SAFE_LINKS = 64
     POOL_POISON = 128
     POOL_QUARANTINE = 256
-    POOL_HARDENED = 496     # any of these
+    POOL_HARDENED = (
+        POOL_CANARY | POOL_CHECKSUM | POOL_SAFE_LINKS | POOL_POISON | POOL_QUARANTINE
+    )
 
     HARD_RING = 16          # blocks in quarantine, a power of two
     POOL_MAGIC = 0x4C4F4F50
+    POOL_BYTES = 640        # of pool_t, rounded up to a cache line
 
-    QUICK_MAX_BYTES = 1024      # greatest block that waits in quick lists
-    QUICK_N_LISTS = 65          # by size / 16
-    QUICK_MAX_BLOCKS = 255      # on a list
+    QUICK_MAX_BYTES = 1024      # of a block on a quick list
+    QUICK_SIZE_LOG2 = 4         # a list for each multiple of 16
+    QUICK_N_LISTS = (QUICK_MAX_BYTES >> QUICK_SIZE_LOG2) + 1
+    QUICK_MAX_BLOCKS = 255      # on one list
 
 
 cdef struct hard_t:
-    offset_t ring[16]           # HARD_RING blocks in quarantine, 0: none
+    offset_t ring[HARD_RING]    # blocks in quarantine, 0: none
     uint64_t n_freed            # into the ring, ever; its low bits are the slot
     uint64_t n_waiting
-    uint64_t n_lost             # damaged blocks that were never given back
+    uint64_t n_lost             # damaged blocks that will never be freed
     finding_t damage            # the first that a verb found, until it is read
 
 
 cdef struct quicklist_t:
-    offset_t head               # payload freed last, 0: none; it holds the next
+    offset_t head               # payload freed last, which holds the next; 0: none
     uint64_t count
 
 
 cdef struct quicklists_t:
-    quicklist_t[65] lists         # QUICK_N_LISTS
+    quicklist_t lists[QUICK_N_LISTS]
 
 
 cdef struct pool_t:
@@ -79,7 +91,7 @@ cdef struct pool_t:
     uint32_t flags
     uint64_t max_request        # payload bytes that no request may exceed
     uint64_t release_bytes      # least free block that may hold a whole region
-    offset_t spare              # TLSF without joins: the empty region in hand
+    offset_t spare              # without joins: block of the spare region, 0: none
     uint64_t returned           # hooked: page of a region cut out for put_mem
     uint64_t grow_pages
     uint64_t max_pages          # 0 = no limit but the arena
@@ -90,10 +102,10 @@ cdef struct pool_t:
     uint64_t n_regions          # as obtained from the frames, joined or not
     uint64_t n_runs
     uint64_t short_limit        # requests below it take the short path
-    offset_t quicklists              # of its quicklists_t, 0: none
-    uint64_t quick_limit        # bytes that may wait there
-    uint64_t quick_blocks       # on each list
-    uint64_t quick_bytes        # that wait, headers included
+    offset_t quicklists         # of its quicklists_t, 0: none
+    uint64_t quick_limit        # bytes that may be on the quick lists
+    uint64_t quick_blocks       # blocks that may be on each of them
+    uint64_t quick_bytes        # on them now, headers included
     uint64_t lock_room[2]
     uint32_t interface          # of the heap to which the pool belongs, or 0
     uint32_t role               # in that heap
@@ -102,9 +114,31 @@ cdef struct pool_t:
     hard_t hard
 
 
+cdef inline void control_claims() noexcept nogil:
+    """Constants and places on which engines, arena and docs/format.md agree."""
+    claim(<int>MAPPING_MAX_LOG2 >= <int>ARENA_MAX_LOG2)       # each block has a bin,
+    claim(<int>BLOCK_SIZE_SHIFT + <int>ARENA_MAX_LOG2 <= 64)  # a header,
+    claim(<int>BLOCK_GRAIN == <int>GRAIN_BYTES)               # and a start bit
+    claim(BLOCK_TAG_MASK >> BLOCK_TAG_SHIFT == ARENA_MAX_POOLS)
+    claim(<int>BLOCK_GRAIN == 1 << QUICK_SIZE_LOG2)
+    claim(HARD_RING & (HARD_RING - 1) == 0)
+    # The bins lie where the free lists look for them: behind the control block.
+    claim(POOL_BYTES == (sizeof(pool_t) + 63) & ~<uint64_t>63)
+    claim(<uint64_t>&(<pool_t*>NULL).tlsf.bins + FREELISTS_HEADS == POOL_BYTES)
+    # The places that docs/format.md states.
+    claim(<uint64_t>&(<pool_t*>NULL).max_request == 16)
+    claim(<uint64_t>&(<pool_t*>NULL).short_limit == 112)
+    claim(<uint64_t>&(<pool_t*>NULL).interface == 168)
+    claim(<uint64_t>&(<pool_t*>NULL).tlsf == 176)
+    claim(<uint64_t>&(<pool_t*>NULL).tlsf.bins.lower == 224)
+    claim(<uint64_t>&(<pool_t*>NULL).firstfit == 376)
+    claim(<uint64_t>&(<pool_t*>NULL).hard == 424)
+    claim(<uint64_t>&(<pool_t*>NULL).hard.damage == 576)
+
+
 cdef inline offset_t control_bins() noexcept nogil:
-    """Distance from the control block to its bins: a cache line's multiple."""
-    return align_up(sizeof(pool_t), 64)
+    """Distance from the control block to its bins: a multiple of a cache line."""
+    return POOL_BYTES
 
 
 cdef inline uint64_t control_n_bins(arena_t* arena) noexcept nogil:
@@ -115,7 +149,7 @@ cdef inline uint64_t control_n_bins(arena_t* arena) noexcept nogil:
 cdef inline uint64_t control_bytes(
     arena_t* arena, unsigned engine, bint has_quicklists
 ) noexcept nogil:
-    """Size of a control block; quick lists lie behind the bins."""
+    """Size of a control block with its bins and, behind them, its quick lists."""
     cdef uint64_t n_bytes = control_bins() + 8 * control_n_bins(arena)
     if engine != ENGINE_TLSF:
         return sizeof(pool_t)
@@ -131,17 +165,18 @@ cdef inline void control_init(
     uint64_t grow_pages,
     uint64_t max_pages,
 ) noexcept nogil:
-    """Write the control block of a pool that holds no page."""
+    """Write the control block of a pool that has no pages."""
     cdef pool_t* pool = <pool_t*>(arena.base + control)
     cdef uint64_t tag = <uint64_t>number << BLOCK_TAG_SHIFT
-    # The pages may hold what others left; what is not set below is 0.
+    control_claims()
+    # The pages may hold stale bytes; what is not set below is 0.
     engine_fill(pool, 0, sizeof(pool_t))
     pool.magic = POOL_MAGIC
     pool.number = number
     pool.engine = engine
     pool.flags = flags
-    # Slack for headers and alignment: what passes cannot overflow, and its
-    # bin exists. What does not pass could never be served.
+    # With room for headers and alignment: smaller requests do not overflow and
+    # have a bin. Larger ones could never be served.
     pool.max_request = arena.n_bytes - arena.page_bytes
     pool.release_bytes = ~<uint64_t>0
     pool.grow_pages = grow_pages
@@ -156,14 +191,14 @@ cdef inline void control_init(
             control_n_bins(arena),
             tag,
         )
-    pool.tlsf.tag = tag         # both: verbs look at it, whatever the engine
+    pool.tlsf.tag = tag         # of both engines: verbs read it here
     firstfit_init(&pool.firstfit, tag, arena.page_bytes)
 
 
 cdef inline void control_add_quicklists(
     arena_t* arena, offset_t control, uint64_t n_blocks, uint64_t n_bytes
 ) noexcept nogil:
-    """Give a pool empty quick lists, for which there is room behind its bins."""
+    """Give a pool empty quick lists, for which its control block has room."""
     cdef pool_t* pool = <pool_t*>(arena.base + control)
     pool.quicklists = control + control_bytes(arena, ENGINE_TLSF, False)
     pool.quick_blocks = n_blocks

@@ -294,8 +294,8 @@ cdef inline offset_t region_gather(
     lie beside; one free block of the result may be large enough. If none is,
     they are given back.
     """
-    cdef uint32_t[4] pages      # GATHERS of them
-    cdef offset_t[4] blocks
+    cdef uint32_t pages[GATHERS]
+    cdef offset_t blocks[GATHERS]
     cdef uint64_t peak_pages = pool.peak_pages
     cdef uint64_t release_bytes = pool.release_bytes
     cdef uint64_t n_pages

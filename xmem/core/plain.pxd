@@ -62,7 +62,7 @@ from xmem.engine.tlsf cimport (
     tlsf_alloc,
     tlsf_alloc_aligned,
     tlsf_carve,
-    tlsf_coalesce,
+    tlsf_free,
     tlsf_resize,
     tlsf_resize_left,
     word_alignment,
@@ -167,11 +167,8 @@ cdef inline void tlsf_pool_free(
     cdef offset_t block = block_of(payload)
     start_clear(arena, payload)
     freed = block_size(arena.base, block)
-    block = tlsf_coalesce(arena.base, &pool.tlsf, block, &size)
-    if unlikely(size >= pool.release_bytes):
+    if not tlsf_free(arena.base, &pool.tlsf, &block, pool.release_bytes, &size):
         outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
-    else:
-        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
 
 # Legacy engine ---------------------------------------------------------------
@@ -364,16 +361,45 @@ cdef inline bint firstfit_resize(
     return True
 
 
-cdef inline bint fits_in_place(
+cdef inline offset_t tlsf_pool_resize(
     arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
 ) noexcept nogil:
-    """Resize a live block where it lies, if that can be done."""
+    """Resize a block (not a page run) in place or leftwards; 0 if it has to move."""
+    cdef offset_t block = block_of(payload)
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    if tlsf_resize(arena.base, &pool.tlsf, block, need):
+        return payload
+    block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
+    if block == 0:
+        return 0
+    start_clear(arena, payload)
+    start_set(arena, payload_of(block))
+    return payload_of(block)
+
+
+cdef inline offset_t plain_resize_near(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a live block or run in place or leftwards; 0 if it has to move."""
     if pool.engine != ENGINE_TLSF:
-        return firstfit_resize(arena, pool, payload, n_bytes)
+        return payload if firstfit_resize(arena, pool, payload, n_bytes) else 0
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
-        return run_resize(arena, pool, payload, n_bytes)
-    return tlsf_resize(
-        arena.base, &pool.tlsf, block_of(payload), block_bytes_for(n_bytes)
+        return payload if run_resize(arena, pool, payload, n_bytes) else 0
+    return tlsf_pool_resize(arena, pool, payload, n_bytes)
+
+
+cdef inline void copy_payload(
+    arena_t* arena,
+    offset_t to,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t capacity,
+) noexcept nogil:
+    """Copy what both the new block of ``n_bytes`` and the old one can hold."""
+    engine_copy(
+        arena.base + to,
+        arena.base + payload,
+        n_bytes if n_bytes < capacity else capacity,
     )
 
 
@@ -396,30 +422,16 @@ cdef inline offset_t plain_resize(
     if n_bytes > pool.max_request:
         return 0
     if alignment <= born:
-        if fits_in_place(arena, pool, payload, n_bytes):
-            return payload
+        moved = plain_resize_near(arena, pool, payload, n_bytes)
+        if moved != 0:
+            return moved
         alignment = born
-        if pool.engine == ENGINE_TLSF and payload & (PAGE_RULE_BYTES - 1):
-            moved = tlsf_resize_left(
-                arena.base,
-                &pool.tlsf,
-                block_of(payload),
-                block_bytes_for(n_bytes),
-            )
-            if moved != 0:
-                start_clear(arena, payload)
-                start_set(arena, payload_of(moved))
-                return payload_of(moved)
     moved = plain_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:
         # A shrink never fails: the block it has is large enough.
         if alignment <= born and n_bytes <= capacity:
             return payload
         return 0
-    engine_copy(
-        arena.base + moved,
-        arena.base + payload,
-        n_bytes if n_bytes < capacity else capacity,
-    )
+    copy_payload(arena, moved, payload, n_bytes, capacity)
     plain_free(arena, pool, payload)
     return moved

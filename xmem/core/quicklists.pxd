@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The quick lists: small blocks freed a moment ago, kept to be used again at once.
+"""The quick lists: small blocks, recently freed, for immediate reuse.
 
-A pool may have one list for each block size up to QUICK_MAX_BYTES. A free puts
-the block on the list of its size, an xmalloc of that size takes the one freed
-last: two words are written, nothing is merged or cut. A list holds at most
-``quick_blocks``, all of them ``quick_limit`` bytes; what does not fit goes to
-the engine at once. So nothing is ever flushed but where a request finds no room:
-then at most QUICK_DRAIN blocks go to the engine, and it is tried once more.
+A pool may have one list for each block size up to QUICK_MAX_BYTES. xfree pushes the
+block onto the list of its size and xmalloc of that size pops it: two words are
+written, nothing is merged or split. A list holds at most ``quick_blocks`` blocks and
+all lists together ``quick_limit`` bytes; other blocks go to the engine at once. The
+lists are drained only where a request finds no room: then at most QUICK_DRAIN blocks
+go to the engine and the request is tried once more.
 
-What waits is for the engine a block in use; it has no start bit, so it cannot be
-freed twice (C7). Its first word holds the next one's payload.
+To the engine a waiting block is in use. It has no start bit, so it cannot be freed
+twice (C7). Its first word holds the payload of the next one.
 
-The price: what waits does not merge, and keeps its neighbours from it.
+The price: waiting blocks do not merge, nor do their neighbours with them.
 """
 
 from libc.stdint cimport uint64_t
@@ -22,9 +22,10 @@ from xmem.base.offset cimport offset_t
 from xmem.core.control cimport (
     QUICK_MAX_BYTES,
     QUICK_N_LISTS,
-    quicklists_of,
+    QUICK_SIZE_LOG2,
     pool_t,
     quicklist_t,
+    quicklists_of,
 )
 from xmem.core.plain cimport (
     outlined_alloc,
@@ -58,11 +59,11 @@ cdef inline quicklist_t* quick_list(
     arena_t* arena, pool_t* pool, uint64_t size
 ) noexcept nogil:
     """The list of blocks of ``size`` bytes, at most QUICK_MAX_BYTES."""
-    return &quicklists_of(arena, pool).lists[size >> 4]
+    return &quicklists_of(arena, pool).lists[size >> QUICK_SIZE_LOG2]
 
 
 cdef inline uint64_t quick_count(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Blocks that wait."""
+    """Number of blocks on the quick lists."""
     cdef uint64_t count = 0
     cdef unsigned i
     if pool.quick_bytes == 0:
@@ -75,7 +76,7 @@ cdef inline uint64_t quick_count(arena_t* arena, pool_t* pool) noexcept nogil:
 cdef inline offset_t quick_take(
     arena_t* arena, pool_t* pool, quicklist_t* waiting, uint64_t size
 ) noexcept nogil:
-    """Take the first block, of ``size`` bytes, off its list, if there is one."""
+    """Pop the payload of a block of ``size`` bytes, or 0 if its list is empty."""
     cdef offset_t payload = waiting.head
     if payload != 0:
         waiting.head = word_at(arena.base, payload)[0]
@@ -87,7 +88,7 @@ cdef inline offset_t quick_take(
 cdef inline bint quick_put(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Let a live block wait, if it may; its start bit is cleared then."""
+    """Push a live block onto its list and clear its start bit; False if it may not."""
     cdef uint64_t word = block_word(arena.base, block_of(payload))
     cdef uint64_t size = word_size(word)
     cdef quicklist_t* waiting
@@ -110,7 +111,7 @@ cdef inline bint quick_put(
 cdef inline void quick_drain(
     arena_t* arena, pool_t* pool, uint64_t n_most
 ) noexcept nogil:
-    """Give at most so many of the largest blocks that wait to the engine."""
+    """Free up to ``n_most`` waiting blocks, the largest first, to the engine."""
     cdef uint64_t size = QUICK_MAX_BYTES
     cdef offset_t payload
     while n_most > 0 and pool.quick_bytes > 0 and size > 0:
@@ -125,7 +126,7 @@ cdef inline void quick_drain(
 cdef inline offset_t quick_last_resort(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Serve a request by the engine; without room, once more after a drain."""
+    """Serve a request from the engine; without room, drain and try once more."""
     cdef offset_t payload = plain_alloc(arena, pool, n_bytes, alignment)
     if payload != 0 or pool.quick_bytes == 0:
         return payload
@@ -136,7 +137,7 @@ cdef inline offset_t quick_last_resort(
 cdef inline offset_t quick_miss(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``pool_alloc`` of a pool with quick lists, where no block waits."""
+    """``pool_alloc`` of a pool with quick lists, where no block of the size waits."""
     cdef offset_t payload
     if likely(alignment <= BLOCK_GRAIN and n_bytes <= pool.max_request):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
@@ -180,7 +181,7 @@ cdef inline offset_t quick_resize(
     uint64_t n_bytes,
     uint64_t alignment,
 ) noexcept nogil:
-    """``pool_resize`` of a pool with quick lists; what moves leaves no block there."""
+    """``pool_resize`` of a pool with quick lists; it adds no block to them."""
     cdef offset_t moved = plain_resize(arena, pool, payload, n_bytes, alignment)
     if moved != 0 or pool.quick_bytes == 0:
         return moved
@@ -188,12 +189,12 @@ cdef inline offset_t quick_resize(
     return plain_resize(arena, pool, payload, n_bytes, alignment)
 
 
-# For the checker, which trusts nothing ---------------------------------------
+# For the checker, which trusts no word that it reads ---------------------------
 
 cdef inline bint may_wait(
     arena_t* arena, pool_t* pool, offset_t payload, uint64_t size
 ) noexcept nogil:
-    """Whether a block of ``size`` bytes in use can be at ``payload``."""
+    """Whether a block of ``size`` bytes in use may be at ``payload``."""
     cdef uint64_t word
     if (
         payload & (BLOCK_GRAIN - 1)
@@ -212,7 +213,7 @@ cdef inline bint may_wait(
 cdef inline bint is_on_quicklist(
     arena_t* arena, pool_t* pool, offset_t payload, uint64_t size
 ) noexcept nogil:
-    """Whether a block of ``size`` bytes waits in the pool's quick lists."""
+    """Whether a block of ``size`` bytes is on the pool's quick lists."""
     cdef offset_t at
     cdef uint64_t left = pool.quick_blocks
     if pool.quicklists == 0 or size > QUICK_MAX_BYTES:

@@ -10,28 +10,101 @@ the headers rebuilds it.
 """
 
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
-from xmem.arena.superblock cimport arena_t
-from xmem.base.bits cimport with_bit, without_bit
+from xmem.arena.superblock cimport arena_t, page_offset
+from xmem.base.bits cimport bit, find_first_set, find_last_set
+from xmem.base.grains cimport (
+    GRAIN_BYTES,
+    GRAIN_LOG2,
+    GRAINS_BYTE_LOG2,
+    GRAINS_WORD_LOG2,
+    grain_clear,
+    grain_set,
+    grain_test,
+)
 from xmem.base.offset cimport offset_t
 
 
 cdef inline void start_set(arena_t* arena, offset_t payload) noexcept nogil:
     """Record that a live block's payload starts at ``payload``."""
-    cdef uint64_t* word = &arena.start_bits[payload >> 10]
-    word[0] = with_bit(word[0], payload >> 4)
+    grain_set(arena.start_bits, payload)
 
 
 cdef inline void start_clear(arena_t* arena, offset_t payload) noexcept nogil:
-    """Record that it does no longer."""
-    cdef uint64_t* word = &arena.start_bits[payload >> 10]
-    word[0] = without_bit(word[0], payload >> 4)
+    """Record that no live block's payload starts at ``payload`` any more."""
+    grain_clear(arena.start_bits, payload)
 
 
 cdef inline bint start_test(arena_t* arena, offset_t payload) noexcept nogil:
     """Whether a live block's payload starts at ``payload``, any integer."""
-    return (
-        payload < arena.n_bytes
-        and (payload & 15) == 0
-        and (arena.start_bits[payload >> 10] >> ((payload >> 4) & 63)) & 1
+    return grain_test(arena.start_bits, arena.n_bytes, payload)
+
+
+cdef inline void start_clear_pages(
+    arena_t* arena, offset_t start, uint64_t n_bytes
+) noexcept nogil:
+    """Record that no live block starts in whole pages."""
+    memset(
+        &arena.start_bits[start >> GRAINS_WORD_LOG2], 0, n_bytes >> GRAINS_BYTE_LOG2
     )
+
+
+# Scanning --------------------------------------------------------------------
+
+cdef inline uint64_t bits_below(offset_t payload) noexcept nogil:
+    """In the word of ``payload``, the bits of the grains below it."""
+    return bit((payload >> GRAIN_LOG2) & 63) - 1
+
+
+cdef inline offset_t start_before(
+    arena_t* arena, offset_t payload
+) noexcept nogil:
+    """Greatest payload below ``payload``, an offset, whose bit is set, or 0."""
+    cdef uint64_t i = payload >> GRAINS_WORD_LOG2
+    cdef uint64_t least = page_offset(arena, arena.first_page) >> GRAINS_WORD_LOG2
+    cdef uint64_t word = arena.start_bits[i] & bits_below(payload)
+    while word == 0:
+        if i <= least:
+            return 0
+        i -= 1
+        word = arena.start_bits[i]
+    return (i << GRAINS_WORD_LOG2) + (
+        <uint64_t>find_last_set(word) << GRAIN_LOG2
+    )
+
+
+cdef inline offset_t start_from(
+    arena_t* arena, offset_t payload, offset_t end, uint64_t* n_words
+) noexcept nogil:
+    """Least payload from ``payload`` on whose bit is set; ``end`` if none is.
+
+    Takes each further word of the bitmap that it looks at from ``n_words``;
+    when those are used up it returns the offset at which to go on. ``end`` is
+    page-aligned.
+    """
+    cdef uint64_t i = payload >> GRAINS_WORD_LOG2
+    cdef uint64_t word
+    if payload >= end:
+        return end
+    word = arena.start_bits[i] & ~bits_below(payload)
+    while word == 0:
+        i += 1
+        n_words[0] -= 1
+        if (i << GRAINS_WORD_LOG2) >= end:
+            return end
+        if n_words[0] == 0:
+            return i << GRAINS_WORD_LOG2
+        word = arena.start_bits[i]
+    return (i << GRAINS_WORD_LOG2) + (
+        find_first_set(word) << GRAIN_LOG2
+    )
+
+
+cdef inline offset_t start_after(
+    arena_t* arena, offset_t payload
+) noexcept nogil:
+    """Least payload above ``payload``, an offset, whose bit is set, or 0."""
+    cdef uint64_t no_limit = ~<uint64_t>0
+    payload = start_from(arena, payload + GRAIN_BYTES, arena.n_bytes, &no_limit)
+    return payload if payload < arena.n_bytes else 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A block of the TLSF engine: header word, payload, links and boundary tag.
 
-A block is known by the offset of its header from the arena's base. ``base``
-is where this process mapped the arena; nothing stored depends on it::
+A block is identified by the offset of its header from the arena's base. ``base``
+is the address at which this process mapped the arena; nothing stored depends on it::
 
     block          +8               +16              +24        size - 8
       | header word | payload ...                                      |   in use
@@ -16,11 +16,11 @@ Header word, 64 bits::
     63                     20 19        5 4     2     1        0
     | size in bytes (44 bits) | pool tag | align | PREV_FREE | FREE |
 
-``align`` is log2(alignment) - 4 of the alignment asked for at birth (16 to
-2048 bytes), so that a reallocation can keep it; 0 in a free block. The tag
-names the pool, so that a live block proves to which pool it belongs.
+``align`` is log2(alignment) - 4 of the alignment (16 to 2048 bytes) with which the
+block was allocated, so that a reallocation can keep it; it is 0 in a free block. The
+tag is the pool's number, so that a live block proves which pool it belongs to.
 
-Invariants (checked by ``walk``; the numbers are those of docs/format.md):
+Invariants, numbered as in docs/format.md; check/tlsf.pxd verifies them:
 
 B1  the size is a multiple of 16 and at least 32; 0 only in a sentinel
 B2  a block offset is 8 modulo 16, so payloads are aligned to 16
@@ -29,10 +29,10 @@ B4  no two physically adjacent blocks are both free
 B5  PREV_FREE of a block equals FREE of its left neighbour
 B6  the last 8 bytes of a free block hold the block's own offset
 B7  every header carries its pool's tag; a block in use is aligned as ``align``
-    says, which in a free block is 0 or a mark of hardening.pxd
+    says, which in a free block is 0 or a mark of core/hardening.pxd
 
 Stores are ordered so that a walk by header sizes sees whole blocks after any
-prefix of them. Bins are not known here.
+prefix of them. This header knows nothing of bins.
 """
 
 from libc.stdint cimport uint64_t
@@ -53,15 +53,15 @@ cdef enum:
     BLOCK_GRAIN = 16        # sizes and payload offsets are multiples of it
     BLOCK_MIN_BYTES = 32    # header, two links, boundary tag
     BLOCK_ALIGN_MAX = 2048  # greater alignments are whole pages
-    PAGE_RULE_BYTES = 4096  # the least page size; see B3
+    PAGE_RULE_BYTES = 4096  # the smallest page size; see B3
 
     # A region starts with one unused word, so that payloads are aligned, and
     # ends with the sentinel's header.
     REGION_HEAD_BYTES = 8
     REGION_TAIL_BYTES = 8
 
-    # What the largest payload of a region lacks of the region's bytes: head,
-    # header and sentinel. The proposal's DELTA.
+    # Bytes of a region that its largest payload cannot use: head, header and
+    # sentinel. The proposal's DELTA.
     REGION_OVERHEAD_BYTES = (
         REGION_HEAD_BYTES + BLOCK_HEADER_BYTES + REGION_TAIL_BYTES
     )
@@ -98,7 +98,7 @@ cdef inline offset_t payload_of(offset_t block) noexcept nogil:
 
 
 cdef inline offset_t block_prev_free(char* base, offset_t block) noexcept nogil:
-    """Free left neighbour; only defined under PREV_FREE of ``block``."""
+    """Free left neighbour of ``block``, whose PREV_FREE is set."""
     require((block_word(base, block) & BLOCK_PREV_FREE) != 0)
     return word_at(base, block - 8)[0]
 
@@ -131,14 +131,18 @@ cdef inline uint64_t block_bytes_for(uint64_t payload_bytes) noexcept nogil:
     return size if size > BLOCK_MIN_BYTES else BLOCK_MIN_BYTES
 
 
+cdef inline uint64_t block_split_at(offset_t block, uint64_t need) noexcept nogil:
+    """``need``, or 16 more where a remainder's payload would be page-aligned (B3)."""
+    return need + BLOCK_GRAIN if breaks_page_rule(block + need) else need
+
+
 cdef inline uint64_t block_split_size(
     offset_t block, uint64_t size, uint64_t need
 ) noexcept nogil:
-    """Bytes that the front keeps when ``need`` of ``size`` are asked for.
+    """Bytes that the left part keeps when ``need`` of ``size`` are to be used.
 
-    ``need`` itself, 16 more where the remainder's payload would be
-    page-aligned (B3), or all of it where the remainder is no block.
+    As many as ``block_split_at`` says, or all of ``size`` where the remainder would be
+    too small for a block.
     """
-    if breaks_page_rule(block + need):
-        need += BLOCK_GRAIN
+    need = block_split_at(block, need)
     return need if size >= need + BLOCK_MIN_BYTES else size

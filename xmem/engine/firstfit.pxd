@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The legacy engine: Xen's first-fit ``xmalloc`` as it was before October 2008.
 
-It is here to be measured against. Blocks are cut from single pages; header
-and sizes are multiples of a cache line; one unordered list, last in first
-out, holds every free block of every page::
+It serves for comparison. Blocks are cut from single pages; header and sizes are
+multiples of a cache line; one unordered list, last in first out, holds every free
+block of every page::
 
     page   +64       ...                                      page end
     | header | payload | header | payload | header | payload       |
 
-Header, one cache line: word 0 as in block.pxd (size, tag, FREE); word 1 and
-2 the free list's links; word 3 the alignment asked for; in a block in use, word
-7 the tag once more, so that in both engines the word in front of a payload
-names its pool. A payload aligned to more than a cache line has a second header
-right in front of it, which has that word 7, and whose word 0 carries
-FIRSTFIT_PADDED and the distance in bytes to the first.
+The header is one cache line. Word 0 is as in block.pxd (size, tag, FREE); words 1 and
+2 are the links of the free list; word 3 is the alignment asked for. In a block in use
+word 7 repeats the tag, so that in both engines the word in front of a payload names
+its pool. A payload aligned to more than a cache line has a second header right in
+front of it, with that word 7; word 0 of the second header carries FIRSTFIT_PADDED and
+the distance in bytes to the first.
 
-``firstfit_alloc`` takes the first block that is large enough and splits it
-when two headers' worth remain; ``firstfit_free`` walks the **whole** list and
-merges with whatever lies beside the block in the same page. Both are linear
-in the length of the list: that is the behaviour under study.
+``firstfit_alloc`` takes the first block that is large enough and splits it when at
+least two cache lines remain. ``firstfit_coalesce`` walks the **whole** list and merges
+the freed block with its neighbours in the same page. Both are linear in the length of
+the list: that is the behaviour under study.
 
 L1  blocks tile each page, sizes are multiples of 64; a second header leads to
     the first; the tag is in front of each payload
@@ -60,7 +60,7 @@ cdef struct firstfit_t:
 cdef inline void firstfit_init(
     firstfit_t* ff, uint64_t tag, uint64_t page_bytes
 ) noexcept nogil:
-    """An engine without pages."""
+    """Make an engine without pages."""
     ff.tag = tag
     ff.used_bytes = 0
     ff.n_used = 0
@@ -148,10 +148,10 @@ cdef inline offset_t firstfit_alloc(
 cdef inline void firstfit_shrink(
     char* base, firstfit_t* ff, offset_t block, uint64_t need
 ) noexcept nogil:
-    """Cut a block in use down to ``need`` bytes; the rest becomes free.
+    """Cut a block in use down to ``need`` bytes and free the rest.
 
-    The right neighbour, if free, joins the rest: it is known by its position,
-    so the list is not walked.
+    The rest absorbs the right neighbour if it is free. That is found by its position,
+    without a walk of the list.
     """
     cdef uint64_t size = block_size(base, block)
     cdef offset_t right = block + size
@@ -169,10 +169,10 @@ cdef inline void firstfit_shrink(
 cdef inline uint64_t firstfit_coalesce(
     char* base, firstfit_t* ff, offset_t* freed
 ) noexcept nogil:
-    """Free a block and merge it, walking the whole list; answers its size.
+    """Free a block and merge it, walking the whole list; returns its new size.
 
-    The result, at ``freed``, is on no list: the caller links it or gives the
-    page back.
+    ``freed`` becomes the merged block, which is on no list: the caller links it or
+    returns the page.
     """
     cdef offset_t block = freed[0]
     cdef uint64_t size = block_size(base, block)
@@ -205,10 +205,10 @@ cdef inline uint64_t firstfit_coalesce(
 cdef inline offset_t firstfit_payload(
     char* base, firstfit_t* ff, offset_t block, uint64_t alignment
 ) noexcept nogil:
-    """Payload of a block in use at ``alignment``; writes a second header.
+    """Payload of a block in use at ``alignment``; writes a second header if needed.
 
-    Requires room: a block for ``payload_bytes + alignment`` when the
-    alignment is more than a cache line.
+    Requires a block of ``payload_bytes + alignment`` where the alignment is more than
+    a cache line.
     """
     cdef offset_t payload = block + FIRSTFIT_LINE
     cdef offset_t aligned = (payload + alignment - 1) & ~(alignment - 1)
@@ -220,6 +220,6 @@ cdef inline offset_t firstfit_payload(
             aligned - payload,
             ff.tag | FIRSTFIT_PADDED,
         )
-    # What lies there is stale: it may be a header of the other engine.
+    # The word there may be stale, even a header of the other engine.
     word_at(base, aligned - BLOCK_HEADER_BYTES)[0] = ff.tag
     return aligned

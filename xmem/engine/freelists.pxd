@@ -4,11 +4,11 @@
 A bin is one word in the control block, the offset of its first block. A free
 block stores the next block and, as in a hash list, the offset of the word
 that points to it: the bin or the ``next`` of its predecessor. So removal
-needs neither the block's size nor its predecessor, and when the list runs
+needs neither the block's size nor its predecessor, and when the list becomes
 empty the word's position says which bin it was.
 
-Two levels of bitmap say which bins are not empty: 64 bins a word below, one
-bit a word above (19 words cover sizes up to 2**44 bytes).
+Two levels of bitmap say which bins are not empty: one bit for each bin in the lower,
+one for each word of the lower in the upper.
 
 F1  a block is on a free list if and only if its FREE bit is set
 F2  it is on the list of mapping_insert(size)
@@ -16,13 +16,13 @@ F3  a bit of the lower level is set if and only if its bin is not empty,
     one of the upper level if and only if its lower word is not 0
 F4  the word that a block's link names holds that block's offset
 
-Physical neighbours are not known here.
+This header knows nothing of a block's neighbours.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.base.bits cimport find_first_set, with_bit, without_bit
-from xmem.base.checks cimport assume, require
+from xmem.base.checks cimport assume, claim, require
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport word_at
 from xmem.engine.mapping cimport MAPPING_MAX_BINS, mapping_insert
@@ -30,8 +30,8 @@ from xmem.engine.mapping cimport MAPPING_MAX_BINS, mapping_insert
 cdef enum:
     FREELISTS_MAX_WORDS = (MAPPING_MAX_BINS + 63) >> 6
 
-    # From the lists to the first bin's word, wherever they lie together: so a bin
-    # is found without looking up where.
+    # From the lists to the first bin's word, wherever they lie: a bin is found
+    # without looking up where the bins are.
     FREELISTS_HEADS = 440
 
     LINK_NEXT = 8       # position of the two links in a free block
@@ -55,7 +55,7 @@ cdef inline offset_t* freelists_head(
 cdef inline void freelists_mark(
     freelists_t* lists, uint64_t index
 ) noexcept nogil:
-    """Record that bin ``index`` is not empty any more."""
+    """Record that bin ``index`` is no longer empty."""
     cdef uint64_t row = index >> 6
     lists.lower[row] = with_bit(lists.lower[row], index)
     lists.upper = with_bit(lists.upper, row)
@@ -81,7 +81,7 @@ cdef inline void freelists_insert(
 cdef inline void freelists_clear(
     freelists_t* lists, uint64_t index
 ) noexcept nogil:
-    """Record that bin ``index`` has run empty."""
+    """Record that bin ``index`` has become empty."""
     cdef uint64_t row = index >> 6
     cdef uint64_t word = without_bit(lists.lower[row], index)
     lists.lower[row] = word
@@ -101,9 +101,9 @@ cdef inline void freelists_remove(
     if next_block != 0:
         word_at(base, next_block + LINK_BACK)[0] = back
         return
-    # The list ends here. Only if `back` is a bin is it empty now; the word of
-    # a predecessor lies outside the bins, and the difference wraps to a large
-    # number when it lies below them.
+    # The block was the last. The list is empty now only if `back` is a bin. The
+    # word of a predecessor lies outside the bins; if it lies below them the
+    # difference wraps to a large number.
     index = (back - lists.heads) >> 3
     if index < lists.n_bins:
         freelists_clear(lists, index)
@@ -119,10 +119,10 @@ cdef inline offset_t freelists_first(
 cdef inline uint64_t freelists_search(
     freelists_t* lists, uint64_t index
 ) noexcept nogil:
-    """First bin >= ``index`` that is not empty, or 0, which no block has.
+    """First bin >= ``index`` that is not empty, or 0, which is always empty.
 
-    ``index`` is that of a size up to 2**44 bytes, rounded up: it has a word,
-    though perhaps no bin.
+    ``index`` is that of a size up to 2**MAPPING_MAX_LOG2 bytes, rounded up: the
+    bitmap has its bit, but there may be no such bin.
     """
     cdef uint64_t row = index >> 6
     cdef uint64_t word = lists.lower[row] >> (index & 63)
@@ -169,6 +169,8 @@ cdef inline void freelists_init(
 ) noexcept nogil:
     """Empty bins whose words start at ``heads``."""
     cdef uint64_t i
+    claim(FREELISTS_MAX_WORDS <= 64)            # a bit each in the upper level
+    claim(sizeof(freelists_t) <= FREELISTS_HEADS)
     require(base + heads == <char*>lists + FREELISTS_HEADS)
     lists.upper = 0
     lists.n_bins = n_bins

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Block size to bin, in both roundings: pure arithmetic.
+"""From block size to bin, in both roundings: pure arithmetic.
 
-Bins are numbered in one line. Below 1024 bytes each multiple of 16 has its
-own bin; above, each power of two is divided in 32 bins of equal width::
+Bins are numbered consecutively. Below 1024 bytes each multiple of 16 has its
+own bin; from there on each power of two is divided into 32 bins of equal width::
 
     size   32   48 ... 1008 | 1024  1056 ... 2016 | 2048  2112 ...
     bin     2    3 ...   63 |   64    65 ...   95 |   96    97 ...
 
-``mapping_insert`` rounds down (the bin where a block of this size is kept),
-``mapping_search`` rounds up (the first bin whose every block is large
-enough). The levels join without a seam: rounding up past the last bin of a
-power of two gives the first bin of the next, so neither needs a branch.
+``mapping_insert`` rounds down, to the bin in which a block of this size is kept.
+``mapping_search`` rounds up, to the first bin whose every block is large enough.
+Rounding up past the last bin of a power of two gives the first bin of the next, so
+neither needs a branch.
 Source: Masmano et al., "TLSF: a new dynamic memory allocator for real-time
 systems", ECRTS 2004.
 """
@@ -20,11 +20,12 @@ from libc.stdint cimport uint64_t
 from xmem.base.bits cimport bit, find_last_set
 
 cdef enum:
-    MAPPING_SL_LOG2 = 5         # 32 bins per power of two
+    MAPPING_SL_LOG2 = 5         # log2 of the bins per power of two
     MAPPING_LINEAR_LOG2 = 9     # bins are 16 bytes wide up to twice this size
-    MAPPING_EXACT_BYTES = 1024  # below it a bin holds one size
-    MAPPING_MAX_LOG2 = 44       # sizes up to 2**44 bytes
-    MAPPING_MAX_BINS = (44 - 9) * 32 + 64
+    MAPPING_MAX_LOG2 = 44       # of the largest size
+    MAPPING_MAX_BINS = (
+        (MAPPING_MAX_LOG2 - MAPPING_LINEAR_LOG2 + 2) << MAPPING_SL_LOG2
+    )
 
 
 cdef inline unsigned mapping_level(uint64_t size) noexcept nogil:
@@ -35,7 +36,7 @@ cdef inline unsigned mapping_level(uint64_t size) noexcept nogil:
 cdef inline uint64_t level_bin(
     unsigned level, uint64_t size
 ) noexcept nogil:
-    """Bin of ``size`` on a level that is its own or (rounded up) one below."""
+    """Bin of ``size`` on ``level``, its own or (rounded up) the one below."""
     return (
         <uint64_t>(<unsigned>(level - MAPPING_LINEAR_LOG2) << MAPPING_SL_LOG2)
         + (size >> (level - MAPPING_SL_LOG2))

@@ -11,10 +11,10 @@ Each verb does a bounded amount of work: at most two removals from and two
 insertions into free lists, three bit scans, and as many header writes as
 its docstring says. There is no loop, no system call and no Python object.
 
-The engine never takes or gives back pages: ``tlsf_alloc`` answers 0 when no
-block fits, and the pool that owns the engine decides what follows.
-Coalescing and insertion are two functions, so that the pool can look at a
-coalesced block, and give its pages back, before it is put on a list.
+The engine neither obtains nor returns pages. ``tlsf_alloc`` returns 0 when no block
+fits, and the pool that owns the engine decides what to do. ``tlsf_free`` hands a
+coalesced block that may hold a whole region to the pool, unlisted, so that the pool
+can return its pages.
 
 Source: Masmano, Ripoll, Crespo, Real, ECRTS 2004; the probe of the lower bin
 (a good fit that rounding up would miss) is ours.
@@ -38,6 +38,7 @@ from xmem.engine.block cimport (
     REGION_TAIL_BYTES,
     block_prev_free,
     block_size,
+    block_split_at,
     block_split_size,
     block_tag_end,
     block_word,
@@ -61,7 +62,7 @@ from xmem.engine.mapping cimport level_bin, mapping_level, mapping_search
 
 
 cdef struct tlsf_t:
-    uint64_t tag            # what every header of this engine carries
+    uint64_t tag            # in every header of this engine
     uint64_t used_bytes     # blocks in use, headers included
     uint64_t n_used         # blocks in use
     freelists_t bins
@@ -88,7 +89,7 @@ cdef inline void clear_prev_free(char* base, offset_t block) noexcept nogil:
 cdef inline void tlsf_init(
     char* base, tlsf_t* tlsf, offset_t heads, uint64_t n_bins, uint64_t tag
 ) noexcept nogil:
-    """An engine without regions; its bins are the words at ``heads``."""
+    """Make an engine without regions; its bins are the words at ``heads``."""
     tlsf.tag = tag
     tlsf.used_bytes = 0
     tlsf.n_used = 0
@@ -122,7 +123,7 @@ cdef inline offset_t tlsf_find(
 cdef inline void tlsf_insert_rest(
     char* base, tlsf_t* tlsf, offset_t rest, uint64_t size
 ) noexcept nogil:
-    """Put the free remainder of a split on its list; its header is written."""
+    """Put the free remainder of a split, whose header is written, on its list."""
     block_tag_end(base, rest, size)
     freelists_insert(base, &tlsf.bins, rest, size)
 
@@ -133,12 +134,13 @@ cdef inline void tlsf_place(
     """Use ``need`` bytes of a free block that is on no list.
 
     Writes two headers, or one and a flag; at most one insertion. ``bits`` are
-    the flags that the block in use shall carry.
+    the flags of the block in use.
     """
     cdef uint64_t size = block_size(base, block)
     require(size >= need)
-    if breaks_page_rule(block + need):
-        need += BLOCK_GRAIN
+    # Not by block_split_size: compilers would compare once more, which costs every
+    # xmalloc two instructions.
+    need = block_split_at(block, need)
     if size >= need + BLOCK_MIN_BYTES:
         block_write(base, block + need, size - need, tlsf.tag | BLOCK_FREE)
         store_barrier()
@@ -157,8 +159,8 @@ cdef inline offset_t tlsf_alloc(
 ) noexcept nogil:
     """A block in use of ``need`` bytes (header included), or 0.
 
-    As ``tlsf_find``, but knows the bin when it takes the block off its list.
-    One removal, at most one insertion, at most three bit scans.
+    Searches as ``tlsf_find`` does, but knows the bin when it takes the block off its
+    list. One removal, at most one insertion, at most three bit scans.
     Requires ``need`` is a block size that the bins can hold.
     """
     cdef unsigned level = mapping_level(need)
@@ -183,7 +185,7 @@ cdef inline offset_t tlsf_alloc(
 cdef inline uint64_t aligned_gap(
     offset_t block, uint64_t alignment
 ) noexcept nogil:
-    """Bytes to leave free in front so that the payload is aligned: 0 or >= 32."""
+    """Bytes to leave free on the left so that the payload is aligned: 0 or >= 32."""
     cdef offset_t payload = align_up(payload_of(block), alignment)
     if 0 < payload - payload_of(block) < BLOCK_MIN_BYTES:
         payload += alignment
@@ -211,8 +213,8 @@ cdef inline offset_t tlsf_find_aligned(
 ) noexcept nogil:
     """A free block with room for ``need`` aligned bytes, or 0.
 
-    Three probes: the head of the request's own bin and the first larger block
-    may happen to fit; a block with slack for any gap surely does.
+    Three probes: the head of the request's own bin, then the first larger block,
+    which may fit; then a block with room for any gap, which always does.
     """
     cdef unsigned level = mapping_level(need)
     cdef uint64_t padded = need + aligned_slack(alignment)
@@ -257,7 +259,7 @@ cdef inline offset_t tlsf_carve(
 cdef inline offset_t tlsf_alloc_aligned(
     char* base, tlsf_t* tlsf, uint64_t need, uint64_t alignment
 ) noexcept nogil:
-    """As ``tlsf_alloc``, the payload a multiple of ``alignment`` (32 to 2048).
+    """As ``tlsf_alloc``, with the payload at a multiple of ``alignment`` (32 to 2048).
 
     One removal, at most two insertions.
     """
@@ -274,8 +276,8 @@ cdef inline offset_t tlsf_coalesce(
 ) noexcept nogil:
     """Mark a block free and merge it with its free neighbours.
 
-    At most two removals and two header writes; the block that results is on
-    no list yet and ``merged_bytes`` is its size. One store makes it whole.
+    At most two removals and two header writes. Returns the merged block, which is on
+    no list yet, and its size in ``merged_bytes``. One store merges it.
 
     Requires ``block`` is in use.
     Ensures  B4, B5 and B6 hold for the result.
@@ -288,7 +290,7 @@ cdef inline offset_t tlsf_coalesce(
     require((word & BLOCK_FREE) == 0)
     tlsf.used_bytes -= size
     tlsf.n_used -= 1
-    # A neighbour leaves its list before its links are overwritten.
+    # A neighbour is unlinked before its links are overwritten.
     if right_word & BLOCK_FREE:
         freelists_remove(base, &tlsf.bins, right)
         size += word_size(right_word)
@@ -297,8 +299,8 @@ cdef inline offset_t tlsf_coalesce(
     if word & BLOCK_PREV_FREE:
         left = block_prev_free(base, block)
         freelists_remove(base, &tlsf.bins, left)
-        # Absorbed, its header still says FREE: that is what lets a second
-        # free of it be caught in a checked build.
+        # The absorbed header still says FREE, so that a checked build catches a
+        # second free.
         word_at(base, block)[0] = word | BLOCK_FREE
         size += block_size(base, left)
         block = left
@@ -309,13 +311,19 @@ cdef inline offset_t tlsf_coalesce(
     return block
 
 
-cdef inline void tlsf_free(
-    char* base, tlsf_t* tlsf, offset_t block
+cdef inline bint tlsf_free(
+    char* base, tlsf_t* tlsf, offset_t* block, uint64_t limit, uint64_t* merged_bytes
 ) noexcept nogil:
-    """Give a block back: at most two removals and one insertion."""
-    cdef uint64_t size
-    block = tlsf_coalesce(base, tlsf, block, &size)
-    freelists_insert(base, &tlsf.bins, block, size)
+    """Free a block; False if the result, of ``limit`` bytes or more, is not listed.
+
+    At most two removals and one insertion. ``block`` and ``merged_bytes`` become
+    those of the merged block; where the result is False the caller has to list it.
+    """
+    block[0] = tlsf_coalesce(base, tlsf, block[0], merged_bytes)
+    if unlikely(merged_bytes[0] >= limit):
+        return False
+    freelists_insert(base, &tlsf.bins, block[0], merged_bytes[0])
+    return True
 
 
 # Resizing --------------------------------------------------------------------
@@ -329,10 +337,10 @@ cdef inline void tlsf_fit(
     uint64_t bits,
     bint right_knows_free,
 ) noexcept nogil:
-    """Give a block in use ``need`` of the ``total`` bytes that lie before it.
+    """Let a block in use keep ``need`` of the ``total`` bytes from its header on.
 
-    The rest, if it is a block, becomes free. ``right_knows_free`` says that
-    PREV_FREE is set in the header behind ``total``.
+    The rest becomes free if it is large enough for a block. ``right_knows_free`` says
+    that PREV_FREE is set in the header behind ``total``.
     """
     cdef uint64_t keep = block_split_size(block, total, need)
     cdef offset_t right = block + total
@@ -353,9 +361,9 @@ cdef inline void tlsf_fit(
 cdef inline bint tlsf_resize(
     char* base, tlsf_t* tlsf, offset_t block, uint64_t need
 ) noexcept nogil:
-    """Shrink or grow a block where it lies; False when there is no room.
+    """Shrink or grow a block in place; False when there is no room.
 
-    Takes in the right neighbour if it is free: one removal and one insertion.
+    Absorbs the right neighbour if it is free: one removal and one insertion.
     """
     cdef uint64_t word = block_word(base, block)
     cdef uint64_t size = word_size(word)
@@ -368,7 +376,7 @@ cdef inline bint tlsf_resize(
         total += word_size(right_word)
     if total < need:
         return False
-    # Too little to give back, and nothing to take: leave all as it is.
+    # Too little to split off, and nothing to absorb: nothing changes.
     if need <= size and block_split_size(block, total, need) >= size:
         return True
     if right_word & BLOCK_FREE:
@@ -381,10 +389,10 @@ cdef inline bint tlsf_resize(
 cdef inline offset_t tlsf_resize_left(
     char* base, tlsf_t* tlsf, offset_t block, uint64_t need
 ) noexcept nogil:
-    """Grow a block into its free left neighbour, moving the payload; or 0.
+    """Grow a block into its free left neighbour, moving the payload, or return 0.
 
-    Work is bounded but for the copy of the payload. The alignment asked for
-    at birth is kept: where the left payload has not got it, the answer is 0.
+    Work is bounded except for the copy of the payload. The block keeps the alignment
+    with which it was allocated; if the left payload lacks it, the result is 0.
     """
     cdef uint64_t word = block_word(base, block)
     cdef uint64_t size = word_size(word)
@@ -404,8 +412,8 @@ cdef inline offset_t tlsf_resize_left(
     freelists_remove(base, &tlsf.bins, left)
     if right_word & BLOCK_FREE:
         freelists_remove(base, &tlsf.bins, right)
-    # One store takes the three into one block in use, before the payload
-    # moves over the header between them.
+    # One store makes the three one block in use, before the payload moves over
+    # the header between them.
     block_write(base, left, total, tlsf.tag | bits)
     store_barrier()
     engine_move(
@@ -420,14 +428,14 @@ cdef inline offset_t tlsf_resize_left(
 # Regions ---------------------------------------------------------------------
 
 cdef inline uint64_t region_bytes_for(uint64_t need) noexcept nogil:
-    """Bytes of the least region that holds a block of ``need`` bytes."""
+    """Bytes of the smallest region that holds a block of ``need`` bytes."""
     return need + REGION_HEAD_BYTES + REGION_TAIL_BYTES
 
 
 cdef inline void tlsf_add_region(
     char* base, tlsf_t* tlsf, offset_t start, offset_t end
 ) noexcept nogil:
-    """Make one free block of the bytes from ``start`` to ``end``."""
+    """Make the bytes from ``start`` to ``end`` a region with one free block."""
     cdef offset_t block = start + REGION_HEAD_BYTES
     cdef offset_t sentinel = end - REGION_TAIL_BYTES
     cdef uint64_t size = sentinel - block
@@ -441,8 +449,8 @@ cdef inline void tlsf_add_region_before(
 ) noexcept nogil:
     """Extend the region that starts at ``seam`` leftwards to ``start``.
 
-    The new block takes in the words that a sentinel and a region's head
-    would have used, and the old first block if that is free.
+    The new block absorbs the words that a sentinel and a region's head would have
+    used, and the old first block if that is free.
     """
     cdef offset_t block = start + REGION_HEAD_BYTES
     cdef offset_t right = seam + REGION_HEAD_BYTES
@@ -460,10 +468,10 @@ cdef inline void tlsf_add_region_before(
 cdef inline bint can_detach(
     offset_t block, uint64_t size, offset_t start, offset_t end, bint is_first
 ) noexcept nogil:
-    """Whether the bytes ``start`` to ``end`` can leave the free block's region.
+    """Whether the bytes ``start`` to ``end`` can be cut out of the free block.
 
-    What stays on either side must be nothing or a block. ``is_first`` says
-    that the region starts at ``start``.
+    On either side nothing, or enough for a block, must remain. ``is_first`` says that
+    the region starts at ``start``.
     """
     cdef offset_t left_end = start - REGION_TAIL_BYTES
     cdef offset_t right = end + REGION_HEAD_BYTES
@@ -491,9 +499,9 @@ cdef inline void tlsf_detach(
 ) noexcept nogil:
     """Cut the bytes ``start`` to ``end`` out of a free block on no list.
 
-    What remains on the left gets a sentinel, what remains on the right
-    becomes a region of its own; at most two insertions. The bytes cut out are
-    left as an empty region until their frames are given back.
+    The left part gets a sentinel and the right part becomes a region of its own; at
+    most two insertions. The bytes cut out are an empty region until their frames are
+    returned.
     Requires ``can_detach``.
     """
     cdef offset_t middle = start + REGION_HEAD_BYTES

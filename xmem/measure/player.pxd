@@ -17,7 +17,7 @@ from xmem.base.bits cimport bit, find_last_set
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
-from xmem.heap cimport heap_t, heap_zeroed
+from xmem.interfaces cimport heap_t, heap_zeroed
 from xmem.measure.clock cimport clock_ticks
 from xmem.measure.codes cimport (
     OP_CALLOC,

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from xmem.arena.superblock cimport arena_t
 from xmem.base.offset cimport offset_t
 from xmem.core.growth cimport pages_for
-from xmem.heap cimport (
+from xmem.interfaces cimport (
     HEAP_ARRAY,
     HEAP_STRICT,
     HEAP_SUBPAGE,

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The two engines: their numbers, as arenas store them, and their names."""
+
+from typing import Final
+
+ENGINES: Final[dict[str, int]]

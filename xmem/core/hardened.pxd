@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The verbs of a hardened TLSF pool.
+
+hardening.pxd says what they write and verify. A verb that finds damage records the
+first finding in ``pool.hard.damage``, changes nothing, and returns as if there were no
+room; the block in question stays as it is. The work of each verb is bounded.
+"""
+
+from libc.stdint cimport uint64_t
+
+from xmem.arena.superblock cimport arena_t
+from xmem.base.finding cimport finding_t
+from xmem.base.memcheck cimport engine_fill
+from xmem.base.offset cimport offset_t
+from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
+from xmem.core.growth cimport region_release
+from xmem.core.hardening cimport (
+    BLOCK_POISONED,
+    HARD_POISON,
+    HARD_TRAILER_BYTES,
+    check_listed,
+    check_live,
+    check_waiting,
+    damage_of,
+    hard_overhead,
+    poison_bytes,
+    poison_free,
+    seal_block,
+    trailer_at,
+)
+from xmem.core.plain cimport (
+    copy_payload,
+    plain_capacity,
+    plain_free,
+    pool_alignment,
+    run_resize,
+    tlsf_pool_alloc,
+    tlsf_pool_alloc_aligned,
+    tlsf_pool_resize,
+    tlsf_pool_run,
+)
+from xmem.core.startbits cimport start_clear, start_set
+from xmem.engine cimport (
+    BLOCK_ALIGN_MAX,
+    BLOCK_FREE,
+    BLOCK_GRAIN,
+    BLOCK_HEADER_BYTES,
+    BLOCK_PREV_FREE,
+    PAGE_RULE_BYTES,
+    block_bytes_for,
+    block_of,
+    block_size,
+    block_word,
+    freelists_insert,
+    tlsf_find,
+    tlsf_find_aligned,
+    tlsf_free,
+    word_at,
+    word_size,
+)
+
+
+cdef inline void poison_rest(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Poison the free blocks that a split left next to a block in use."""
+    cdef uint64_t word = block_word(arena.base, block)
+    cdef offset_t right = block + word_size(word)
+    cdef uint64_t right_word = block_word(arena.base, right)
+    if right_word & BLOCK_FREE and not right_word & BLOCK_POISONED:
+        poison_free(arena, pool, right)
+    if word & BLOCK_PREV_FREE:
+        block = word_at(arena.base, block - 8)[0]
+        if not block_word(arena.base, block) & BLOCK_POISONED:
+            poison_free(arena, pool, block)
+
+
+cdef inline void release_block(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Give a verified block, which has no start bit, to the engine."""
+    cdef uint64_t freed = block_size(arena.base, block)
+    cdef uint64_t size
+    if not tlsf_free(arena.base, &pool.tlsf, &block, pool.release_bytes, &size):
+        if region_release(arena, pool, block, size, freed):
+            return
+        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+    poison_free(arena, pool, block)
+
+
+cdef inline bint leave_quarantine(
+    arena_t* arena, pool_t* pool, unsigned slot
+) noexcept nogil:
+    """Free the block in a slot; a damaged one stays in use for ever."""
+    cdef finding_t later
+    cdef finding_t* finding = damage_of(pool, &later)
+    cdef offset_t block = pool.hard.ring[slot]
+    cdef bint is_sound
+    if block == 0:
+        return True
+    is_sound = check_live(arena, pool, block, finding) and check_waiting(
+        arena, pool, block, finding
+    )
+    pool.hard.ring[slot] = 0
+    pool.hard.n_waiting -= 1
+    if not is_sound:
+        pool.hard.n_lost += 1
+        return False
+    release_block(arena, pool, block)
+    return True
+
+
+cdef inline void end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Free all blocks in quarantine: at most HARD_RING."""
+    cdef unsigned slot
+    for slot in range(HARD_RING):
+        leave_quarantine(arena, pool, slot)
+
+
+cdef inline void hard_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_free`` of a hardened pool."""
+    cdef finding_t later
+    cdef finding_t* finding = damage_of(pool, &later)
+    cdef offset_t block = block_of(payload)
+    cdef uint64_t size
+    cdef unsigned slot
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        plain_free(arena, pool, payload)
+        return
+    if not check_live(arena, pool, block, finding):
+        return
+    size = block_size(arena.base, block)
+    if not pool.flags & POOL_QUARANTINE or size > arena.page_bytes:
+        start_clear(arena, payload)
+        release_block(arena, pool, block)
+        return
+    slot = <unsigned>(pool.hard.n_freed & (HARD_RING - 1))
+    pool.hard.n_freed += 1
+    leave_quarantine(arena, pool, slot)
+    start_clear(arena, payload)
+    if pool.flags & POOL_POISON:
+        engine_fill(
+            arena.base + payload,
+            HARD_POISON,
+            poison_bytes(size - BLOCK_HEADER_BYTES - hard_overhead(pool)),
+        )
+        # The poison has replaced the pattern.
+        seal_block(
+            arena,
+            pool,
+            block,
+            size - BLOCK_HEADER_BYTES - HARD_TRAILER_BYTES,
+        )
+    pool.hard.ring[slot] = block
+    pool.hard.n_waiting += 1
+
+
+cdef inline offset_t find_verified(
+    arena_t* arena, pool_t* pool, uint64_t total, uint64_t alignment
+) noexcept nogil:
+    """Payload of a new block, or 0; the free block used is verified first."""
+    cdef finding_t later
+    cdef uint64_t need = block_bytes_for(total)
+    cdef offset_t block
+    if alignment > BLOCK_GRAIN:
+        block = tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment)
+    else:
+        block = tlsf_find(arena.base, &pool.tlsf, need)
+    if block != 0 and not check_listed(
+        arena, pool, block, damage_of(pool, &later)
+    ):
+        return 0
+    if alignment > BLOCK_GRAIN:
+        return tlsf_pool_alloc_aligned(arena, pool, total, alignment)
+    return tlsf_pool_alloc(arena, pool, total)
+
+
+cdef inline offset_t hard_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of a hardened pool.
+
+    Without room it frees the blocks in quarantine and tries once more.
+    """
+    cdef uint64_t total = n_bytes + hard_overhead(pool)
+    cdef bint is_run = alignment > BLOCK_ALIGN_MAX
+    cdef offset_t payload
+    if total > pool.max_request or alignment > pool.max_request or n_bytes > total:
+        return 0
+    while True:
+        if is_run:
+            payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
+        else:
+            payload = find_verified(arena, pool, total, alignment)
+        if payload != 0 or pool.hard.n_waiting == 0 or pool.hard.damage.code:
+            break
+        end_quarantine(arena, pool)
+    if payload == 0 or is_run:
+        return payload
+    poison_rest(arena, pool, block_of(payload))
+    seal_block(arena, pool, block_of(payload), n_bytes)
+    start_set(arena, payload)
+    return payload
+
+
+cdef inline uint64_t hard_capacity(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_capacity`` of a hardened pool: with trailers, what was asked for."""
+    cdef uint64_t capacity = plain_capacity(arena, pool, payload)
+    cdef uint64_t taken
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0 or hard_overhead(pool) == 0:
+        return capacity
+    taken = HARD_TRAILER_BYTES + (
+        trailer_at(arena.base, block_of(payload))[0] >> 56
+    )
+    return capacity - taken if taken < capacity else 0
+
+
+cdef inline offset_t hard_resize_near(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a verified block in place or leftwards; 0 if it has to move."""
+    payload = tlsf_pool_resize(arena, pool, payload, n_bytes + hard_overhead(pool))
+    if payload != 0:
+        poison_rest(arena, pool, block_of(payload))
+        seal_block(arena, pool, block_of(payload), n_bytes)
+    return payload
+
+
+cdef inline offset_t hard_resize(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """``pool_resize`` of a hardened pool."""
+    cdef finding_t later
+    cdef bint is_run = (payload & (PAGE_RULE_BYTES - 1)) == 0
+    cdef uint64_t alignment_now, capacity
+    cdef offset_t moved
+    if n_bytes > pool.max_request - HARD_TRAILER_BYTES:
+        return 0
+    if not is_run and not check_live(
+        arena, pool, block_of(payload), damage_of(pool, &later)
+    ):
+        return 0
+    alignment_now = pool_alignment(arena, pool, payload)
+    capacity = hard_capacity(arena, pool, payload)
+    if alignment <= alignment_now:
+        alignment = alignment_now
+        if is_run:
+            if run_resize(arena, pool, payload, n_bytes):
+                return payload
+        else:
+            moved = hard_resize_near(arena, pool, payload, n_bytes)
+            if moved != 0:
+                return moved
+    moved = hard_alloc(arena, pool, n_bytes, alignment)
+    if moved == 0:
+        return 0
+    copy_payload(arena, moved, payload, n_bytes, capacity)
+    hard_free(arena, pool, payload)
+    return moved

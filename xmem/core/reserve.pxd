@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pages ahead of time, and pages back: what a caller may ask of a TLSF pool.
+
+``pool_reserve`` obtains regions before a request needs them. ``pool_shrink``
+gives back every region that is wholly free, in time linear in the pool's blocks;
+its steps are functions of their own, because a Python pool calls the caller's
+function between them. ``region_adopt`` and ``returned_take`` are the two ends of
+regions that come from such functions.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from xmem.arena.frames cimport (
+    FRAME_PENDING,
+    FRAME_REGION,
+    frame_owner,
+    frame_pack,
+    frame_pages,
+    frame_state,
+    frames_alloc,
+    frames_head_of,
+)
+from xmem.arena.superblock cimport arena_t, page_of, page_offset
+from xmem.base cimport (
+    ENGINE_TLSF,
+    bit,
+    checker_pause,
+    checker_resume,
+    find_last_set,
+    memory_close,
+    offset_t,
+)
+from xmem.core.control cimport pool_t
+from xmem.core.growth cimport may_hold, region_add, region_cut, region_inside
+from xmem.core.hardened cimport end_quarantine
+from xmem.core.quicklists cimport quick_drain
+from xmem.engine cimport (
+    BLOCK_FREE,
+    REGION_HEAD_BYTES,
+    block_word,
+    freelists_remove,
+    word_size,
+)
+
+
+# Reserving -------------------------------------------------------------------
+
+cdef inline uint64_t pool_reserve(
+    arena_t* arena, pool_t* pool, uint64_t n_pages
+) noexcept nogil:
+    """Obtain up to ``n_pages`` in the largest runs first; how many it got.
+
+    Fewer where limit or arena end; none for the legacy engine.
+    """
+    cdef uint64_t left = n_pages
+    cdef uint64_t taken
+    cdef uint32_t page
+    if pool.engine != ENGINE_TLSF:
+        return 0
+    if not may_hold(pool, left):
+        left = pool.max_pages - pool.n_pages
+    n_pages = left
+    while left != 0 and arena.super.frames.order_bitmap != 0:
+        taken = bit(find_last_set(arena.super.frames.order_bitmap))
+        if taken > left:
+            taken = left
+        page = frames_alloc(arena, taken, FRAME_PENDING, pool.number)
+        region_add(arena, pool, page)
+        left -= taken
+    return n_pages - left
+
+
+cdef inline void region_adopt(
+    arena_t* arena, pool_t* pool, uint32_t page
+) noexcept nogil:
+    """Make a region of a run of the caller's that starts at ``page``."""
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    arena.frames[page].word = frame_pack(FRAME_PENDING, 0, pool.number, n_pages)
+    memory_close(
+        arena.base + page_offset(arena, page), page_offset(arena, n_pages)
+    )
+    region_add(arena, pool, page)
+
+
+cdef inline uint64_t returned_take(pool_t* pool) noexcept nogil:
+    """Page of the region that was cut out for the caller's function, or 0."""
+    cdef uint64_t page = pool.returned
+    pool.returned = 0
+    return page
+
+
+# Shrinking -------------------------------------------------------------------
+
+cdef inline void shrink_begin(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Give all that waits to the engine: only then can regions be wholly free.
+
+    In a hardened pool this may record damage in ``pool.hard.damage``.
+    """
+    checker_pause()
+    end_quarantine(arena, pool)
+    quick_drain(arena, pool, ~<uint64_t>0)
+    checker_resume()
+    pool.spare = 0
+
+
+cdef inline uint64_t shrink_block(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size, uint64_t* page
+) noexcept nogil:
+    """Give back the first region inside a listed free block; its pages, or 0.
+
+    ``page`` becomes the one behind the region.
+    """
+    cdef uint32_t region = region_inside(arena, block, size)
+    cdef uint64_t n_pages
+    if region == 0:
+        return 0
+    n_pages = frame_pages(arena.frames[region].word)
+    freelists_remove(arena.base, &pool.tlsf.bins, block)
+    region_cut(arena, pool, region, block, size)
+    page[0] = region + n_pages
+    return n_pages
+
+
+cdef inline uint64_t shrink_stretch(
+    arena_t* arena, pool_t* pool, uint64_t* page
+) noexcept nogil:
+    """As `shrink_next`, in the stretch of blocks that starts at ``page``.
+
+    Without a region to give back ``page`` becomes the one behind the stretch.
+    """
+    cdef offset_t block = page_offset(arena, page[0]) + REGION_HEAD_BYTES
+    cdef uint64_t word = block_word(arena.base, block)
+    cdef uint64_t n_pages
+    while word_size(word) != 0:
+        if word & BLOCK_FREE and word_size(word) >= pool.release_bytes:
+            n_pages = shrink_block(arena, pool, block, word_size(word), page)
+            if n_pages != 0:
+                return n_pages
+        block += word_size(word)
+        word = block_word(arena.base, block)
+    page[0] = page_of(arena, block) + 1     # behind the sentinel's
+    return 0
+
+
+cdef inline uint64_t shrink_next(
+    arena_t* arena, pool_t* pool, uint64_t* page
+) noexcept nogil:
+    """Give back the next wholly free region of a TLSF pool; its pages, or 0.
+
+    Start with ``page`` at the arena's first page, after `shrink_begin`. Between
+    two calls the pool may be used in any way.
+    """
+    cdef uint64_t n_pages = 0
+    cdef uint64_t word
+    checker_pause()
+    # The frames may have merged what was given back with what follows it.
+    page[0] = frames_head_of(arena, page[0])
+    while n_pages == 0 and page[0] != 0:
+        word = arena.frames[page[0]].word
+        if frame_state(word) == FRAME_REGION and frame_owner(word) == pool.number:
+            n_pages = shrink_stretch(arena, pool, page)
+        else:
+            page[0] += frame_pages(word)    # others', and what was joined
+        if n_pages == 0:
+            page[0] = frames_head_of(arena, page[0])
+    checker_resume()
+    return n_pages
+
+
+cdef inline uint64_t pool_shrink(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Give every wholly free region back to the arena; pages given back.
+
+    Of a pool whose regions come from a caller's function (POOL_HOOKED) one
+    region is cut out, and waits for `returned_take`.
+    """
+    cdef uint64_t page = arena.first_page
+    cdef uint64_t total = 0
+    cdef uint64_t n_pages
+    if pool.engine != ENGINE_TLSF:
+        return 0
+    shrink_begin(arena, pool)
+    while pool.returned == 0:
+        n_pages = shrink_next(arena, pool, &page)
+        if n_pages == 0:
+            break
+        total += n_pages
+    return total
