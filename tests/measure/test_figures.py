@@ -36,7 +36,8 @@ if DOCS.is_dir():
     sys.path.remove(str(DOCS))
 
 #: The tables of instructions: the page and part, and what measures how much of it.
-#: What takes longer than some seconds is compared in part.
+#: What takes longer than some seconds is compared in part, and as a whole by `make
+#: programs`.
 COUNTED = (
     {
         "scenarios": (figures.WORST_CASE, lambda: figures.scenarios(is_whole=False)),
@@ -190,6 +191,26 @@ def test_instructions_are_those_of_the_page(page, name, tolerance):
     assert now
     shown = cells(measured.part_of(page, name))
     assert differences(shown, now, tolerance) == []
+
+
+@release
+@pytest.mark.programs
+@pytest.mark.parametrize(
+    ("page", "name", "measure"),
+    [
+        (figures.WORST_CASE, "scenarios", figures.scenarios),
+        (figures.WORST_CASE, "traces", figures.traces),
+        (performance.PAGE, "quick", lambda: performance.quick((0, 16))),
+    ]
+    if DOCS.is_dir()
+    else [],
+)
+def test_tables_that_take_minutes_are_those_of_the_page(page, name, measure):
+    shown = cells(measured.part_of(page, name))
+    now = cells(measure())
+    assert now
+    assert now.keys() <= shown.keys()
+    assert differences(shown, now, manner(page, name)[0]) == []
 
 
 @release
