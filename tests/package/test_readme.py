@@ -193,6 +193,14 @@ def test_scripts_of_ci_are_run_by_someone():
         assert script.name == "run" or f" .ci/{script.name}" in text, script
 
 
+def test_tests_that_settings_name_are_there():
+    texts = [ROOT / "pyproject.toml", ROOT / "Makefile", *(ROOT / ".ci").iterdir()]
+    for page in (*texts, *all_pages()):
+        for path in re.findall(r"\btests/[\w/]+(?:\.\w+)?", page.read_text()):
+            # A name in capitals stands for any.
+            assert "LAYER" in path or (ROOT / path).exists(), f"{page}: {path}"
+
+
 def test_ci_runs_what_the_page_says():
     run = (ROOT / ".ci" / "run").read_text()
     parts = re.findall(r"^part make (\w+)", run, re.M)
