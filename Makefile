@@ -46,20 +46,23 @@ clean: ## remove what the others made
 
 ##@ Test
 
+# A worker for each processor; tests that share something built run in one of them.
+SPREAD := -n auto --dist loadgroup
+
 quick: $(VENV)/.test ## the tests that build nothing and prove nothing
-	$(BIN)/python -m pytest -q -m 'not programs and not slow'
+	$(BIN)/python -m pytest -q $(SPREAD) -m 'not programs and not slow'
 
 test: $(VENV)/.test ## the whole suite but the programs, on an editable install
-	$(BIN)/python -m pytest --durations=10 -m 'not programs'
+	$(BIN)/python -m pytest $(SPREAD) --durations=10 -m 'not programs'
 
 programs: $(VENV)/.test ## the tests that start foreign programs or build packages
-	$(BIN)/python -m pytest --durations=10 -m programs
+	$(BIN)/python -m pytest $(SPREAD) --durations=10 -m programs
 
 checked: $(VENV)-checked/.built ## the suite on a build in which every `require` aborts
-	$(VENV)-checked/bin/python -P -m pytest -q -p no:cacheprovider -m 'not programs'
+	$(VENV)-checked/bin/python -P -m pytest -q -p no:cacheprovider $(SPREAD) -m 'not programs'
 
 sanitize: $(VENV)-asan/.built $(VENV)-checked/.built ## the suite under ASan and UBSan; wrong programs under ASan and valgrind
-	.ci/sanitize $(VENV)-asan -m 'not programs'
+	.ci/sanitize $(VENV)-asan $(SPREAD) -m 'not programs'
 	$(VENV)-checked/bin/python -P tests/sanitizers/overruns.py
 
 # Seconds for each of the targets.

@@ -179,7 +179,8 @@ def main() -> None:
     if is_there(name):
         base = measured(name)
     else:
-        name, base = newest(HISTORY)
+        name, known = newest(HISTORY)
+        base = {key: known[key] for key in known if key.split(".")[0] in MODULES}
         print(
             f"!!! NOT COMPARED WITH {options.base}: this clone does not have it.\n"
             f"!!! Comparing with {name[:8]}, the newest commit in asv_bench/history.\n"

@@ -23,9 +23,8 @@ TOLERANCE = 0.25
 pytestmark = pytest.mark.skipif(
     not DOCS.is_dir(), reason="the pages are in a checkout only"
 )
-release = pytest.mark.skipif(
-    insn.BUILD != "release" or not insn.is_available(),
-    reason="instructions are those of a release build, counted by tracing a child",
+traced = pytest.mark.skipif(
+    not insn.is_available(), reason="the system lets nobody trace a child"
 )
 if DOCS.is_dir():
     sys.path.insert(0, str(DOCS))
@@ -36,7 +35,8 @@ if DOCS.is_dir():
     sys.path.remove(str(DOCS))
 
 #: The tables of instructions: the page and part, and what measures how much of it.
-#: What takes longer than some seconds is compared in part.
+#: What takes longer than some seconds is compared in part, and as a whole by `make
+#: programs`.
 COUNTED = (
     {
         "scenarios": (figures.WORST_CASE, lambda: figures.scenarios(is_whole=False)),
@@ -183,7 +183,8 @@ def measured_now(name):
     }
 
 
-@release
+@pytest.mark.release
+@traced
 @pytest.mark.parametrize(("page", "name", "tolerance"), COMPARED)
 def test_instructions_are_those_of_the_page(page, name, tolerance):
     now = measured_now(name)
@@ -192,7 +193,29 @@ def test_instructions_are_those_of_the_page(page, name, tolerance):
     assert differences(shown, now, tolerance) == []
 
 
-@release
+@pytest.mark.release
+@traced
+@pytest.mark.programs
+@pytest.mark.parametrize(
+    ("page", "name", "measure"),
+    [
+        (figures.WORST_CASE, "scenarios", figures.scenarios),
+        (figures.WORST_CASE, "traces", figures.traces),
+        (performance.PAGE, "quick", lambda: performance.quick((0, 16))),
+    ]
+    if DOCS.is_dir()
+    else [],
+)
+def test_tables_that_take_minutes_are_those_of_the_page(page, name, measure):
+    shown = cells(measured.part_of(page, name))
+    now = cells(measure())
+    assert now
+    assert now.keys() <= shown.keys()
+    assert differences(shown, now, manner(page, name)[0]) == []
+
+
+@pytest.mark.release
+@traced
 def test_the_output_of_insn_is_that_of_the_page():
     now = figures.insn_of_redis()
     shown = measured.part_of(figures.COMMANDS, "insn")

@@ -238,6 +238,7 @@ def test_a_clone_without_the_base_is_compared_with_the_history(
 ):
     regress = load_tool("regress")
     monkeypatch.setattr(regress, "HISTORY", made_up)
+    monkeypatch.setattr(regress, "MODULES", ("calls",))
     monkeypatch.setattr(regress, "is_there", lambda commit: commit == "HEAD")
     monkeypatch.setattr(sys, "argv", ["regress.py"])
     for figure, status in ((107, None), (108, 1)):
@@ -251,6 +252,7 @@ def test_a_clone_without_the_base_is_compared_with_the_history(
         said = capsys.readouterr().out
         assert "NOT COMPARED WITH HEAD~1" in said
         assert "33333333" in said
+        assert "1 figures of" in said
     monkeypatch.setattr(regress, "measured", lambda _: {"other": 1})
     with pytest.raises(SystemExit, match="no figure in common"):
         regress.main()
