@@ -167,7 +167,7 @@ cdef class View:
         return view
 
     cdef object export(self, Arena arena, offset_t offset, uint64_t capacity):
-        """Pin the memory at ``offset``, which is live, and return a memoryview of it."""
+        """Pin the live memory at ``offset`` and return a memoryview of it."""
         self.pin(
             arena, offset, capacity if self.wants_all else self.wanted, capacity
         )
@@ -213,7 +213,7 @@ cdef class View:
 
 # Arena -----------------------------------------------------------------------
 
-@cython.no_gc_clear     # its views use it until they are gone, in a cycle too
+@cython.no_gc_clear     # its views need it as long as they live, in a cycle too
 cdef class Arena:
     """A page-aligned byte arena in one memory mapping.
 
@@ -363,7 +363,9 @@ cdef class Arena:
                 f"{path}: already open, in this process or another"
             ) from None
         except _vm.NotAFile:
-            raise ArenaFormatError(f"{path}: not an arena (not a regular file)") from None
+            raise ArenaFormatError(
+                f"{path}: not an arena (not a regular file)"
+            ) from None
         try:
             superblock_verify(
                 _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
@@ -500,7 +502,7 @@ cdef class Arena:
         )
 
     cdef int enter(self) except -1:
-        """Begin a method: ensure that the arena is open and no other thread is in it."""
+        """Begin a method: the arena is open and no other thread works in it."""
         if unlikely(self.forks != vm_forks):
             self.inherited()
         while arena_is_busy(self):
@@ -790,7 +792,7 @@ cdef class Arena:
         return <uintptr_t>self.c.base + where
 
     cdef int begin_owning(self, give_back_t give_back) except -1:
-        """Let objects own blocks; ``give_back`` frees a block whose owner is collected."""
+        """Let objects own blocks; ``give_back`` frees those of collected owners."""
         if holds_begin(
             &self.holds, self.c.n_bytes, self.c.super.max_pools, give_back
         ):

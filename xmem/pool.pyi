@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from xmem.allocator import Allocator
 from xmem.arena import Arena
+from xmem.base.engines import ENGINES as ENGINES
 from xmem.stats import PoolStats
 
 BLOCK_DTYPE: Final[np.dtype[Any]]
-ENGINES: Final[dict[str, int]]
 HARDENING: Final[dict[str, int]]
 
 class Pool(Allocator):

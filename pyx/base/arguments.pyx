@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Conversion of sizes, counts and offsets given by Python callers, with exact errors."""
+"""Conversion of sizes, counts and offsets from Python callers, with exact errors."""
 
 import numpy as np
 

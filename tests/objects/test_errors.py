@@ -193,7 +193,7 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
     "second page": (
         lambda s: s.arena.page_free(s.run + PAGE),
         NotABlock,
-        r"inside the run of 2 pages at 0x[0-9a-f]+; give the run's own offset",
+        r"inside the run of 2 pages at 0x[0-9a-f]+; pass the run's own offset",
     ),
     "control block": (
         lambda s: s.pool.xfree(
@@ -342,7 +342,7 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
     "open already": (
         lambda s: Arena.open(s.folder / "held"),
         ArenaInUse,
-        r"/held: open already, in this process or another",
+        r"/held: already open, in this process or another",
     ),
     "pickle": (
         lambda s: pickle.dumps(s.arena),

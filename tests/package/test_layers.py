@@ -181,7 +181,7 @@ def test_engines_know_no_pages_and_the_arena_knows_no_blocks():
 
 def test_engines_do_not_know_each_other():
     engines = {
-        name for name, _ in files() if re.search(r"\.(tlsf|firstfit|legacy)$", name)
+        name for name, _ in files() if re.search(r"engine\.(tlsf|firstfit)$", name)
     }
     assert len(engines) == 2
     for engine in engines:

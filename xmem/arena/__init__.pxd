@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The face of the pages: superblock, directory and frames, in one cimport.
+
+The Arena object is in xmem.arena.arena.
+"""
+
+from xmem.arena.check cimport (
+    check_frames,
+    check_list,
+    check_record,
+    check_run,
+)
+from xmem.arena.directory cimport (
+    directory_entry,
+    directory_find,
+    directory_name,
+)
+from xmem.arena.frames cimport (
+    FRAME_CONTROL,
+    FRAME_FREE,
+    FRAME_JOINED,
+    FRAME_ORDER_SHIFT,
+    FRAME_OWNER_SHIFT,
+    FRAME_PAGES_SHIFT,
+    FRAME_PENDING,
+    FRAME_REGION,
+    FRAME_RUN,
+    FRAME_WHOLE,
+    frame_order,
+    frame_owner,
+    frame_pack,
+    frame_pages,
+    frame_state,
+    frames_alloc,
+    frames_can,
+    frames_free,
+    frames_head_of,
+    frames_init,
+    frames_link,
+    frames_merge,
+    frames_put,
+    frames_put_tail,
+    frames_shrink,
+    frames_unlink,
+    free_word,
+    is_region,
+    piece_order,
+)
+from xmem.arena.superblock cimport (
+    ARENA_BYTE_ORDER,
+    ARENA_CLEAN,
+    ARENA_DEFAULT_POOLS,
+    ARENA_INITIALISING,
+    ARENA_MAX_LOG2,
+    ARENA_MAX_PAGE_BYTES,
+    ARENA_MAX_POOLS,
+    ARENA_MIN_PAGE_BYTES,
+    ARENA_READY,
+    ARENA_VERSION,
+    ENTRY_EMPTY,
+    ENTRY_INITIALISING,
+    ENTRY_NAME_BYTES,
+    ENTRY_READY,
+    FRAMES_N_ORDERS,
+    SUPERBLOCK_BYTES,
+    SUPERBLOCK_FIXED_BYTES,
+    arena_attach,
+    arena_t,
+    entry_t,
+    frame_t,
+    frames_t,
+    page_of,
+    page_offset,
+    superblock_layout,
+    superblock_t,
+)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The two engines: their numbers, as arenas store them, and their names."""
 
-from typing import Final
+from typing import Final, Literal
 
-ENGINES: Final[dict[str, int]]
+ENGINES: Final[dict[Literal["tlsf", "firstfit"], int]]

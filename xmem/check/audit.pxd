@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The audit of a checked build (XMEM_CHECKED): every numbered invariant, asserted.
 
-An audit verifies the page frames and the pool as `Pool.check` does. It follows so many
-verbs after the last one that a verb pays for 2**AUDIT_SHARE_LOG2 blocks or pages on
-average. A broken invariant is printed and aborts the process.
+An audit verifies the page frames and the pool as `Pool.check` does. Not every verb is
+followed by one: on average a verb pays for 2**AUDIT_SHARE_LOG2 blocks or pages. A
+broken invariant is printed and aborts the process.
 
 The environment variable ``XMEM_AUDIT=0``, read when an arena is made or opened, turns
 audits off, for programs that damage an arena on purpose.
@@ -11,10 +11,8 @@ audits off, for programs that damage an arena on purpose.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.check cimport check_frames
-from xmem.arena.superblock cimport arena_t
-from xmem.base.finding cimport finding_t
-from xmem.base.memcheck cimport AUDIT_OFF, checker_pause, checker_resume
+from xmem.arena cimport arena_t, check_frames
+from xmem.base cimport AUDIT_OFF, checker_pause, checker_resume, finding_t
 from xmem.check.census cimport census_t
 from xmem.check.control cimport check_control
 from xmem.check.pool cimport check_pool

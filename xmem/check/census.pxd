@@ -3,9 +3,8 @@
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.superblock cimport arena_t
-from xmem.base.grains cimport GRAINS_WORD_LOG2
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport arena_t
+from xmem.base cimport GRAINS_WORD_LOG2, offset_t
 
 cdef extern from *:
     int popcount "__builtin_popcountll"(unsigned long long word) noexcept nogil

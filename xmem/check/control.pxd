@@ -7,24 +7,27 @@ writes to the arena or trusts a word that it reads; see check/tlsf.pxd.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport (
+from xmem.arena cimport (
     FRAME_CONTROL,
     FRAME_RUN,
+    arena_t,
+    entry_t,
     frame_owner,
     frame_pages,
     frame_state,
     is_region,
+    page_offset,
 )
-from xmem.arena.superblock cimport arena_t, entry_t, page_offset
-from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF
-from xmem.base.finding cimport (
+from xmem.base cimport (
+    ENGINE_FIRSTFIT,
+    ENGINE_TLSF,
     INVARIANT_FIRST,
     INVARIANT_LAST,
     finding_t,
     invariant,
+    offset_t,
     report,
 )
-from xmem.base.offset cimport offset_t
 from xmem.core.control cimport (
     HARD_RING,
     POOL_ADAPTS,

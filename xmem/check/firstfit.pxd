@@ -6,9 +6,8 @@ Nothing here writes to the arena or trusts a word that it reads; see check/tlsf.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.finding cimport finding_t, invariant, report
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport arena_t, page_offset
+from xmem.base cimport finding_t, invariant, offset_t, report
 from xmem.check.census cimport census_t, count_block, count_starts
 from xmem.core.control cimport pool_t
 from xmem.core.startbits cimport start_test

@@ -13,22 +13,27 @@ The frame table must have passed ``check_frames`` and the control block
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.frames cimport (
+from xmem.arena cimport (
     FRAME_CONTROL,
     FRAME_JOINED,
     FRAME_REGION,
     FRAME_RUN,
     FRAME_WHOLE,
+    arena_t,
     frame_owner,
     frame_pages,
     frame_state,
     is_region,
+    page_offset,
 )
-from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.engines cimport ENGINE_TLSF
-from xmem.base.finding cimport finding_t, invariant, report
-from xmem.base.grains cimport GRAINS_WORD_LOG2
-from xmem.base.offset cimport offset_t
+from xmem.base cimport (
+    ENGINE_TLSF,
+    GRAINS_WORD_LOG2,
+    finding_t,
+    invariant,
+    offset_t,
+    report,
+)
 from xmem.check.census cimport census_clear, census_t, count_starts
 from xmem.check.firstfit cimport check_legacy_list, check_page, check_start, check_tag
 from xmem.check.tlsf cimport check_bins, check_stretch, stretch_t

@@ -14,20 +14,27 @@ Counters, and whether the lists hold every free block, need the whole check.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.check cimport check_record
-from xmem.arena.frames cimport (
+from xmem.arena cimport (
     FRAME_REGION,
+    arena_t,
+    check_record,
     frame_pages,
     frame_state,
     frames_head_of,
     is_region,
+    page_of,
+    page_offset,
 )
-from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit
-from xmem.base.engines cimport ENGINE_TLSF
-from xmem.base.finding cimport finding_t, invariant, report
-from xmem.base.grains cimport GRAIN_LOG2, GRAINS_WORD_LOG2
-from xmem.base.offset cimport offset_t
+from xmem.base cimport (
+    ENGINE_TLSF,
+    GRAINS_WORD_LOG2,
+    GRAIN_LOG2,
+    bit,
+    finding_t,
+    invariant,
+    offset_t,
+    report,
+)
 from xmem.check.census cimport census_clear, census_t
 from xmem.check.firstfit cimport check_page
 from xmem.check.tlsf cimport check_block, stretch_t

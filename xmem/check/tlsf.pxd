@@ -8,10 +8,15 @@ ends on any bytes. The frame table must have passed ``check_frames``.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.frames cimport FRAME_JOINED, frame_owner, frame_pages, frame_state
-from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.finding cimport finding_t, invariant, report
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport (
+    FRAME_JOINED,
+    arena_t,
+    frame_owner,
+    frame_pages,
+    frame_state,
+    page_offset,
+)
+from xmem.base cimport finding_t, invariant, offset_t, report
 from xmem.check.census cimport census_t, count_block, count_starts
 from xmem.core.control cimport POOL_POISON, pool_t
 from xmem.core.hardening cimport (
@@ -19,7 +24,6 @@ from xmem.core.hardening cimport (
     check_back_link,
     check_poison,
     check_seal,
-    check_tag_end,
     check_waiting,
     is_quarantined,
 )
@@ -86,10 +90,10 @@ cdef inline bint check_free_block(
 ) noexcept nogil:
     """B6, B7, F4 and H2 for one free block."""
     cdef uint64_t mark = block_word(arena.base, block) & BLOCK_ALIGN_MASK
-    if not (
-        check_tag_end(arena, block, size, finding)
-        and check_back_link(arena, block, finding)
-    ):
+    cdef offset_t tag = word_at(arena.base, block + size - 8)[0]
+    if tag != block:
+        return report(finding, invariant(c"B", 6), block, tag, block)
+    if not check_back_link(arena, block, finding):
         return False
     if mark != 0 and (mark != BLOCK_POISONED or not pool.flags & POOL_POISON):
         return report(finding, invariant(c"B", 7), block, mark, 0)

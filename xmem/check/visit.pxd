@@ -7,10 +7,15 @@ False. Unlike the checkers, this trusts the headers.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.frames cimport FRAME_RUN, frame_pages, frame_state, is_region
-from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.engines cimport ENGINE_TLSF
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport (
+    FRAME_RUN,
+    arena_t,
+    frame_pages,
+    frame_state,
+    is_region,
+    page_offset,
+)
+from xmem.base cimport ENGINE_TLSF, offset_t
 from xmem.check.pool cimport is_handed_out
 from xmem.core.control cimport POOL_HARDENED, pool_t
 from xmem.core.hardened cimport hard_capacity

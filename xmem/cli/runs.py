@@ -13,6 +13,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from xmem.base.engines import ENGINES as ENGINE_NUMBERS
 from xmem.base.errors import BadArgument, XmemError
 from xmem.cli.exits import ReplayFailed
 from xmem.cli.progress import Progress, Report
@@ -22,7 +23,7 @@ from xmem.measure.replay import ReplayResult, load
 from xmem.measure.replay import replay as replay_ops
 from xmem.measure.trace import PeerResult
 
-ENGINES = ("tlsf", "firstfit")
+ENGINES = tuple(ENGINE_NUMBERS)
 #: The malloc of this process, to compare with.
 SYSTEM = "system"
 INTERFACES = tuple(INTERFACE_NUMBERS)

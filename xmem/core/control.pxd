@@ -21,13 +21,16 @@ C7  the quick lists hold blocks in use without start bit, each of its list's
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.superblock cimport ARENA_MAX_LOG2, ARENA_MAX_POOLS, arena_t, entry_t
-from xmem.base.checks cimport claim
-from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF
-from xmem.base.finding cimport finding_t
-from xmem.base.grains cimport GRAIN_BYTES
-from xmem.base.memcheck cimport engine_fill
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport ARENA_MAX_LOG2, ARENA_MAX_POOLS, arena_t, entry_t
+from xmem.base cimport (
+    ENGINE_FIRSTFIT,
+    ENGINE_TLSF,
+    GRAIN_BYTES,
+    claim,
+    engine_fill,
+    finding_t,
+    offset_t,
+)
 from xmem.engine cimport (
     BLOCK_GRAIN,
     BLOCK_SIZE_SHIFT,

@@ -8,10 +8,8 @@ room; the block in question stays as it is. The work of each verb is bounded.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.superblock cimport arena_t
-from xmem.base.finding cimport finding_t
-from xmem.base.memcheck cimport engine_fill
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport arena_t
+from xmem.base cimport engine_fill, finding_t, offset_t
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
 from xmem.core.growth cimport region_release
 from xmem.core.hardening cimport (
@@ -219,17 +217,6 @@ cdef inline uint64_t hard_capacity(
     return capacity - taken if taken < capacity else 0
 
 
-cdef inline offset_t hard_resize_near(
-    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
-) noexcept nogil:
-    """Resize a verified block in place or leftwards; 0 if it has to move."""
-    payload = tlsf_pool_resize(arena, pool, payload, n_bytes + hard_overhead(pool))
-    if payload != 0:
-        poison_rest(arena, pool, block_of(payload))
-        seal_block(arena, pool, block_of(payload), n_bytes)
-    return payload
-
-
 cdef inline offset_t hard_resize(
     arena_t* arena,
     pool_t* pool,
@@ -256,8 +243,12 @@ cdef inline offset_t hard_resize(
             if run_resize(arena, pool, payload, n_bytes):
                 return payload
         else:
-            moved = hard_resize_near(arena, pool, payload, n_bytes)
+            moved = tlsf_pool_resize(
+                arena, pool, payload, n_bytes + hard_overhead(pool)
+            )
             if moved != 0:
+                poison_rest(arena, pool, block_of(moved))
+                seal_block(arena, pool, block_of(moved), n_bytes)
                 return moved
     moved = hard_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:

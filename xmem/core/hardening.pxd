@@ -23,8 +23,8 @@ A hardened block in use::
 
 The trailer's highest byte counts the pattern's bytes; its lowest is never 0, so that a
 string whose final NUL is written one byte too far is noticed. A free block whose first
-bytes were poisoned is marked in its header (BLOCK_POISONED); the engine knows nothing of
-the mark and drops it with the next header that it writes.
+bytes were poisoned is marked in its header (BLOCK_POISONED); the engine knows nothing
+of the mark and drops it with the next header that it writes.
 
 H1  pattern and trailer of a block in use are as they were written
 H2  a marked free block holds the poison behind its links
@@ -35,12 +35,8 @@ H3  a block in quarantine is in use, has no start bit, and its first bytes hold 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from xmem.arena.frames cimport FRAME_REGION, frame_state
-from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.checks cimport require
-from xmem.base.finding cimport finding_t, invariant, report
-from xmem.base.memcheck cimport engine_fill
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport FRAME_REGION, arena_t, frame_state, page_of, page_offset
+from xmem.base cimport engine_fill, finding_t, invariant, offset_t, report, require
 from xmem.core.control cimport (
     HARD_RING,
     POOL_CANARY,
@@ -295,14 +291,6 @@ cdef inline bint check_header(
     return True
 
 
-cdef inline bint check_tag_end(
-    arena_t* arena, offset_t block, uint64_t size, finding_t* finding
-) noexcept nogil:
-    """B6 for a free block whose size is in bounds."""
-    cdef offset_t tag = word_at(arena.base, block + size - 8)[0]
-    return tag == block or report(finding, invariant(c"B", 6), block, tag, block)
-
-
 cdef inline bint check_back_link(
     arena_t* arena, offset_t block, finding_t* finding
 ) noexcept nogil:
@@ -356,9 +344,15 @@ cdef inline bint check_listed(
     if word & (BLOCK_ALIGN_MASK & ~BLOCK_POISONED):
         return report(finding, invariant(c"B", 7), block, word, 0)
     if pool.flags & POOL_SAFE_LINKS:
-        if not check_tag_end(arena, block, word_size(word), finding):
-            return False
-        end = block + word_size(word)
+        end = block + block_size(arena.base, block)
+        if word_at(arena.base, end - 8)[0] != block:
+            return report(
+                finding,
+                invariant(c"B", 6),
+                block,
+                word_at(arena.base, end - 8)[0],
+                block,
+            )
         # A header that a merge has absorbed still says PREV_FREE.
         word = block_word(arena.base, end)
         if not word & BLOCK_PREV_FREE or not is_known(arena, pool, end):

@@ -16,9 +16,8 @@ The price: waiting blocks do not merge, nor do their neighbours with them.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.checks cimport likely, store_barrier
-from xmem.base.offset cimport offset_t
+from xmem.arena cimport arena_t, page_offset
+from xmem.base cimport likely, offset_t, store_barrier
 from xmem.core.control cimport (
     QUICK_MAX_BYTES,
     QUICK_N_LISTS,
@@ -37,7 +36,7 @@ from xmem.core.plain cimport (
     tlsf_pool_free,
 )
 from xmem.core.startbits cimport start_clear, start_set
-from xmem.engine.block cimport (
+from xmem.engine cimport (
     BLOCK_ALIGN_MASK,
     BLOCK_FREE,
     BLOCK_GRAIN,

@@ -12,18 +12,20 @@ the headers rebuilds it.
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.bits cimport bit, find_first_set, find_last_set
-from xmem.base.grains cimport (
-    GRAIN_BYTES,
-    GRAIN_LOG2,
+from xmem.arena cimport arena_t, page_offset
+from xmem.base cimport (
     GRAINS_BYTE_LOG2,
     GRAINS_WORD_LOG2,
+    GRAIN_BYTES,
+    GRAIN_LOG2,
+    bit,
+    find_first_set,
+    find_last_set,
     grain_clear,
     grain_set,
     grain_test,
+    offset_t,
 )
-from xmem.base.offset cimport offset_t
 
 
 cdef inline void start_set(arena_t* arena, offset_t payload) noexcept nogil:
