@@ -8,7 +8,8 @@ tracee.pxd, and ends when its program does. It runs C code only.
 from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport bit
-from xmem.measure.calls cimport VERBS, call_t
+from xmem.measure.callees cimport VERBS
+from xmem.measure.calls cimport call_t
 from xmem.measure.codes cimport (
     OP_MEMALIGN,
     PATH_FAILED,

@@ -22,7 +22,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint64_t
 
 from xmem.base.arguments cimport count_argument, flag_argument
-from xmem.measure.calls cimport VERB_CHECKED, call_t, pool_argument, prepare_call
+from xmem.measure.callees cimport VERB_CHECKED
+from xmem.measure.calls cimport call_t, pool_argument, prepare_call
 from xmem.measure.child cimport child_call, child_trace, program_t, result_t
 from xmem.measure.codes cimport op_t
 from xmem.measure.tracer cimport Tracer, can_step

@@ -9,7 +9,7 @@ from xmem.measure.counts import SteppingUnavailable
 
 from libc.stdint cimport uint64_t
 
-from xmem.measure.calls cimport N_VERBS, VERBS
+from xmem.measure.callees cimport N_VERBS, VERBS
 from xmem.measure.tracee cimport (
     TRACEE_SUPPORTED,
     place_t,
