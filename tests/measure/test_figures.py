@@ -183,6 +183,7 @@ def measured_now(name):
     }
 
 
+@pytest.mark.slow
 @release
 @pytest.mark.parametrize(("page", "name", "tolerance"), COMPARED)
 def test_instructions_are_those_of_the_page(page, name, tolerance):
