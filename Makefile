@@ -46,23 +46,23 @@ clean: ## remove what the others made
 
 ##@ Test
 
-# A worker for each processor; tests that share something built run in one of them.
-SPREAD := -n auto --dist loadgroup
+# In parallel; tests that need the same build run in one worker.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 quick: $(VENV)/.test ## the tests that build nothing and prove nothing
-	$(BIN)/python -m pytest -q $(SPREAD) -m 'not programs and not slow'
+	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow'
 
 test: $(VENV)/.test ## the whole suite but the programs, on an editable install
-	$(BIN)/python -m pytest $(SPREAD) --durations=10 -m 'not programs'
+	$(BIN)/python -m pytest $(PARALLEL) --durations=10 -m 'not programs'
 
 programs: $(VENV)/.test ## the tests that start foreign programs or build packages
-	$(BIN)/python -m pytest $(SPREAD) --durations=10 -m programs
+	$(BIN)/python -m pytest $(PARALLEL) --durations=10 -m programs
 
 checked: $(VENV)-checked/.built ## the suite on a build in which every `require` aborts
-	$(VENV)-checked/bin/python -P -m pytest -q -p no:cacheprovider $(SPREAD) -m 'not programs'
+	$(VENV)-checked/bin/python -P -m pytest -q -p no:cacheprovider $(PARALLEL) -m 'not programs'
 
 sanitize: $(VENV)-asan/.built $(VENV)-checked/.built ## the suite under ASan and UBSan; wrong programs under ASan and valgrind
-	.ci/sanitize $(VENV)-asan $(SPREAD) -m 'not programs'
+	.ci/sanitize $(VENV)-asan $(PARALLEL) -m 'not programs'
 	$(VENV)-checked/bin/python -P tests/sanitizers/overruns.py
 
 # Seconds for each of the targets.
@@ -80,7 +80,7 @@ proof-%: $(VENV)/.test
 
 SOAK_SECONDS ?= 3600
 soak: $(VENV)/.tools ## the stress commands with a fresh seed for `SOAK_SECONDS=3600`
-	$(BIN)/python tests/soak.py $(SOAK_SECONDS)
+	$(BIN)/python tests/proofs/soak.py $(SOAK_SECONDS)
 
 lint: $(VENV)/.lint ## ruff, cython-lint, mypy, codespell, and the checks of .pre-commit-config.yaml
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/lint

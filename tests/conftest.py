@@ -7,6 +7,7 @@ machines; ``XMEM_TEST_PROFILE=soak`` makes it run many more examples, others eac
 time.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -40,7 +41,7 @@ hypothesis.settings.load_profile(os.environ.get("XMEM_TEST_PROFILE", "quick"))
 
 #: Fixtures that build packages or modules. Of the first that a test uses all tests
 #: run in one worker, so that no other waits for the build.
-BUILDING = ("site", "installed", "wheel", "sdist", "probe", "caller", "engine")
+BUILDING = ("site", "installed", "wheel", "sdist", "probe", "caller", "broken_engine")
 #: The wheel takes minutes: it is built with the programs that use it.
 WHEEL = {"site", "installed", "wheel"}
 
@@ -75,6 +76,20 @@ def pytest_collection_modifyitems(items):
             )
         if asan and item.get_closest_marker("no_asan"):
             item.add_marker(pytest.mark.skip(reason="ASan's runtime is in the way"))
+
+
+#: The file of the last test that was set up.
+last_file = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Spare the collections of a file's tests all that was made before the file."""
+    global last_file
+    if item.path != last_file:
+        last_file = item.path
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_report_header():

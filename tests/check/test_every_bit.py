@@ -204,5 +204,6 @@ def test_every_bit_that_matters_is_guarded() -> None:
     assert n_seen > 20000
 
 
+@pytest.mark.slow
 def test_random_damage_does_not_crash_a_checker(seed: int) -> None:
     apart(random_damage, seed, 10000)

@@ -612,6 +612,7 @@ def test_a_log_gets_a_line_only_now_and_then() -> None:
 # The demo
 
 
+@pytest.mark.slow
 def test_demo_prints_the_table_the_ratio_and_the_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_all_that_is_missing_is_named_at_once():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -128,6 +129,7 @@ def test_a_command_runs_without_what_it_does_not_use(here, command):
     assert done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_needs_no_compressor_and_no_histograms(here):
     done = run(
         {*EXTRAS["stores"], *EXTRAS["hgrm"]},

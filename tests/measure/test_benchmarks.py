@@ -123,6 +123,7 @@ def test_the_founding_load_leaves_a_hole_in_every_page(suite):
     assert benchmark.track_xfree_worst_cycles("tlsf", 1000) >= 0
 
 
+@pytest.mark.slow
 def test_calls_are_counted_from_outside(suite):
     calls = suite["calls"].Calls()
     try:
@@ -227,6 +228,7 @@ def test_hardening_reports_every_kind(suite, monkeypatch):
         assert benchmark.track_ratio_to_plain(kind, "redis") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not insn.is_available(), reason="nobody may trace a child")
 def test_instructions_are_the_same_each_time(suite):
     module = suite["instructions"]

@@ -183,6 +183,7 @@ def measured_now(name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.release
 @traced
 @pytest.mark.parametrize(("page", "name", "tolerance"), COMPARED)

@@ -25,7 +25,7 @@ from xmem.measure.versus import (
 )
 
 # Its children preload allocators, not ASan's runtime.
-pytestmark = pytest.mark.no_asan
+pytestmark = [pytest.mark.no_asan, pytest.mark.slow]
 
 RECORD_KEYS = {
     *("name", "trace", "ops", "failed", "ns", "ratio"),

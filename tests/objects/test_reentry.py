@@ -23,6 +23,7 @@ from support.scene import ARENA_BYTES
 from xmem import Arena
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deed", [sly_integers, sly_texts, finalisers, hooks_that_act, threads]
 )

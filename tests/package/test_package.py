@@ -192,6 +192,7 @@ xmem\.arena\.arena\.PoolEntry
 """
 
 
+@pytest.mark.slow
 def test_types_are_strict(tmp_path: Path) -> None:
     run(
         *(sys.executable, "-P", "-m", "mypy", "--config-file", ROOT / "pyproject.toml"),
@@ -201,6 +202,7 @@ def test_types_are_strict(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_stubs_agree_with_the_modules(tmp_path: Path, modules: dict) -> None:
     allowed = tmp_path / "allowed"
     # A module without public names needs no stub.
@@ -253,6 +255,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_users_are_checked_against_the_stubs(tmp_path: Path) -> None:
     """What is right passes a type checker; what is wrong is found on its line."""
     good = tmp_path / "good.py"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The four stress commands with random seeds, engines and interfaces: ``make soak``.
 
-Runs for the seconds that are given, and reports operations done and faults found.
-Exit status 1 if there was one; its run lies in ``soak-faults``. Each sixth run is of
-``proofs.objects``: blocks, arrays and views, from Python.
+Runs for the given seconds, and reports operations done and faults found. The exit
+status is 1 if there was a fault; its operations are in ``soak-faults``. Each sixth run
+is of ``proofs.objects``: blocks, arrays and views, from Python.
 """
 
 import json
@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 PART_SECONDS = 60
-#: At least so many runs.
+#: The number of runs, at least.
 LEAST_RUNS = 12
 FOLDER = Path("soak-faults")
 INTERFACES = ("strict", "array", "subpage", "legacy", "merged")
@@ -27,7 +27,7 @@ FRAME_LOADS = ("orders", "exact", "full")
 
 
 def heap_options(chosen: random.Random) -> list[str]:
-    """What a command that keeps blocks runs on."""
+    """Options for what a command that keeps blocks runs on."""
     kind = chosen.choice(["tlsf", "tlsf", "firstfit", "interface"])
     if kind == "interface":
         return ["--interface", chosen.choice(INTERFACES)]
@@ -67,7 +67,7 @@ def objects(seconds: float, seed: int) -> tuple[int, str]:
             *(sys.executable, "-P", "-X", "faulthandler", "-m", "proofs.objects"),
             *("--seconds", f"{seconds:.0f}", "--seed", str(seed)),
         ],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
