@@ -8,7 +8,6 @@ import pytest
 
 import xmem
 
-
 BUMP = r"""
 #include "measure/peer.h"
 #include <stdint.h>
