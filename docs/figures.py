@@ -293,7 +293,7 @@ def modules() -> str:
     for layer in [*layers, "data"]:
         folder = package / layer
         if folder.is_dir():
-            lines.append(f"{layer + '/':19} {first_sentence(folder / '__init__')}")
+            lines.append((f"{layer}/", first_sentence(folder / "__init__")))
         else:
             folder = package
         found = [
@@ -308,8 +308,10 @@ def modules() -> str:
             names = {"verbs"} if layer == "verbs" else names - {"verbs"}
         indent = "" if folder == package else "    "
         for name in sorted(names):
-            lines.append(f"{indent + name:19} {first_sentence(folder / name)}")
-    return "```text\n" + "\n".join(lines) + "\n```"
+            lines.append((indent + name, first_sentence(folder / name)))
+    width = max(len(name) for name, _ in lines)
+    shown = "\n".join(f"{name:{width}}  {sentence}" for name, sentence in lines)
+    return f"```text\n{shown}\n```"
 
 
 # History -------------------------------------------------------------------------
