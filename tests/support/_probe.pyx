@@ -355,7 +355,8 @@ cdef class Engine(Memory):
 
     def free(self, uint64_t block):
         cdef uint64_t size
-        tlsf_free(self.base, self.tlsf, &block, ~<uint64_t>0, &size)
+        cdef uint64_t no_limit = ~<uint64_t>0
+        tlsf_free(self.base, self.tlsf, &block, &no_limit, &size)
 
     def resize(self, uint64_t block, uint64_t need):
         return bool(tlsf_resize(self.base, self.tlsf, block, need))

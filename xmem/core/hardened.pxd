@@ -79,7 +79,7 @@ cdef inline void release_block(
     """Give a verified block, which has no start bit, to the engine."""
     cdef uint64_t freed = block_size(arena.base, block)
     cdef uint64_t size
-    if not tlsf_free(arena.base, &pool.tlsf, &block, pool.release_bytes, &size):
+    if not tlsf_free(arena.base, &pool.tlsf, &block, &pool.release_bytes, &size):
         if region_release(arena, pool, block, size, freed):
             return
         freelists_insert(arena.base, &pool.tlsf.bins, block, size)

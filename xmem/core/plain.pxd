@@ -167,7 +167,7 @@ cdef inline void tlsf_pool_free(
     cdef offset_t block = block_of(payload)
     start_clear(arena, payload)
     freed = block_size(arena.base, block)
-    if not tlsf_free(arena.base, &pool.tlsf, &block, pool.release_bytes, &size):
+    if not tlsf_free(arena.base, &pool.tlsf, &block, &pool.release_bytes, &size):
         outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
 
 

@@ -312,15 +312,20 @@ cdef inline offset_t tlsf_coalesce(
 
 
 cdef inline bint tlsf_free(
-    char* base, tlsf_t* tlsf, offset_t* block, uint64_t limit, uint64_t* merged_bytes
+    char* base,
+    tlsf_t* tlsf,
+    offset_t* block,
+    const uint64_t* limit,
+    uint64_t* merged_bytes,
 ) noexcept nogil:
     """Free a block; False if the result, of ``limit`` bytes or more, is not listed.
 
     At most two removals and one insertion. ``block`` and ``merged_bytes`` become
     those of the merged block; where the result is False the caller has to list it.
+    The limit is passed by its address, so that no register holds it during the merge.
     """
     block[0] = tlsf_coalesce(base, tlsf, block[0], merged_bytes)
-    if unlikely(merged_bytes[0] >= limit):
+    if unlikely(merged_bytes[0] >= limit[0]):
         return False
     freelists_insert(base, &tlsf.bins, block[0], merged_bytes[0])
     return True
