@@ -81,7 +81,7 @@ cdef int check_call(call_t* call, Pool pool, object verb) except -1:
         pool.require_live(call.a, verb)
         pool.arena.refuse_exported(call.a)
     elif call.kind == VERB_XMALLOC:
-        pool.admit_alignment(call.b)
+        pool.require_alignment(call.b)
     elif call.a > pool.arena.c.n_pages:
         raise BadArgument(f"the arena has {pool.arena.n_pages} pages, not {call.a}")
     return 0
