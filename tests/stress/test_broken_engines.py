@@ -122,7 +122,7 @@ def broken(folder: Path, what: Break) -> None:
 @pytest.fixture
 def broken_engine(builds: Builds, name: str) -> Path:
     """The folder of a broken engine."""
-    if not (ROOT / "pyx" / "stress" / "target.pyx").exists():
+    if not (ROOT / "pyx" / "pool.pyx").exists():
         pytest.skip("the sources are not here")
     what = BREAKS[name]
     return builds.once("broken", lambda folder: broken(folder, what), repr(what))
