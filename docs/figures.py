@@ -267,13 +267,13 @@ def verbs() -> str:
 
 
 def first_sentence(module: Path) -> str:
-    """Return the first paragraph of a docstring, that of the header if there is one."""
+    """Return the first paragraph of a docstring; a module's is that of its header."""
     name = module.relative_to(ROOT / "xmem")
     source = ROOT.joinpath("arena" if name.parts[0] == "arena" else "pyx")
     inside = name.relative_to("arena") if name.parts[0] == "arena" else name
+    suffixes = (".py", ".pxd") if module.name == "__init__" else (".pxd", ".py")
     for path in (
-        module.with_suffix(".pxd"),
-        module.with_suffix(".py"),
+        *(module.with_suffix(suffix) for suffix in suffixes),
         source / inside.with_suffix(".pyx"),
     ):
         found = path.is_file() and re.search(
