@@ -16,10 +16,15 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.frames cimport FRAME_WHOLE, frame_owner, frame_pages, frame_state
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit, ceil_log2
-from xmem.base.checks cimport unlikely
-from xmem.base.memcheck cimport checker_pause, checker_resume, engine_copy
-from xmem.base.offset cimport offset_t
+from xmem.base cimport (
+    bit,
+    ceil_log2,
+    checker_pause,
+    checker_resume,
+    engine_copy,
+    offset_t,
+    unlikely,
+)
 from xmem.core.control cimport ENGINE_TLSF, pool_t
 from xmem.core.growth cimport (
     page_release,
@@ -32,23 +37,19 @@ from xmem.core.growth cimport (
     run_shrink,
 )
 from xmem.core.startbits cimport start_clear, start_set, start_test
-from xmem.engine.block cimport (
+from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
     BLOCK_GRAIN,
     BLOCK_HEADER_BYTES,
     BLOCK_TAG_MASK,
+    FIRSTFIT_ALIGNMENT,
+    FIRSTFIT_LINE,
     PAGE_RULE_BYTES,
     block_bytes_for,
     block_of,
     block_size,
     block_word,
     block_write,
-    payload_of,
-    word_at,
-)
-from xmem.engine.firstfit cimport (
-    FIRSTFIT_ALIGNMENT,
-    FIRSTFIT_LINE,
     firstfit_alloc,
     firstfit_block_of,
     firstfit_bytes_for,
@@ -56,9 +57,8 @@ from xmem.engine.firstfit cimport (
     firstfit_link,
     firstfit_payload,
     firstfit_shrink,
-)
-from xmem.engine.freelists cimport freelists_insert
-from xmem.engine.tlsf cimport (
+    freelists_insert,
+    payload_of,
     tlsf_alloc,
     tlsf_alloc_aligned,
     tlsf_carve,
@@ -66,6 +66,7 @@ from xmem.engine.tlsf cimport (
     tlsf_resize,
     tlsf_resize_left,
     word_alignment,
+    word_at,
 )
 
 
