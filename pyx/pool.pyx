@@ -30,16 +30,19 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from xmem.allocator cimport Allocator
-from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
-from xmem.arena.check cimport check_frames, check_heads
-from xmem.arena.directory cimport (
+from xmem.arena cimport (
+    ENTRY_NAME_BYTES,
+    arena_t,
+    check_frames,
+    check_heads,
     directory_find,
     directory_name,
     directory_vacant,
+    entry_t,
 )
+from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
 from xmem.arena.holds cimport hold_clear_pages, hold_test
 from xmem.arena.sites cimport site_allocated, site_freed
-from xmem.arena.superblock cimport ENTRY_NAME_BYTES, arena_t, entry_t
 from xmem.base cimport (
     ENGINE_TLSF,
     align_argument,
@@ -221,8 +224,8 @@ cdef object _creation_error(
     """Why there is no pool."""
     if reason == CREATION_NO_ENTRY:
         return OutOfMemory(
-            f"the arena has {arena.c.super.max_pools} pools already; give max_pools= "
-            "when it is made"
+            f"the arena has its {arena.c.super.max_pools} pools already; give "
+            "max_pools= when it is made"
         )
     if reason == CREATION_NAME_TAKEN:
         if not name:

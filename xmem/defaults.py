@@ -26,7 +26,7 @@ __all__ = [
     "xzalloc",
 ]
 
-#: Bytes of the arena, where nothing is said. They are not touched until used.
+#: Bytes of the arena by default. They are not touched until used.
 DEFAULT_BYTES = 1 << 30
 VARIABLE = "XMEM_ARENA_BYTES"
 
@@ -46,9 +46,9 @@ def configure(n_bytes: SupportsIndex) -> None:
     Raises
     ------
     BadArgument
-        The arena is in use already, or there can be none of that size.
+        The arena is in use already, or the size is impossible.
     BadArgumentType
-        No integer.
+        Not an integer.
     """
     global _configured
     try:
@@ -68,7 +68,7 @@ def configure(n_bytes: SupportsIndex) -> None:
 
 
 def _size() -> int:
-    """Bytes of the arena that is to be made."""
+    """Bytes of the arena to be made."""
     if _configured is not None:
         return _configured
     text = os.environ.get(VARIABLE)
@@ -91,7 +91,7 @@ def default_pool() -> Pool:
     Raises
     ------
     BadArgument
-        `configure` or ``XMEM_ARENA_BYTES`` gave a size of which there can be none.
+        `configure` or ``XMEM_ARENA_BYTES`` gave an impossible size.
     """
     global _pool
     if _pool is None:
@@ -119,7 +119,7 @@ def xrealloc(
 
 
 def xfree(offset: SupportsIndex, /) -> None:
-    """Give a block of the default pool back; see `Pool.xfree`."""
+    """Free a block of the default pool; see `Pool.xfree`."""
     default_pool().xfree(offset)
 
 

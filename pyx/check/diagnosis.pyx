@@ -12,21 +12,27 @@ from xmem.base.errors import DoubleFree, MismatchedFree, NotABlock
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.directory cimport directory_name
-from xmem.arena.frames cimport (
+from xmem.arena cimport (
     FRAME_CONTROL,
     FRAME_FREE,
     FRAME_RUN,
+    arena_t,
+    directory_name,
     frame_owner,
     frame_pages,
     frame_state,
     frames_head_of,
     is_region,
+    page_of,
+    page_offset,
 )
-from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.engines cimport ENGINE_TLSF
-from xmem.base.memcheck cimport checker_pause, checker_resume, engine_copy
-from xmem.base.offset cimport offset_t
+from xmem.base cimport (
+    ENGINE_TLSF,
+    checker_pause,
+    checker_resume,
+    engine_copy,
+    offset_t,
+)
 from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns

@@ -69,6 +69,122 @@ def test_only_blocks_of_the_pool_are_freed(caller, arena, engine):
     pool.check()
 
 
+# A pool without a Pool --------------------------------------------------------
+
+DONE, BAD_SETTINGS, BAD_NAME, NAME_TAKEN, NO_ENTRY, NO_PAGES = range(6)
+
+
+def state(arena):
+    """Pools and page runs of an arena."""
+    return arena.pools(), arena.frames().tolist()
+
+
+@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
+def test_a_pool_made_in_c_is_a_pool(caller, arena, engine):
+    done, number = caller.create(arena, b"made", engine=caller.ENGINES[engine])
+    assert (done, number) == (DONE, 1)
+    assert caller.number_of(arena, b"made") == 1
+    pool = xmem.Pool.open(arena, "made")
+    assert (pool.engine, pool.id, pool.max_pages) == (engine, 1, 0)
+    assert pool.grow_pages == (16 if engine == "tlsf" else 1)
+    offset = pool.xmalloc(100)
+    pool.check()
+    pool.xfree(offset)
+    pool.destroy()
+    assert caller.number_of(arena, b"made") == 0
+
+
+def test_settings_of_c_are_those_of_python(caller, arena):
+    def properties(pool):
+        names = ("engine", "grow_pages", "max_pages", "join_regions", "hardening")
+        return [getattr(pool, name) for name in (*names, "quick", "quick_bytes")]
+
+    hardened = xmem.Pool(arena, grow_pages=3, max_pages=50, hardened=True)
+    quick = xmem.Pool(arena, join_regions=False, quick=7, quick_bytes=1 << 60)
+    flags = caller.SETTINGS["flags"] | caller.HARDENED
+    caller.create(arena, b"a", grow_pages=3, max_pages=50, flags=flags)
+    caller.create(arena, b"b", flags=0, quick_blocks=7, quick_bytes=1 << 60)
+    assert properties(xmem.Pool.open(arena, "a")) == properties(hardened)
+    assert properties(xmem.Pool.open(arena, "b")) == properties(quick)
+
+
+@pytest.mark.parametrize(
+    ("reason", "name", "changes"),
+    [
+        (BAD_SETTINGS, b"x", {"engine": 0}),
+        (BAD_SETTINGS, b"x", {"engine": 3}),
+        (BAD_SETTINGS, b"x", {"grow_pages": 1 << 20}),
+        (BAD_SETTINGS, b"x", {"quick_blocks": 256}),
+        (BAD_SETTINGS, b"x", {"quick_blocks": 1, "engine": 2}),
+        (BAD_SETTINGS, b"x", {"quick_blocks": 1, "flags": 16}),
+        (BAD_SETTINGS, b"x", {"flags": 16, "engine": 2}),
+        (BAD_SETTINGS, b"x", {"flags": 2}),
+        (BAD_SETTINGS, b"x", {"flags": 1 << 9}),
+        (BAD_NAME, b"n" * 41, {}),
+        (NAME_TAKEN, b"first", {}),
+    ],
+)
+def test_what_cannot_be_made_changes_nothing(caller, arena, reason, name, changes):
+    assert caller.create(arena, b"first") == (DONE, 1)
+    before = state(arena)
+    assert caller.create(arena, name, **changes) == (reason, 0)
+    assert state(arena) == before
+    arena.check()
+
+
+def test_a_full_directory_and_full_frames_are_told_apart(caller):
+    with xmem.Arena.anonymous(1 << 20, page_size=4096, max_pools=2) as arena:
+        assert caller.create(arena, b"") == (DONE, 1)
+        while arena.n_free_pages:
+            arena.page_alloc(0)
+        assert caller.create(arena, b"") == (NO_PAGES, 0)
+        assert set(arena.pools()) == {"pool-1"}
+    with xmem.Arena.anonymous(1 << 20, page_size=4096, max_pools=2) as arena:
+        for number in (1, 2):
+            assert caller.create(arena, b"") == (DONE, number)
+        assert caller.create(arena, b"") == (NO_ENTRY, 0)
+        assert set(arena.pools()) == {"pool-1", "pool-2"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"flags": 0}, {"max_pages": 20}])
+def test_reserve_fill_and_shrink(caller, arena, settings):
+    other = xmem.Pool(arena, name="other")
+    kept = other.xmalloc(100)
+    free = arena.n_free_pages
+    done, number = caller.create(arena, b"made", **settings)
+    control = free - arena.n_free_pages
+    limit = settings.get("max_pages") or arena.n_free_pages
+    reserved, held, given, left = caller.life(arena, number, 30)
+    assert (done, reserved, held) == (DONE, min(30, limit), limit)
+    # A free gives regions back too, but for those in hand.
+    assert (0 < given <= held, left) == (True, 0)
+    assert arena.n_free_pages == free - control
+    xmem.Pool.open(arena, "made").check()
+    caller.destroy(arena, number)
+    assert arena.n_free_pages == free
+    arena.check()
+    other.xfree(kept)
+    other.check()
+
+
+@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
+def test_destroying_in_c_leaves_nothing(caller, arena, engine):
+    before = state(arena)
+    done, number = caller.create(arena, b"made", engine=caller.ENGINES[engine])
+    pool = xmem.Pool.open(arena, "made")
+    blocks = [pool.xmalloc(n) for n in (0, 100, 5000, 100_000)]
+    blocks.append(pool.xmalloc(10, align=8192))
+    caller.destroy(arena, number)
+    assert state(arena) == before
+    assert pool.closed
+    again = xmem.Pool(arena, engine=engine)
+    for offset in blocks:
+        with pytest.raises(xmem.InvalidFree):
+            again.xfree(offset)
+    arena.check()
+    again.check()
+
+
 def test_headers_do_not_divide():
     """Inline code must mean the same whatever directives the caller builds with.
 

@@ -15,15 +15,19 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
-from xmem.arena.directory cimport (
-    directory_entry,
-    directory_find,
-    directory_vacant,
-)
-from xmem.arena.frames cimport (
+from xmem.arena cimport (
+    ENTRY_EMPTY,
+    ENTRY_INITIALISING,
+    ENTRY_NAME_BYTES,
+    ENTRY_READY,
     FRAME_CONTROL,
     FRAME_PENDING,
     FRAME_RUN,
+    arena_t,
+    directory_entry,
+    directory_find,
+    directory_vacant,
+    entry_t,
     frame_owner,
     frame_pack,
     frame_pages,
@@ -31,14 +35,6 @@ from xmem.arena.frames cimport (
     frames_free,
     frames_head_of,
     is_region,
-)
-from xmem.arena.superblock cimport (
-    ENTRY_EMPTY,
-    ENTRY_INITIALISING,
-    ENTRY_NAME_BYTES,
-    ENTRY_READY,
-    arena_t,
-    entry_t,
     page_of,
     page_offset,
 )

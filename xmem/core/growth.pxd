@@ -120,7 +120,7 @@ cdef inline uint32_t run_alloc(
 cdef inline void run_free(
     arena_t* arena, pool_t* pool, uint32_t page
 ) noexcept nogil:
-    """Give back a run of ``run_alloc``."""
+    """Free a run of ``run_alloc``."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     frames_free(arena, page)
     pool.n_pages -= n_pages
@@ -131,7 +131,7 @@ cdef inline void run_free(
 cdef inline void run_shrink(
     arena_t* arena, pool_t* pool, uint32_t page, uint64_t n_pages
 ) noexcept nogil:
-    """Give back what lies behind the first ``n_pages`` of a pool's run."""
+    """Give back the pages behind the first ``n_pages`` of a pool's run."""
     cdef uint64_t given = frame_pages(arena.frames[page].word) - n_pages
     frames_shrink(arena, page, n_pages)
     pool.n_pages -= given
@@ -164,7 +164,7 @@ cdef inline offset_t region_join_left(
     """Join a fresh region to the one on its left, if that ends in free bytes.
 
     The left's last block takes in sentinel, head word and the new block: one
-    store of its header. Answers the free block in which the region lies then.
+    store of its header. Returns the free block in which the region then lies.
     """
     cdef char* base = arena.base
     cdef offset_t start = page_offset(arena, page)
@@ -194,7 +194,7 @@ cdef inline offset_t region_add(
 ) noexcept nogil:
     """Format a pending run as a region, joined to its neighbours if asked.
 
-    Answers the free block, on its list, in which the region lies.
+    Returns the free block, on its list, in which the region lies.
     """
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     cdef offset_t start = page_offset(arena, page)
@@ -291,7 +291,7 @@ cdef inline offset_t region_gather(
     """A free block with room for ``need``, where no run of pages has it, or 0.
 
     The largest free runs, at most GATHERS of them, join the regions that they
-    lie beside; one free block of the result may be large enough. If none is,
+    are next to; one free block of the result may be large enough. If none is,
     they are given back.
     """
     cdef uint32_t pages[GATHERS]
@@ -367,7 +367,7 @@ cdef inline offset_t region_grow(
         n_pages = pool.max_pages - pool.n_pages
     page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
     if page == 0:
-        # Then no run of that order is free; there is one of the least.
+        # No run of that order is free, but one of the least is.
         largest = bit(find_last_set(arena.super.frames.order_bitmap))
         if n_pages <= pool.grow_pages or largest < least or (
             not may_hold(pool, largest)
@@ -537,8 +537,8 @@ cdef inline bint make_room(
     """Whether limit and frames admit a run of ``n_pages`` more.
 
     If they do not, empty regions in hand are given back, at most DROPS of
-    them: what is kept for a next time must not make a request fail now, and
-    no request may take more than a bounded time.
+    them: a region kept for later must not make a request fail now, and every
+    request takes a bounded time.
     """
     cdef unsigned n_tries = DROPS
     if n_pages > arena.n_pages or (
@@ -567,8 +567,8 @@ cdef inline bint region_release(
     """Give a region back if a coalesced block has emptied one.
 
     The block is on no list; ``freed`` bytes of it have just been freed. When
-    the answer is True what is left of the block has been listed; when it is
-    False the block is as it was, and is to be listed.
+    the result is True, the rest of the block has been listed; when it is
+    False, the block is unchanged and still has to be listed.
     """
     cdef uint32_t page
     if pool.returned != 0:

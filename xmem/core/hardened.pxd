@@ -34,7 +34,6 @@ from xmem.core.plain cimport (
     run_resize,
     tlsf_pool_alloc,
     tlsf_pool_alloc_aligned,
-    tlsf_pool_resize,
     tlsf_pool_run,
 )
 from xmem.core.startbits cimport start_clear, start_set
@@ -50,9 +49,12 @@ from xmem.engine cimport (
     block_size,
     block_word,
     freelists_insert,
+    payload_of,
     tlsf_find,
     tlsf_find_aligned,
     tlsf_free,
+    tlsf_resize,
+    tlsf_resize_left,
     word_at,
     word_size,
 )
@@ -217,6 +219,25 @@ cdef inline uint64_t hard_capacity(
     return capacity - taken if taken < capacity else 0
 
 
+cdef inline offset_t hard_resize_near(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a verified block in place or leftwards; 0 if it has to move.
+
+    ``n_bytes`` includes the trailer.
+    """
+    cdef offset_t block = block_of(payload)
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    if tlsf_resize(arena.base, &pool.tlsf, block, need):
+        return payload
+    block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
+    if block == 0:
+        return 0
+    start_clear(arena, payload)
+    start_set(arena, payload_of(block))
+    return payload_of(block)
+
+
 cdef inline offset_t hard_resize(
     arena_t* arena,
     pool_t* pool,
@@ -243,7 +264,7 @@ cdef inline offset_t hard_resize(
             if run_resize(arena, pool, payload, n_bytes):
                 return payload
         else:
-            moved = tlsf_pool_resize(
+            moved = hard_resize_near(
                 arena, pool, payload, n_bytes + hard_overhead(pool)
             )
             if moved != 0:

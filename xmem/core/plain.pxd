@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Both engines behind one set of verbs, as they are without hardening.
+"""Both engines behind one set of verbs: those of a pool without hardening.
 
-``plain_alloc`` answers the offset of a payload, or 0. ``plain_free`` and
+``plain_alloc`` returns the offset of a payload, or 0. ``plain_free`` and
 ``plain_resize`` trust their argument; ``pool_owns`` says, exactly and in O(1)
 (for page runs: one record of the frame table), whether an integer may be
 given to them.
@@ -9,7 +9,7 @@ given to them.
 A payload is one of three things, told apart by its offset and the frame
 table: a TLSF block (never page-aligned, B3), a legacy block, or a page run
 owned by the pool: requests aligned to more than 2048 bytes under TLSF, and
-what reaches a page with its header in the legacy engine.
+requests that fill a page or more with their header in the legacy engine.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -17,6 +17,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.frames cimport FRAME_WHOLE, frame_owner, frame_pages, frame_state
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base cimport (
+    ENGINE_TLSF,
     bit,
     ceil_log2,
     checker_pause,
@@ -25,7 +26,7 @@ from xmem.base cimport (
     offset_t,
     unlikely,
 )
-from xmem.core.control cimport ENGINE_TLSF, pool_t
+from xmem.core.control cimport pool_t
 from xmem.core.growth cimport (
     page_release,
     page_take,
@@ -70,7 +71,7 @@ from xmem.engine cimport (
 )
 
 
-# What is rare is called through these, see checks.pxd.
+# Rare paths are called through these; see checks.pxd.
 ctypedef offset_t (*alloc_t)(
     arena_t*, pool_t*, uint64_t, uint64_t
 ) noexcept nogil
@@ -104,7 +105,7 @@ cdef inline offset_t tlsf_pool_run(
     )
 
 
-cdef inline offset_t tlsf_pool_born(
+cdef inline offset_t tlsf_pool_record(
     arena_t* arena, offset_t block
 ) noexcept nogil:
     """Payload of a new block, recorded as live."""
@@ -120,7 +121,7 @@ cdef inline offset_t tlsf_pool_grown(
     cdef offset_t block = region_grow(arena, pool, need, alignment)
     if block == 0:
         return 0
-    return tlsf_pool_born(
+    return tlsf_pool_record(
         arena, tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
     )
 
@@ -134,7 +135,7 @@ cdef inline offset_t tlsf_pool_alloc(
     )
     if unlikely(block == 0):
         return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN)
-    return tlsf_pool_born(arena, block)
+    return tlsf_pool_record(arena, block)
 
 
 cdef inline offset_t tlsf_pool_alloc_aligned(
@@ -146,7 +147,7 @@ cdef inline offset_t tlsf_pool_alloc_aligned(
     )
     if block == 0:
         return tlsf_pool_grown(arena, pool, n_bytes, alignment)
-    return tlsf_pool_born(arena, block)
+    return tlsf_pool_record(arena, block)
 
 
 cdef inline void tlsf_pool_release(
@@ -163,7 +164,7 @@ cdef inline void tlsf_pool_release(
 cdef inline void tlsf_pool_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Give back a block (not a page run): the short path."""
+    """Free a block (not a page run): the short path."""
     cdef uint64_t size, freed
     cdef offset_t block = block_of(payload)
     start_clear(arena, payload)
@@ -208,7 +209,7 @@ cdef inline offset_t firstfit_pool_alloc(
 cdef inline void firstfit_pool_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Give back a block or a run of the legacy engine."""
+    """Free a block or a run of the legacy engine."""
     cdef offset_t block = firstfit_block_of(arena.base, payload)
     cdef uint64_t size
     cdef uint32_t page
@@ -218,7 +219,7 @@ cdef inline void firstfit_pool_free(
         if frame_state(arena.frames[page].word) == FRAME_WHOLE:
             run_free(arena, pool, page)
             return
-    # A block that fills its page walks the list as well, to find nobody.
+    # A block that fills its page walks the list too, and finds no neighbour.
     size = firstfit_coalesce(arena.base, &pool.firstfit, &block)
     if size == arena.page_bytes:
         page_release(arena, pool, block)
@@ -264,7 +265,7 @@ cdef inline offset_t plain_alloc(
 cdef inline void plain_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Give back what ``plain_alloc`` gave."""
+    """Free a block of ``plain_alloc``."""
     if pool.engine != ENGINE_TLSF:
         start_clear(arena, payload)
         firstfit_pool_free(arena, pool, payload)
@@ -318,7 +319,7 @@ cdef inline uint64_t plain_capacity(
 cdef inline uint64_t pool_alignment(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Alignment in bytes that a live block was asked for at birth."""
+    """Alignment in bytes that was requested for a live block."""
     cdef offset_t block
     if pool.engine != ENGINE_TLSF:
         block = firstfit_block_of(arena.base, payload)
@@ -362,12 +363,22 @@ cdef inline bint firstfit_resize(
     return True
 
 
-cdef inline offset_t tlsf_pool_resize(
+cdef inline offset_t plain_resize_near(
     arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
 ) noexcept nogil:
-    """Resize a block (not a page run) in place or leftwards; 0 if it has to move."""
-    cdef offset_t block = block_of(payload)
-    cdef uint64_t need = block_bytes_for(n_bytes)
+    """Resize a live block or run in place or leftwards; 0 if it has to move.
+
+    The last part is `hard_resize_near` of hardened.pxd without hardening, written
+    out because GCC does not inline a function that both use: 31 instructions.
+    """
+    cdef offset_t block
+    cdef uint64_t need
+    if pool.engine != ENGINE_TLSF:
+        return payload if firstfit_resize(arena, pool, payload, n_bytes) else 0
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        return payload if run_resize(arena, pool, payload, n_bytes) else 0
+    block = block_of(payload)
+    need = block_bytes_for(n_bytes)
     if tlsf_resize(arena.base, &pool.tlsf, block, need):
         return payload
     block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
@@ -376,17 +387,6 @@ cdef inline offset_t tlsf_pool_resize(
     start_clear(arena, payload)
     start_set(arena, payload_of(block))
     return payload_of(block)
-
-
-cdef inline offset_t plain_resize_near(
-    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
-) noexcept nogil:
-    """Resize a live block or run in place or leftwards; 0 if it has to move."""
-    if pool.engine != ENGINE_TLSF:
-        return payload if firstfit_resize(arena, pool, payload, n_bytes) else 0
-    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
-        return payload if run_resize(arena, pool, payload, n_bytes) else 0
-    return tlsf_pool_resize(arena, pool, payload, n_bytes)
 
 
 cdef inline void copy_payload(
@@ -414,23 +414,22 @@ cdef inline offset_t plain_resize(
     """Payload with room for ``n_bytes`` and the old contents, or 0.
 
     In place, else leftwards, else moved. The alignment becomes the greater of
-    ``alignment`` and the one asked for at birth. After 0 the block is as it
-    was.
+    ``alignment`` and the block's own. After 0 the block is as it was.
     """
-    cdef uint64_t born = pool_alignment(arena, pool, payload)
+    cdef uint64_t own = pool_alignment(arena, pool, payload)
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
     cdef offset_t moved
     if n_bytes > pool.max_request:
         return 0
-    if alignment <= born:
+    if alignment <= own:
         moved = plain_resize_near(arena, pool, payload, n_bytes)
         if moved != 0:
             return moved
-        alignment = born
+        alignment = own
     moved = plain_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:
-        # A shrink never fails: the block it has is large enough.
-        if alignment <= born and n_bytes <= capacity:
+        # A shrink never fails: the block is large enough as it is.
+        if alignment <= own and n_bytes <= capacity:
             return payload
         return 0
     copy_payload(arena, moved, payload, n_bytes, capacity)

@@ -10,17 +10,19 @@ regions that come from such functions.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport (
+from xmem.arena cimport (
     FRAME_PENDING,
     FRAME_REGION,
+    arena_t,
     frame_owner,
     frame_pack,
     frame_pages,
     frame_state,
     frames_alloc,
     frames_head_of,
+    page_of,
+    page_offset,
 )
-from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base cimport (
     ENGINE_TLSF,
     bit,

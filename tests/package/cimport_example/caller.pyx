@@ -2,9 +2,15 @@
 # cython: language_level=3
 """A downstream module: a stack of numbers whose nodes live in a heap."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 
 from xmem cimport (
+    ENGINE_FIRSTFIT,
+    ENGINE_TLSF,
+    POOL_HARDENED,
+    POOL_JOINS,
+    Arena,
     Heap,
     Pool,
     heap_owns,
@@ -18,9 +24,17 @@ from xmem cimport (
     heap_xzalloc,
     offset_t,
     pool_alloc,
+    pool_create,
+    pool_destroy,
     pool_free,
     pool_free_if_owned,
+    pool_named,
+    pool_numbered,
     pool_owns,
+    pool_reserve,
+    pool_shrink,
+    pool_t,
+    settings_t,
 )
 
 
@@ -84,3 +98,69 @@ def pool_pair(Pool pool, uint64_t n_bytes):
 def free_if_owned(Pool pool, uint64_t payload):
     """Free what may be a block; whether it was."""
     return pool_free_if_owned(&pool.arena.c, pool.c, payload)
+
+
+# A pool without a Pool --------------------------------------------------------
+
+SETTINGS = {
+    "engine": ENGINE_TLSF,
+    "flags": POOL_JOINS,
+    "grow_pages": 0,
+    "max_pages": 0,
+    "quick_blocks": 0,
+    "quick_bytes": 0,
+}
+ENGINES = {"tlsf": ENGINE_TLSF, "firstfit": ENGINE_FIRSTFIT}
+HARDENED = POOL_HARDENED
+
+
+def create(Arena arena, bytes name, **changes):
+    """Make a pool; why there is none (0: there is), and its number."""
+    cdef settings_t settings
+    cdef uint32_t number = 0
+    given = SETTINGS | changes
+    memset(&settings, 0, sizeof(settings_t))
+    settings.engine = given["engine"]
+    settings.flags = given["flags"]
+    settings.grow_pages = given["grow_pages"]
+    settings.max_pages = given["max_pages"]
+    settings.quick_blocks = given["quick_blocks"]
+    settings.quick_bytes = given["quick_bytes"]
+    return pool_create(&arena.c, name, len(name), &settings, &number), number
+
+
+def number_of(Arena arena, bytes name):
+    """Number of the pool of a name, or 0."""
+    cdef pool_t* pool = pool_named(&arena.c, name, len(name))
+    return 0 if pool == NULL else pool.number
+
+
+def life(Arena arena, uint32_t number, uint64_t n_pages):
+    """Reserve, fill and empty a pool, and shrink it, without the GIL.
+
+    Pages reserved, pages held when it is full, pages given back, pages held then.
+    """
+    cdef pool_t* pool = pool_numbered(&arena.c, number)
+    cdef uint64_t reserved, held, given
+    cdef offset_t last = 0
+    cdef offset_t block
+    with nogil:
+        reserved = pool_reserve(&arena.c, pool, n_pages)
+        while True:
+            block = pool_alloc(&arena.c, pool, 1000, 16)
+            if block == 0:
+                break
+            (<offset_t*>(arena.c.base + block))[0] = last
+            last = block
+        held = pool.n_pages
+        while last != 0:
+            block = (<offset_t*>(arena.c.base + last))[0]
+            pool_free(&arena.c, pool, last)
+            last = block
+        given = pool_shrink(&arena.c, pool)
+    return reserved, held, given, pool.n_pages
+
+
+def destroy(Arena arena, uint32_t number):
+    """End a pool with whatever is live in it."""
+    pool_destroy(&arena.c, pool_numbered(&arena.c, number))
