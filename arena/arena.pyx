@@ -866,8 +866,9 @@ cdef class Arena:
         Returns
         -------
         numpy.ndarray
-            Structured: ``page`` (number), ``n_pages``, ``state`` (a FRAME_
-            constant), ``order``, ``owner`` (pool id, 0 for the caller's runs).
+            Structured: ``page`` (number), ``n_pages``, ``state`` (one of the
+            constants ``FRAME_*``), ``order``, ``owner`` (pool id, 0 for the
+            caller's runs).
         """
         cdef row_t[::1] rows
         cdef uint64_t page, word
