@@ -559,7 +559,9 @@ cdef class Allocator:
             or (<Block>base).allocator.arena is not self.arena
             or (<Block>base).allocator.number != self.number
         ):
-            raise BadArgument("the array's memory belongs to no Block of this allocator")
+            raise BadArgument(
+                "the array's memory belongs to no Block of this allocator"
+            )
         return base
 
 

@@ -127,8 +127,9 @@ cdef class Heap(Allocator):
     -----
     Memory is freed by the routine that matches the one that allocated it: a
     mismatch raises an error that names the right one, and changes nothing. In
-    ``merged`` and ``legacy`` xfree takes everything. Source: the proposal of October 2008 on
-    the Xen developers' list and Xen's ``xen/include/xen/xmalloc.h``.
+    ``merged`` and ``legacy`` xfree takes everything. Source: the proposal of
+    October 2008 on the Xen developers' list and Xen's
+    ``xen/include/xen/xmalloc.h``.
     """
 
     def __init__(

@@ -98,7 +98,6 @@ from xmem.core cimport (
     pool_release_next,
     pool_reserve,
     pool_retire,
-    pool_t,
     quick_count,
     released_t,
     settings_t,

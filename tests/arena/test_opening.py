@@ -83,7 +83,7 @@ def test_a_head_damaged_since_then_is_found(path: Path, n_pages: int) -> None:
             record = words.frame(int(free["page"]))
             words.set(record, words.word(record) & 0xFFFFFFFF | n_pages << 32)
             for name in NAMES:
-                with pytest.raises(HeapCorruption, match="P[13]"):
+                with pytest.raises(HeapCorruption, match=r"P[13]"):
                     Pool.open(arena, name)
 
 

@@ -170,7 +170,7 @@ def test_reserve_fill_and_shrink(caller, arena, settings):
 @pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
 def test_destroying_in_c_leaves_nothing(caller, arena, engine):
     before = state(arena)
-    done, number = caller.create(arena, b"made", engine=caller.ENGINES[engine])
+    _, number = caller.create(arena, b"made", engine=caller.ENGINES[engine])
     pool = xmem.Pool.open(arena, "made")
     blocks = [pool.xmalloc(n) for n in (0, 100, 5000, 100_000)]
     blocks.append(pool.xmalloc(10, align=8192))
