@@ -31,15 +31,18 @@ from libc.string cimport memset
 
 from xmem.allocator cimport Allocator
 from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
-from xmem.arena.check cimport check_frames, check_heads
-from xmem.arena.directory cimport (
+from xmem.arena cimport (
+    ENTRY_NAME_BYTES,
+    arena_t,
+    check_frames,
+    check_heads,
     directory_find,
     directory_name,
     directory_vacant,
+    entry_t,
 )
 from xmem.arena.holds cimport hold_clear_pages, hold_test
 from xmem.arena.sites cimport site_allocated, site_freed
-from xmem.arena.superblock cimport ENTRY_NAME_BYTES, arena_t, entry_t
 from xmem.base cimport (
     ENGINE_TLSF,
     align_argument,

@@ -6,6 +6,7 @@ The Arena object is in xmem.arena.arena.
 
 from xmem.arena.check cimport (
     check_frames,
+    check_heads,
     check_list,
     check_record,
     check_run,
@@ -14,6 +15,7 @@ from xmem.arena.directory cimport (
     directory_entry,
     directory_find,
     directory_name,
+    directory_vacant,
 )
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
