@@ -52,7 +52,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 quick: $(VENV)/.test ## the tests that build nothing and prove nothing
 	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow'
 
-test: $(VENV)/.test ## the whole suite but the programs, on an editable install
+test: $(VENV)/.test ## the whole suite except the programs, on an editable install
 	$(BIN)/python -m pytest $(PARALLEL) --durations=10 -m 'not programs'
 
 programs: $(VENV)/.test ## the tests that start foreign programs or build packages
@@ -73,7 +73,7 @@ fuzz: $(VENV)-fuzz/.built ## coverage-guided fuzzing, `FUZZ_SECONDS=600` for eac
 
 # Proofs by brute force, see docs/reliability.md.
 PROOFS := exhaustive integers faults bits turmoil stores objects
-proofs: $(PROOFS:%=proof-%) ## the proofs by brute force at full length; `make proof-stores` and so on one of them
+proofs: $(PROOFS:%=proof-%) ## the proofs by brute force at full length; `make proof-stores` and the like run one of them
 
 proof-%: $(VENV)/.test
 	cd tests && $(CURDIR)/$(BIN)/python -m proofs.$*
@@ -85,7 +85,7 @@ soak: $(VENV)/.tools ## the stress commands with a fresh seed for `SOAK_SECONDS=
 lint: $(VENV)/.lint ## ruff, cython-lint, mypy, codespell, and the checks of .pre-commit-config.yaml
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/lint
 
-format: $(VENV)/.lint ## what of it a machine can do
+format: $(VENV)/.lint ## apply the formatting and the fixes that a machine can make
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -106,31 +106,31 @@ bench: $(VENV)/.bench ## the asv suite on the current commit
 bench-quick: $(VENV)/.bench ## the same, each benchmark once
 	$(PLAIN) .ci/bench --quick
 
-history: $(VENV)/.bench ## the exact figures of every commit that touched the core and has none yet, into asv_bench/history/
+history: $(VENV)/.bench ## measure each commit that touched the core and has no exact figures yet, into asv_bench/history/
 	$(PLAIN) .ci/history
 
 COMMIT ?= HEAD
-history-whole: $(VENV)/.bench ## every benchmark of one commit (`COMMIT=`) into the same history, with this machine's cycles
+history-whole: $(VENV)/.bench ## run every benchmark of one commit (`COMMIT=`) into the same history, with this machine's cycles
 	$(PLAIN) .ci/history $(COMMIT)
 
-history-html: $(VENV)/.bench ## publishes that history and serves it on loopback until Ctrl-C
+history-html: $(VENV)/.bench ## publish that history and serve it on localhost until Ctrl-C
 	cd asv_bench && ../$(BIN)/python publish.py asv.history.json
 	cd asv_bench && ../$(BIN)/asv preview --config asv.history.json
 
 BASE ?= HEAD~1
 HEAD ?= HEAD
-regress: ## builds two commits, `BASE=HEAD~1` and `HEAD=HEAD`, and compares their exact figures; fails when one became worse
+regress: ## build two commits, `BASE=HEAD~1` and `HEAD=HEAD`, and compare their exact figures; fails when one became worse
 	$(PYTHON) asv_bench/regress.py $(BASE) $(HEAD)
 
 ##@ Release
 
-dist: $(VENV)/.dist ## sdist and wheel in dist/, looked through by twine and auditwheel
+dist: $(VENV)/.dist ## sdist and wheel in dist/, checked by twine and auditwheel
 	rm -rf build dist && $(BIN)/python -m build
 	$(BIN)/twine check --strict dist/* && $(BIN)/auditwheel show dist/*.whl
 
-wheels: $(VENV)/.dist ## wheels of every Python for every Linux, by cibuildwheel; needs Docker
+wheels: $(VENV)/.dist ## manylinux wheels for each supported Python, by cibuildwheel; needs Docker
 	$(BIN)/cibuildwheel --platform linux --output-dir dist
 
 PYTHONS ?= $(shell which python3.11 python3.12 python3.13 python3.14 2>/dev/null)
-pythons: ## for each Python there is, or those in `PYTHONS=`: a wheel built by it, and a part of the suite on that
+pythons: ## with each installed Python, or those in `PYTHONS=`: build a wheel and run a part of the suite on it
 	.ci/pythons $(VENV)-python $(PYTHONS)
