@@ -4,7 +4,8 @@ PYTHON ?= python3
 export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find pyx arena xmem -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+SOURCES := $(shell find pyx arena xmem -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
+	-o -name '*.h')
 BUILD := pyproject.toml setup.cfg $(SOURCES)
 
 # What is measured is built as a user's would be.
