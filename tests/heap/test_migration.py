@@ -186,7 +186,7 @@ def test_a_stage_that_loses_bytes_is_seen(page, arena, stage, seed):
 
 
 def test_the_pages_of_each_stage_are_as_told(text, page):
-    (table,) = tables(section(text, "What it was good for"))
+    (table,) = tables(section(text, "What each stage gains"))
     assert {quoted(row[0])[0]: int(row[1]) for row in table[1:]} == page["pages"]
     assert list(page["pages"]) == [
         stage.removesuffix("Store").lower() for stage in STAGES
