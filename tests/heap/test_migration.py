@@ -201,7 +201,7 @@ def test_the_message_is_as_told(text, page, arena):
 
 # The tables
 
-#: How a routine is asked for so many bytes.
+#: How a routine is asked for `n` bytes.
 CALLS = {
     "xmalloc": lambda heap, n: heap.xmalloc(n),
     "xzalloc": lambda heap, n: heap.xzalloc(n),

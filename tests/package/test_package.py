@@ -259,7 +259,7 @@ WRONG = {
 
 @pytest.mark.slow
 def test_users_are_checked_against_the_stubs(tmp_path: Path) -> None:
-    """What is right passes a type checker; what is wrong is found on its line."""
+    """Right calls pass a type checker; each wrong one is found on its line."""
     good = tmp_path / "good.py"
     good.write_text(TYPED)
     bad = tmp_path / "bad.py"
