@@ -4,7 +4,8 @@ PYTHON ?= python3
 export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find pyx arena xmem -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+SOURCES := $(shell find pyx arena xmem -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
+	-o -name '*.h')
 BUILD := pyproject.toml setup.cfg $(SOURCES)
 
 # What is measured is built as a user's would be.
@@ -19,7 +20,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-# Environments: xmem is built into each once; an extra is one stamp beside it.
+# Environments: xmem is built into each once; an extra is one stamp next to it.
 $(VENV)/.built: $(BUILD)
 	.ci/environment $(VENV) --editable .
 
@@ -40,7 +41,7 @@ docs: $(VENV)/.docs ## these pages and the reference as HTML, in docs/_build/htm
 	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
-clean: ## remove what the others made
+clean: ## remove everything that these commands made
 	rm -rf $(VENV) $(VENV)-* build dist docs/_build demo-output *.egg-info
 	find pyx arena xmem \( -name '*.so' -o -name '*.c' \) -delete
 
@@ -85,7 +86,7 @@ soak: $(VENV)/.tools ## the stress commands with a fresh seed for `SOAK_SECONDS=
 lint: $(VENV)/.lint ## ruff, cython-lint, mypy, codespell, and the checks of .pre-commit-config.yaml
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/lint
 
-format: $(VENV)/.lint ## apply the formatting and the fixes that a machine can make
+format: $(VENV)/.lint ## apply the fixes that ruff can make
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

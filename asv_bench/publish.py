@@ -2,7 +2,7 @@
 """Publish the pages of a configuration of asv so that they need no network.
 
 ``python publish.py CONFIG`` does what ``asv publish --config CONFIG`` does. Then it
-puts the libraries that the pages would load from elsewhere beside them, and adds a
+puts the libraries that the pages would load from elsewhere next to them, and adds a
 page of the rises that are listed with a reason.
 """
 

@@ -65,7 +65,7 @@ PAGE_BYTES = 4096
 def counted_of(
     what: Scenario, n_free: int, engine: str = "tlsf", **settings: Any
 ) -> tuple[int, str]:
-    """Return instructions and path of a scenario over so many free blocks."""
+    """Return instructions and path of a scenario over ``n_free`` free blocks."""
     pool, arguments = what.make(n_free, engine, **settings)
     with pool.arena:
         return insn.cost(pool, what.verb, *arguments)

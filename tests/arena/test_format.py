@@ -228,7 +228,7 @@ def test_every_byte_of_superblock_and_directory_overwritten(clean: Path) -> None
 
 
 def test_every_bit_of_the_fixed_part_of_a_dirty_arena(dirty: Path) -> None:
-    """What was written once is covered by its own checksum, in every state."""
+    """The fixed part has a checksum of its own, which holds in every state."""
     held = dirty.read_bytes()[: fmt.STATE]
     missed = set()
     for i, byte in enumerate(held):

@@ -47,7 +47,7 @@ def test_every_order_is_aligned_to_its_size(page_size):
             offset = arena.page_alloc(order)
             assert offset % (page_size << order) == 0
             assert arena.address(offset) % (page_size << order) == 0
-            model.born(offset // page_size, 1 << order)
+            model.allocated(offset // page_size, 1 << order)
             model.compare(arena)
             assert arena.run_pages(offset) == 1 << order
             arena.page_free(offset)
@@ -66,7 +66,7 @@ def test_an_exact_run_gives_its_tail_back(arena):
         offset = arena.page_alloc_exact(n_pages)
         page = offset // 4096
         assert page % (1 << ceil_log2(n_pages)) == 0
-        model.born(page, n_pages)
+        model.allocated(page, n_pages)
         model.compare(arena)
         arena.page_free(offset)
         model.freed(page)
@@ -79,7 +79,7 @@ def test_single_pages_exhaust_the_arena_and_merge_again(arena, how, seed):
     pages = []
     while model.n_free_pages():
         pages.append(arena.page_alloc(0) // 4096)
-        model.born(pages[-1], 1)
+        model.allocated(pages[-1], 1)
     model.compare(arena)
     assert sorted(pages) == list(range(arena.first_page, arena.n_pages))
     for refused in (0, 1, arena.max_order):

@@ -33,7 +33,7 @@ class FrameMachine(RuleBasedStateMachine):
             return
         offset = verb(argument)
         page = offset // self.page_size
-        self.model.born(page, n_pages)
+        self.model.allocated(page, n_pages)
         assert self.arena.run_pages(offset) == n_pages
         # The page's own number, first and last word: no other run has it.
         self._mark(page, n_pages)
@@ -72,7 +72,7 @@ class FrameMachine(RuleBasedStateMachine):
         self.arena.page_free(page * self.page_size)
         self.model.freed(page)
         offset = self.arena.page_alloc_exact(n_pages)
-        self.model.born(offset // self.page_size, n_pages)
+        self.model.allocated(offset // self.page_size, n_pages)
         self._mark(offset // self.page_size, n_pages)
 
     @rule(distance=st.integers(-3, 1 << 20))

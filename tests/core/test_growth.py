@@ -19,7 +19,7 @@ def arena() -> Iterator[Arena]:
 
 
 def fill(pool: Pool, n_pages: int) -> None:
-    """Let the pool have at least so many pages of blocks in use."""
+    """Let the pool have at least ``n_pages`` pages of blocks in use."""
     while pool.stats().n_pages < n_pages:
         pool.xmalloc(1000)
 

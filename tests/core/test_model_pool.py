@@ -79,7 +79,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         if align <= 16 and not self.model.could_serve(n_bytes):
             assert self.arena.frames().tobytes() != frames, "served without room"
-        self.model.born(offset, n_bytes, align, zeroed=verb == self.pool.xzalloc)
+        self.model.allocated(offset, n_bytes, align, zeroed=verb == self.pool.xzalloc)
 
     # Rules
 
@@ -121,7 +121,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model.freed(offset)
         self.model.compare()
         if block.align <= 16:
-            self.model.born(self.pool.xmalloc(block.n_bytes), block.n_bytes)
+            self.model.allocated(self.pool.xmalloc(block.n_bytes), block.n_bytes)
         else:
             self._alloc(self.pool.xmalloc, block.n_bytes, block.align)
         self.model.compare()

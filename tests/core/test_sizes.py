@@ -62,7 +62,7 @@ def test_every_size_side_by_side(pool):
             block = pool.xmalloc(n_bytes)
         except xmem.OutOfMemory:
             break
-        model.born(block, n_bytes)
+        model.allocated(block, n_bytes)
     assert len(model.live) > 100
     model.compare()
     for block in model.starts[::2]:
@@ -111,7 +111,7 @@ def test_realloc_down_through_every_size(pool):
         if n_bytes % 64 < 2:
             pool.check()
     assert pool.stats().live_blocks == 1
-    # What was cut off is free again: no more is held than a small block needs.
+    # The rest is free again: the block holds no more than a small one needs.
     assert pool.usable_size(block) < 128
 
 
@@ -119,7 +119,7 @@ def test_realloc_between_neighbours_keeps_them(pool, seed):
     source = random.Random(seed)
     model = PoolModel(pool)
     for _ in range(12):
-        model.born(pool.xmalloc(500), 500)
+        model.allocated(pool.xmalloc(500), 500)
     for _ in range(3000):
         block = source.choice(model.starts)
         n_bytes = source.randrange(TWO_PAGES + 1)
@@ -128,11 +128,11 @@ def test_realloc_between_neighbours_keeps_them(pool, seed):
 
 
 def test_realloc_over_every_pair_of_alignments(pool):
-    for born in [1 << k for k in range(4, 14)]:
+    for initial in [1 << k for k in range(4, 14)]:
         for wanted in [1 << k for k in range(14)]:
             for n_bytes, more in [(100, 3000), (3000, 100), (5000, 9000)]:
                 model = PoolModel(pool)
-                model.born(pool.xmalloc(n_bytes, born), n_bytes, born)
+                model.allocated(pool.xmalloc(n_bytes, initial), n_bytes, initial)
                 block = model.starts[0]
                 model.resized(block, pool.xrealloc(block, more, wanted), more, wanted)
                 model.compare()
@@ -327,7 +327,7 @@ def test_pages_of_every_size(page_size, engine, seed):
                 pool.xfree(block)
                 model.freed(block)
             else:
-                model.born(block, n_bytes, align)
+                model.allocated(block, n_bytes, align)
         model.compare()
         for block in list(model.starts):
             pool.xfree(block)

@@ -186,7 +186,7 @@ def test_a_stage_that_loses_bytes_is_seen(page, arena, stage, seed):
 
 
 def test_the_pages_of_each_stage_are_as_told(text, page):
-    (table,) = tables(section(text, "What it was good for"))
+    (table,) = tables(section(text, "What each stage gains"))
     assert {quoted(row[0])[0]: int(row[1]) for row in table[1:]} == page["pages"]
     assert list(page["pages"]) == [
         stage.removesuffix("Store").lower() for stage in STAGES
@@ -201,7 +201,7 @@ def test_the_message_is_as_told(text, page, arena):
 
 # The tables
 
-#: How a routine is asked for so many bytes.
+#: How a routine is asked for `n` bytes.
 CALLS = {
     "xmalloc": lambda heap, n: heap.xmalloc(n),
     "xzalloc": lambda heap, n: heap.xzalloc(n),

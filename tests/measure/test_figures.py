@@ -35,8 +35,8 @@ if DOCS.is_dir():
     sys.path.remove(str(DOCS))
 
 #: The tables of instructions: the page and part, and what measures how much of it.
-#: What takes longer than some seconds is compared in part, and as a whole by `make
-#: programs`.
+#: A table that takes longer than some seconds is compared in part, and as a whole by
+#: `make programs`.
 COUNTED = (
     {
         "scenarios": (figures.WORST_CASE, lambda: figures.scenarios(is_whole=False)),
@@ -249,7 +249,7 @@ def test_every_marked_part_of_a_page_has_its_command():
 
 
 def test_no_figure_is_written_by_hand():
-    """What was measured stands in a marked part, or not at all."""
+    """Measured figures stand in marked parts only."""
     unit = r"\d[\d,.]* (?:to \d[\d,.]* )?(?:instructions|cycles|nanoseconds|ns)\b"
     for page in (ROOT / "README.md", *DOCS.glob("*.md")):
         text = re.sub(

@@ -226,7 +226,7 @@ def test_memory_that_the_machine_has_not_is_refused(verify, monkeypatch):
     lines = [(OP_MALLOC, 0, 1 << 20), (OP_REALLOC, 0, 1 << 19)]
     with pytest.raises(xmem.BadArgument, match="this machine has 409600"):
         replay(trace(*lines[: 1 if verify else 2]), verify=verify, repeats=1)
-    # What touches nothing may be as large as it likes.
+    # A trace that touches no memory may be as large as it likes.
     assert replay(trace(lines[0]), repeats=1).failed == 0
 
 

@@ -48,7 +48,7 @@ def round_up(n, multiple):
 
 @functools.cache
 def tlsf_sharers(block, page):
-    """Blocks of so many bytes in a page: behind 8 bytes, before a sentinel of 8."""
+    """Blocks of ``block`` bytes that a page holds: 8 before them, a sentinel of 8."""
     offset, n = 8, 0
     while offset + block <= page - 8:
         n += 1

@@ -88,7 +88,7 @@ def test_wrong_arguments_are_refused_and_change_nothing(
 
 
 def test_no_refused_call_was_lost() -> None:
-    """Each value of the tables was a test of its own once: there were so many."""
+    """Each value was once a test of its own; this is how many there were."""
     tables = [
         table for call in CALLS.values() for table in call.wrong * len(call.engines)
     ]

@@ -268,7 +268,7 @@ def test_wrong_arguments_are_refused_and_change_nothing(name, place, kind, refus
 
 
 def test_no_refused_call_was_lost():
-    """Each value of the tables was a test of its own once: there were so many."""
+    """Each value was once a test of its own; this is how many there were."""
     tables = [table for _, _, tables in CALLS.values() for table in tables]
     assert len(MAKERS) * sum(map(len, tables)) >= 1020
 

@@ -116,7 +116,7 @@ print(len({id(pool) for pool in pools}), len(pools))
 
 
 def test_what_is_imported() -> None:
-    """What costs time is not imported with the library."""
+    """Importing the library does not import the slow modules."""
     code = (
         "import sys, numpy; before = set(sys.modules); import xmem; "
         "print(*sorted(set(sys.modules) - before))"

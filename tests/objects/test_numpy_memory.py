@@ -176,7 +176,7 @@ def test_other_threads_and_contexts_go_on_as_before(pool):
 
 
 def _empty_context():
-    """What starts a thread in a context of its own, where that is not so anyway."""
+    """Arguments that give a thread a context of its own, where it has none anyway."""
     if getattr(sys.flags, "thread_inherit_context", False):
         return {"context": contextvars.Context()}
     return {}

@@ -203,7 +203,7 @@ gc.collect()
 assert pool.stats().live_blocks == 0
 pool.check()
 
-# What is refused.
+# Wrong calls are refused.
 def refused(error, act):
     try:
         act()
@@ -248,7 +248,7 @@ def test_a_queue_in_c(site, tmp_path, monkeypatch):
 
 
 def test_a_module_of_another_version_is_refused(site, tmp_path):
-    """What was compiled for a later interface does not run on this one."""
+    """A module compiled for a later interface does not run on this one."""
     header = next(Path(part) for part in site.split(":")) and Path(site.split(":")[1])
     text = (header / "xmem" / "xmem.h").read_text()
     assert "#define XMEM_API_VERSION 1" in text

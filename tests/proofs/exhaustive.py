@@ -56,7 +56,7 @@ class Tree:
                 yield "xrealloc", offset, n, 16
 
     def visit(self, live: Live, length: int) -> None:
-        """Try all sequences of so many operations from here."""
+        """Try all sequences of ``length`` operations from here."""
         held = ctypes.string_at(self.base, self.arena.n_bytes)
         for verb, offset, n, align in [*self.operations(live)]:
             self.done.append(f"{verb}({offset:#x}, {n}, {align})")

@@ -72,7 +72,7 @@ class Scene:
                 raise Refuted(f"the run at {offset:#x} has {starts[offset][3]} pages")
 
     def is_among(self, used: list[Seen], offset: int, n_bytes: int) -> bool:
-        """Whether a live block of so many bytes is in a walk."""
+        """Whether a live block of ``n_bytes`` bytes is in a walk."""
         if self.pool.engine == "tlsf":
             return any(b.start == offset and b.end >= offset + n_bytes for b in used)
         return any(

@@ -178,9 +178,9 @@ def test_integers_sees_a_function_that_takes_too_much(arena):
 
 def test_turmoil_sees_a_block_that_was_overwritten():
     scene = turmoil.Turmoil(1)
-    offset, size, number = scene.born(100)
+    offset, size, number = scene.allocate(100)
     scene.pool.view(offset)[0] ^= 1
-    scene.died(offset, size, number)
+    scene.free(offset, size, number)
     assert scene.wrong
 
 

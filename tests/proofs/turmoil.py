@@ -46,7 +46,7 @@ class Turmoil:
         self.n_signals = self.n_finalised = self.n_forks = 0
         self.births = iter(range(1, 1 << 62))
 
-    def born(self, size: int) -> tuple[int, int, int]:
+    def allocate(self, size: int) -> tuple[int, int, int]:
         """A new block: offset, size, number."""
         offset = self.pool.xmalloc(size)
         number = next(self.births)
@@ -55,7 +55,7 @@ class Turmoil:
             NUMBER.pack_into(view, size - 8, number)
         return offset, size, number
 
-    def died(self, offset: int, size: int, number: int) -> None:
+    def free(self, offset: int, size: int, number: int) -> None:
         """Verify a block and free it."""
         with self.pool.view(offset, size) as view:
             first = NUMBER.unpack_from(view, 0)[0]
@@ -72,7 +72,7 @@ class Turmoil:
         try:
             for _ in range(n_ops // 2):
                 try:
-                    block = self.born(rng.choice(SIZES))
+                    block = self.allocate(rng.choice(SIZES))
                 except OutOfMemory:
                     block = None
                 if block is not None:
@@ -81,12 +81,12 @@ class Turmoil:
                     else:
                         mine.append(block)
                 if box:
-                    self.died(*box.popleft())
+                    self.free(*box.popleft())
                 elif len(mine) > 300 or (mine and rng.random() < 0.5):
-                    self.died(*mine.pop(rng.randrange(len(mine))))
+                    self.free(*mine.pop(rng.randrange(len(mine))))
                 self.n_done[me] += 2
             for left in mine:
-                self.died(*left)
+                self.free(*left)
         except BaseException as error:
             self.wrong.append(f"thread {me}: {error!r}")
             raise
@@ -94,7 +94,7 @@ class Turmoil:
     def on_signal(self, *_: Any) -> None:
         """Handle a signal by a block's whole life, and by garbage."""
         self.n_signals += 1
-        self.died(*self.born(48))
+        self.free(*self.allocate(48))
         Dying(self)
         if self.n_signals % 50 == 0:
             gc.collect()
@@ -106,7 +106,7 @@ class Turmoil:
             status = 1
             try:
                 for _ in range(200):
-                    self.died(*self.born(300))
+                    self.free(*self.allocate(300))
                 self.pool.check()
                 status = 0 if not self.wrong else 2
             finally:
@@ -116,7 +116,7 @@ class Turmoil:
             self.wrong.append("a forked child found its copy damaged")
 
     def run(self, n_ops: int) -> None:
-        """All of it, until so many operations have been done."""
+        """Run all threads until ``n_ops`` operations have been done."""
         old = signal.signal(signal.SIGALRM, self.on_signal)
         threads = [
             threading.Thread(target=self.work, args=(i, n_ops // N_THREADS))
@@ -142,7 +142,7 @@ class Turmoil:
             sys.setswitchinterval(interval)
         for box in self.boxes:
             while box:
-                self.died(*box.popleft())
+                self.free(*box.popleft())
         gc.collect()
         if self.wrong:
             raise Refuted("; ".join(self.wrong[:5]))
@@ -156,13 +156,13 @@ class Dying:
 
     def __init__(self, turmoil: Turmoil) -> None:
         self.turmoil = turmoil
-        self.block = turmoil.born(24)
+        self.block = turmoil.allocate(24)
         self.itself = self
 
     def __del__(self) -> None:
         """Free the block, wherever the collector came from."""
         self.turmoil.n_finalised += 1
-        self.turmoil.died(*self.block)
+        self.turmoil.free(*self.block)
 
 
 def prove(n_ops: int, seed: int) -> Turmoil:

@@ -46,7 +46,7 @@ class FrameModel:
         self.n_pages = n_pages
         self.live = {}
 
-    def born(self, page, n_pages):
+    def allocated(self, page, n_pages):
         """Record a new run: in bounds, aligned, on free pages only."""
         assert self.first_page <= page, "a run in the tables"
         assert page + n_pages <= self.n_pages, "a run beyond the arena"
@@ -179,7 +179,7 @@ class PoolModel:
         self.pool.view(offset, n_bytes)[:] = data
         self.live[offset] = LiveBlock(n_bytes, align, data)
 
-    def born(self, offset, n_bytes, align=16, zeroed=False):
+    def allocated(self, offset, n_bytes, align=16, zeroed=False):
         """Record a new block and fill it."""
         self._enter(offset, n_bytes, align)
         if zeroed:

@@ -82,12 +82,12 @@ def founding_load(
         A trace. The order of the frees depends on `n_blocks` and `seed` alone.
     """
     ids = np.random.default_rng(seed).permutation(n_blocks)[:n_frees]
-    born = mallocs(np.arange(n_blocks))
-    parts = [born, frees(ids)]
+    allocations = mallocs(np.arange(n_blocks))
+    parts = [allocations, frees(ids)]
     if cut:
-        resized = born.copy()
+        resized = allocations.copy()
         resized["op"] = OP_REALLOC
-        born["size"] = FILLING_BYTES
+        allocations["size"] = FILLING_BYTES
         parts.insert(1, resized)
     for i in range(1, rounds):
         ids = n_blocks + np.arange(len(ids)) + (i - 1) * len(ids)

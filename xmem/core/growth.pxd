@@ -10,8 +10,8 @@ stretch of blocks out of regions that lie side by side, and can cut a region
 out again when it is wholly free. At most one empty region is kept in hand
 (with joins: one is returned only while a free block as large as a region
 remains), so that a pool at the edge of a region does not thrash. It leaves
-when limit or arena would else refuse a request. What is returned never keeps
-the pool from serving the size just freed once more: the region that was
+when limit or arena would otherwise refuse a request. A region that was returned never
+keeps the pool from serving the size just freed once more: the region that was
 emptied last stays, or the frames can surely give one back.
 """
 
@@ -589,7 +589,7 @@ cdef inline bint region_release(
 cdef inline offset_t page_take(
     arena_t* arena, pool_t* pool, uint64_t need
 ) noexcept nogil:
-    """A block of ``need`` bytes at the front of a new page, or 0."""
+    """A block of ``need`` bytes at the start of a new page, or 0."""
     cdef uint32_t page
     cdef offset_t start
     if not may_hold(pool, 1):

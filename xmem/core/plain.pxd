@@ -77,6 +77,7 @@ ctypedef offset_t (*alloc_t)(
 ) noexcept nogil
 ctypedef void (*free_t)(arena_t*, pool_t*, offset_t) noexcept nogil
 ctypedef bint (*owned_t)(arena_t*, pool_t*, offset_t) noexcept nogil
+ctypedef void (*run_free_t)(arena_t*, pool_t*, uint32_t) noexcept nogil
 ctypedef void (*release_t)(
     arena_t*, pool_t*, offset_t, uint64_t, uint64_t
 ) noexcept nogil
@@ -86,6 +87,7 @@ cdef extern from *:
     free_t outlined_free "XMEM_OUTLINED"(free_t function) noexcept nogil
     owned_t outlined_owned "XMEM_OUTLINED"(owned_t function) noexcept nogil
     release_t outlined_release "XMEM_OUTLINED"(release_t function) noexcept nogil
+    run_free_t outlined_run_free "XMEM_OUTLINED"(run_free_t function) noexcept nogil
 
 
 # TLSF ------------------------------------------------------------------------
@@ -217,7 +219,7 @@ cdef inline void firstfit_pool_free(
     if size >= arena.page_bytes:
         page = <uint32_t>page_of(arena, block)
         if frame_state(arena.frames[page].word) == FRAME_WHOLE:
-            run_free(arena, pool, page)
+            outlined_run_free(run_free)(arena, pool, page)
             return
     # A block that fills its page walks the list too, and finds no neighbour.
     size = firstfit_coalesce(arena.base, &pool.firstfit, &block)

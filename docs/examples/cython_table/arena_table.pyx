@@ -13,7 +13,7 @@ Python calls on it wait, and this thread may work without the GIL.
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from xmem cimport Pool, offset_t, pool_alloc, pool_free, pool_owns, pool_t, arena_t
+from xmem cimport Pool, offset_t, pool_alloc, pool_free, pool_t, arena_t
 
 cdef struct node_t:
     offset_t below
