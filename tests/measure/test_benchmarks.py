@@ -124,6 +124,7 @@ def test_the_founding_load_leaves_a_hole_in_every_page(suite):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_calls_are_counted_from_outside(suite):
     calls = suite["calls"].Calls()
     try:
