@@ -67,6 +67,7 @@ from xmem.arena.sites cimport site_allocated, site_freed, sites_end
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
+    ARENA_MAX_LOG2 as _MAX_LOG2,
     ARENA_READY,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
@@ -104,6 +105,9 @@ from xmem.base cimport (
     store_barrier,
     unlikely,
 )
+
+#: Binary logarithm of the bytes of the largest arena.
+ARENA_MAX_LOG2 = _MAX_LOG2
 
 FRAME_FREE = _FREE
 FRAME_RUN = _RUN

@@ -18,17 +18,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
 from xmem.base.arguments cimport count_argument
+from xmem.arena.superblock cimport ARENA_MAX_LOG2
 from xmem.base.bits cimport bit
 from xmem.heap cimport Heap
 from xmem.measure.clock cimport clock_hz, clock_overhead
-from xmem.measure.codes cimport (
-    ALIGN_LOG2_MAX,
-    OP_FREE,
-    OP_MEMALIGN,
-    OP_REALLOC,
-    SKIPPED,
-    op_t,
-)
+from xmem.measure.codes cimport OP_FREE, OP_MEMALIGN, OP_REALLOC, SKIPPED, op_t
 from xmem.measure.pattern cimport pattern_holds
 from xmem.measure.player cimport lock_t, object_t, play_op, player_t
 from xmem.pool cimport Pool
@@ -286,8 +280,8 @@ cdef class HeapTarget:
         if len(ops) and (
             int(ops["id"].max()) >= self.n_objects
             or int(ops["op"].max()) > OP_MEMALIGN
-            or int(ops["align_log2"].max()) > ALIGN_LOG2_MAX
-            or int(ops["size"].max()) > bit(ALIGN_LOG2_MAX)
+            or int(ops["align_log2"].max()) > ARENA_MAX_LOG2
+            or int(ops["size"].max()) > bit(ARENA_MAX_LOG2)
             or _allocates_live(ops, worker)
         ):
             raise BadArgument(
