@@ -254,10 +254,10 @@ cdef class Allocator:
 
     # Blocks with an owner. Nothing runs between a proof and what rests on it.
 
-    cdef int enter_owning(self) except -1:
+    cdef int prepare_holds(self) except -1:
         """Begin a method that makes objects own blocks."""
         self.enter()
-        return self.arena.begin_owning(_free_deferred)
+        return self.arena.prepare_holds(_free_deferred)
 
     cdef int count_exports(self, int buffers) noexcept:
         """Add to the number of buffers of owned blocks; -1 for one that ended."""
@@ -270,7 +270,7 @@ cdef class Allocator:
     ) except 0:
         """A block, marked as owned."""
         cdef offset_t payload
-        self.enter_owning()
+        self.prepare_holds()
         payload = self.allocate(n_bytes, alignment, is_array, verb)
         hold_set(&self.arena.holds, payload)
         return payload

@@ -101,7 +101,7 @@ cdef xmem_pool* _borrow(object pool) except NULL:
             "the pool's regions come from a Python function, which cannot be called "
             "without the GIL: borrow a pool without get_mem"
         )
-    its.enter_owning()
+    its.prepare_holds()
     borrowed = <borrowed_t*>malloc(sizeof(borrowed_t))
     if borrowed == NULL:
         raise MemoryError("no memory to borrow a pool")
