@@ -6,7 +6,6 @@ buffer protocol, and frees it when it is released or collected. Arrays are
 NumPy's, over the memory of a Block.
 """
 
-from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
