@@ -460,8 +460,8 @@ cdef class Allocator:
         """
         if not isinstance(a, np.ndarray):
             raise BadArgumentType(
-                f"copy_of copies a numpy.ndarray, not {type(a).__name__}: array() "
-                "takes whatever NumPy makes an array of"
+                f"copy_of copies a numpy.ndarray, not {type(a).__name__}: use array() "
+                "for anything else that NumPy can convert to an array"
             )
         return self.copied(np.asarray(a), order, align, "copy_of")
 
@@ -625,7 +625,8 @@ cdef class Block:
             raise BadArgument("the block has been released")
         if self.detached:
             raise BadArgument(
-                f"the block has been detached: its pool knows it as {self.offset:#x}"
+                f"the block has been detached: its memory is at {self.offset:#x}; "
+                "free it with xfree"
             )
         if self.allocator.is_destroyed():
             raise PoolDestroyed(f"the memory of {self.allocator!r} is gone")

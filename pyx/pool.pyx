@@ -234,8 +234,8 @@ cdef object _creation_error(
             name = b"pool-%d" % directory_vacant(&arena.c)
         return BadArgument(f"the arena has a pool named {name.decode()!r}")
     return OutOfMemory(
-        f"a pool's control block needs {creation_pages(&arena.c, settings)} pages in "
-        f"a row; {arena.c.super.frames.n_free_pages} are free"
+        f"a pool's control block needs {creation_pages(&arena.c, settings)} adjacent "
+        f"pages; {arena.c.super.frames.n_free_pages} are free"
     )
 
 
