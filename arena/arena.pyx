@@ -67,6 +67,7 @@ from xmem.arena.sites cimport site_allocated, site_freed, sites_end
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
+    ARENA_MAX_LOG2 as _MAX_LOG2,
     ARENA_READY,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
@@ -104,6 +105,9 @@ from xmem.base cimport (
     store_barrier,
     unlikely,
 )
+
+#: Binary logarithm of the bytes of the largest arena.
+ARENA_MAX_LOG2 = _MAX_LOG2
 
 FRAME_FREE = _FREE
 FRAME_RUN = _RUN
@@ -646,7 +650,7 @@ cdef class Arena:
         """
         cdef uint64_t word = count_argument(order, "order", 0)
         self.enter()
-        return self._take(pages_of_order(word), f"page_alloc({word})")
+        return self.allocate_run(pages_of_order(word), f"page_alloc({word})")
 
     def page_alloc_exact(self, n_pages, /):
         """Exactly ``n_pages`` contiguous pages; the tail stays free.
@@ -668,9 +672,9 @@ cdef class Arena:
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
         self.enter()
-        return self._take(count, f"page_alloc_exact({count})")
+        return self.allocate_run(count, f"page_alloc_exact({count})")
 
-    cdef object _take(self, uint64_t n_pages, str call):
+    cdef object allocate_run(self, uint64_t n_pages, str call):
         """Offset of a new run of the caller's."""
         cdef uint32_t page = frames_alloc(&self.c, n_pages, _RUN, 0)
         if page == 0:
@@ -688,7 +692,7 @@ cdef class Arena:
             f"of order {self.largest_free_order}"
         )
 
-    cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0:
+    cdef uint32_t require_run(self, offset_t offset, str verb) except? 0:
         """Page of a live run of the caller's, or the error that says why it is none."""
         cdef uint64_t word = 0
         cdef uint64_t page = page_of(&self.c, offset)
@@ -739,7 +743,7 @@ cdef class Arena:
         cdef offset_t where = offset_argument(offset)
         cdef uint32_t page
         self.enter()
-        page = self._own_run(where, "page_free")
+        page = self.require_run(where, "page_free")
         self.refuse_exported(where)
         site_freed(&self.c, where)
         frames_free(&self.c, page)
@@ -755,7 +759,7 @@ cdef class Arena:
         cdef offset_t where = offset_argument(offset)
         self.enter()
         return frame_pages(
-            self.c.frames[self._own_run(where, "run_pages")].word
+            self.c.frames[self.require_run(where, "run_pages")].word
         )
 
     def view(self, offset, n_bytes=None, /):
@@ -780,7 +784,7 @@ cdef class Arena:
         cdef View view = View.of(n_bytes)
         cdef uint64_t n_pages
         self.enter()
-        n_pages = frame_pages(self.c.frames[self._own_run(where, "view")].word)
+        n_pages = frame_pages(self.c.frames[self.require_run(where, "view")].word)
         return view.export(self, where, page_offset(&self.c, n_pages))
 
     def address(self, offset, /):
@@ -791,7 +795,7 @@ cdef class Arena:
             raise NotABlock(f"{offset} is outside the arena")
         return <uintptr_t>self.c.base + where
 
-    cdef int begin_owning(self, give_back_t give_back) except -1:
+    cdef int prepare_holds(self, give_back_t give_back) except -1:
         """Let objects own blocks; ``give_back`` frees those of collected owners."""
         if holds_begin(
             &self.holds, self.c.n_bytes, self.c.super.max_pools, give_back

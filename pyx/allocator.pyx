@@ -254,10 +254,10 @@ cdef class Allocator:
 
     # Blocks with an owner. Nothing runs between a proof and what rests on it.
 
-    cdef int enter_owning(self) except -1:
+    cdef int prepare_holds(self) except -1:
         """Begin a method that makes objects own blocks."""
         self.enter()
-        return self.arena.begin_owning(_free_deferred)
+        return self.arena.prepare_holds(_free_deferred)
 
     cdef int count_exports(self, int buffers) noexcept:
         """Add to the number of buffers of owned blocks; -1 for one that ended."""
@@ -270,7 +270,7 @@ cdef class Allocator:
     ) except 0:
         """A block, marked as owned."""
         cdef offset_t payload
-        self.enter_owning()
+        self.prepare_holds()
         payload = self.allocate(n_bytes, alignment, is_array, verb)
         hold_set(&self.arena.holds, payload)
         return payload
@@ -460,8 +460,8 @@ cdef class Allocator:
         """
         if not isinstance(a, np.ndarray):
             raise BadArgumentType(
-                f"copy_of copies a numpy.ndarray, not {type(a).__name__}: array() "
-                "takes whatever NumPy makes an array of"
+                f"copy_of copies a numpy.ndarray, not {type(a).__name__}: use array() "
+                "for anything else that NumPy can convert to an array"
             )
         return self.copied(np.asarray(a), order, align, "copy_of")
 
@@ -625,7 +625,8 @@ cdef class Block:
             raise BadArgument("the block has been released")
         if self.detached:
             raise BadArgument(
-                f"the block has been detached: its pool knows it as {self.offset:#x}"
+                f"the block has been detached: its memory is at {self.offset:#x}; "
+                "free it with xfree"
             )
         if self.allocator.is_destroyed():
             raise PoolDestroyed(f"the memory of {self.allocator!r} is gone")

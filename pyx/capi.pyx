@@ -15,9 +15,11 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from xmem.arena.arena cimport arena_refuse_held
-from xmem.arena.holds cimport hold_test
+from xmem.arena.holds cimport hold_test, holds_t
+from xmem.arena.superblock cimport arena_t
 from xmem.base.bits cimport is_power_of_two
 from xmem.base.offset cimport offset_t
+from xmem.core.control cimport pool_t
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc,
@@ -50,6 +52,13 @@ cdef extern from "xmem/xmem.h":
         uint64_t (*capacity)(xmem_pool*, const void*) noexcept nogil
         uint64_t (*offset_of)(xmem_pool*, const void*) noexcept nogil
         void* (*at)(xmem_pool*, uint64_t) noexcept nogil
+
+
+cdef struct borrowed_t:
+    arena_t* arena
+    pool_t* pool
+    holds_t* holds
+    void* object                    # the Pool, of which this has a reference
 
 
 # Checked ---------------------------------------------------------------------
@@ -101,7 +110,7 @@ cdef xmem_pool* _borrow(object pool) except NULL:
             "the pool's regions come from a Python function, which cannot be called "
             "without the GIL: borrow a pool without get_mem"
         )
-    its.enter_owning()
+    its.prepare_holds()
     borrowed = <borrowed_t*>malloc(sizeof(borrowed_t))
     if borrowed == NULL:
         raise MemoryError("no memory to borrow a pool")

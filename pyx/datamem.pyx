@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """NumPy's data memory from an arena: the handler and its context manager.
 
+A handler is a record of four functions that NumPy calls, in a capsule that each
+array keeps until its data has been freed. So an array made under a handler is
+freed by that handler, wherever and whenever. Each allocation is a block that
+its array owns, and counts as a buffer of it: see ``holds.pxd``.
+
 NumPy calls the four functions from any thread and does not promise to hold the
 GIL, so they acquire it themselves. They cannot raise: they return NULL when there
 is no room, which NumPy turns into a MemoryError, and report any other error by
@@ -188,6 +193,11 @@ cdef class numpy_memory:
     `tracemalloc`, in addition to NumPy's own. Source: NEP 49, "Data allocation
     strategies".
     """
+
+    cdef readonly Allocator allocator
+    cdef readonly bint fallback
+    cdef object capsule             # of the handler
+    cdef list outer                 # handlers that were in force before
 
     def __init__(self, pool, *, align=64, fallback=False):
         cdef handler_t* handler

@@ -219,7 +219,7 @@ cdef class Heap(Allocator):
         cdef unsigned interface = main.c.interface
         subpage = None
         if main.c.role != ROLE_MAIN or interface not in _NAMES:
-            raise BadArgument(f"{name!r} is a pool and no heap: use Pool.open")
+            raise BadArgument(f"{name!r} is a pool, not a heap: use Pool.open")
         if interface == HEAP_SUBPAGE:
             subpage = _Pool.open(arena, f"{name}.subpage", verify=verify)
         heap = Heap.__new__(Heap)

@@ -48,7 +48,7 @@ cdef class Hooks:
             return 0
         start = offset_argument(found)
         pool.enter()
-        page = pool.arena._own_run(start, "get_mem")
+        page = pool.arena.require_run(start, "get_mem")
         pool.arena.refuse_exported(start)
         given = frame_pages(pool.arena.c.frames[page].word)
         if given < n_pages or not may_hold(c, given):

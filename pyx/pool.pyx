@@ -50,6 +50,7 @@ from xmem.base cimport (
     checker_pause,
     checker_resume,
     count_argument,
+    engine_names,
     find_last_set,
     finding_t,
     flag_argument,
@@ -177,7 +178,9 @@ cdef int _read_engine(settings_t* settings, object engine) except -1:
     if not isinstance(engine, str):
         raise BadArgumentType(f"engine must be str, not {type(engine).__name__}")
     if engine not in ENGINES:
-        raise BadArgument(f"engine must be 'tlsf' or 'firstfit', not {engine!r}")
+        raise BadArgument(
+            f"engine must be {' or '.join(map(repr, ENGINES))}, not {engine!r}"
+        )
     settings.engine = ENGINES[engine]
     if settings.engine != ENGINE_TLSF and settings.flags & POOL_HARDENED:
         raise BadArgument("only the tlsf engine can be hardened")
@@ -231,8 +234,8 @@ cdef object _creation_error(
             name = b"pool-%d" % directory_vacant(&arena.c)
         return BadArgument(f"the arena has a pool named {name.decode()!r}")
     return OutOfMemory(
-        f"a pool's control block needs {creation_pages(&arena.c, settings)} pages in "
-        f"a row; {arena.c.super.frames.n_free_pages} are free"
+        f"a pool's control block needs {creation_pages(&arena.c, settings)} adjacent "
+        f"pages; {arena.c.super.frames.n_free_pages} are free"
     )
 
 
@@ -571,7 +574,7 @@ cdef class Pool(Allocator):
     def engine(self):
         """``"tlsf"`` or ``"firstfit"``."""
         self.enter()
-        return "tlsf" if self.c.engine == ENGINE_TLSF else "firstfit"
+        return engine_names.get(self.c.engine, "unknown")
 
     @property
     def grow_pages(self):

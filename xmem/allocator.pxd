@@ -6,7 +6,6 @@ buffer protocol, and frees it when it is released or collected. Arrays are
 NumPy's, over the memory of a Block.
 """
 
-from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
@@ -29,7 +28,7 @@ cdef class Allocator:
     cdef uint64_t capacity(self, offset_t payload, str verb) except? 0
 
     # Blocks with an owner.
-    cdef int enter_owning(self) except -1
+    cdef int prepare_holds(self) except -1
     cdef int count_exports(self, int buffers) noexcept
     cdef offset_t allocate_owned(self, uint64_t n_bytes, uint64_t alignment,
                                  bint is_array, str verb) except 0

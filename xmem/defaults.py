@@ -10,7 +10,7 @@ import threading
 from operator import index
 from typing import SupportsIndex
 
-from xmem.arena import Arena
+from xmem.arena import ARENA_MAX_LOG2, Arena
 from xmem.base.errors import BadArgument, BadArgumentType
 from xmem.base.sizes import parse_size
 from xmem.pool import Pool
@@ -57,8 +57,10 @@ def configure(n_bytes: SupportsIndex) -> None:
         raise BadArgumentType(
             f"n_bytes must be an integer, not {type(n_bytes).__name__}"
         ) from None
-    if not 0 < size <= 1 << 44:
-        raise BadArgument(f"an arena has from 1 to 2**44 bytes, not {size}")
+    if not 0 < size <= 1 << ARENA_MAX_LOG2:
+        raise BadArgument(
+            f"an arena has from 1 to 2**{ARENA_MAX_LOG2} bytes, not {size}"
+        )
     with _lock:
         if _pool is not None:
             raise BadArgument(

@@ -17,16 +17,17 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from xmem.arena.superblock cimport arena_t
-from xmem.base.checks cimport likely, unlikely
-from xmem.base.memcheck cimport (
+from xmem.base cimport (
     MEMCHECKED,
     checker_pause,
     checker_resume,
+    likely,
     memory_allocated,
     memory_defined,
     memory_freed,
+    offset_t,
+    unlikely,
 )
-from xmem.base.offset cimport offset_t
 from xmem.check.audit cimport audit
 from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport POOL_HARDENED, pool_t

@@ -155,7 +155,7 @@ cdef object explain_run(
     if owner == 0:
         return MismatchedFree(
             f"{call}: inside the page run at {page_offset(arena, head):#x}, "
-            "which Arena.page_alloc gave: free it with Arena.page_free"
+            "from Arena.page_alloc: free it with Arena.page_free"
         )
     if owner != pool.number:
         return MismatchedFree(
@@ -163,7 +163,7 @@ cdef object explain_run(
         )
     if payload == page_offset(arena, head) and frame_state(word) == FRAME_RUN:
         return MismatchedFree(
-            f"{call}: pages that the heap's page_alloc gave: free them with page_free"
+            f"{call}: pages from the heap's page_alloc: free them with page_free"
         )
     if not is_region(word, pool.number):
         return NotABlock(

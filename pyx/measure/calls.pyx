@@ -44,7 +44,7 @@ cdef Pool pool_argument(object pool):
 cdef unsigned verb_argument(object verb, Py_ssize_t n_args) except? 0:
     """Convert the name of a verb, and check the number of its arguments."""
     if not isinstance(verb, str):
-        raise BadArgumentType(f"verb must be a str, not {type(verb).__name__}")
+        raise BadArgumentType(f"verb must be str, not {type(verb).__name__}")
     if verb not in _PARAMETERS:
         raise BadArgument(
             f"verb must be one of {', '.join(map(repr, _VERB_NAMES))}, not {verb!r}"

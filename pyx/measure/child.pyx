@@ -66,7 +66,7 @@ cdef void child_trace(program_t* program) noexcept nogil:
         if not call_for(program, &program.ops[i], &call):
             result.path = PATH_FAILED
             if program.wanted[i]:
-                tracee_marker()     # no call follows: see Tracer.to_verb
+                tracee_marker()     # no call follows: see _Tracer.to_verb
             continue
         if program.wanted[i]:
             value = counted_call(program, &call, result)

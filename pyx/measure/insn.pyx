@@ -26,7 +26,7 @@ from xmem.measure.callees cimport VERB_CHECKED
 from xmem.measure.calls cimport call_t, pool_argument, prepare_call
 from xmem.measure.child cimport child_call, child_trace, program_t, result_t
 from xmem.measure.codes cimport op_t
-from xmem.measure.tracer cimport Tracer, can_step
+from xmem.measure.tracer cimport _Tracer, can_step
 from xmem.pool cimport Pool
 
 cdef extern from *:
@@ -105,7 +105,7 @@ cdef class TraceProgram:
 
     cdef object count(self, progress):
         """Run the child; return the instructions of each operation, 0 if not wanted."""
-        cdef Tracer tracer = Tracer()
+        cdef _Tracer tracer = _Tracer()
         cdef uint64_t[::1] cells
         cdef uint64_t i
         cdef uint64_t done = 0
@@ -271,9 +271,9 @@ cdef class CallProgram:
         self.c.arena = &self.pool.arena.c
         self.c.pool = self.pool.c
 
-    cdef Tracer start(self):
+    cdef _Tracer start(self):
         """Fork a child that stands at the marker in front of the call."""
-        cdef Tracer tracer = Tracer()
+        cdef _Tracer tracer = _Tracer()
         if tracer.fork() == 0:
             child_call(&self.c, &self.call, self.result)
         tracer.to_marker()
@@ -317,7 +317,7 @@ def cost(pool, verb, *args, checked=False):
     cdef CallProgram program = CallProgram(
         pool, verb, args, flag_argument(checked, "checked"), False
     )
-    cdef Tracer tracer = program.start()
+    cdef _Tracer tracer = program.start()
     cdef uint64_t n = tracer.count()
     tracer.finish()
     return n, program.path()
@@ -346,7 +346,7 @@ def addresses(pool, verb, *args):
         As in `cost`.
     """
     cdef CallProgram program = CallProgram(pool, verb, args, False, False)
-    cdef Tracer tracer = program.start()
+    cdef _Tracer tracer = program.start()
     cdef uint64_t pc
     found = []
     if tracer.to_verb():
@@ -387,7 +387,7 @@ cdef class Steps:
     """
 
     cdef CallProgram program
-    cdef Tracer tracer
+    cdef _Tracer tracer
     cdef readonly uint64_t n_instructions
     cdef readonly object value, path
 
@@ -395,7 +395,7 @@ cdef class Steps:
         if self.tracer is not None:
             raise BadArgument("steps are initialised once")
         cdef CallProgram program = CallProgram(pool, verb, args, False, True)
-        cdef Tracer tracer = program.start()
+        cdef _Tracer tracer = program.start()
         tracer.to_verb()
         self.program = program
         self.tracer = tracer

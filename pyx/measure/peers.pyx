@@ -31,20 +31,13 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from xmem.arena.arena cimport Arena
-from xmem.arena.superblock cimport arena_t
+from xmem.arena.superblock cimport ARENA_MAX_LOG2, arena_t
 from xmem.base.arguments cimport count_argument, flag_argument
 from xmem.base.bits cimport bit
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
 from xmem.measure.clock cimport clock_hz, clock_nanoseconds, clock_overhead, clock_ticks
-from xmem.measure.codes cimport (
-    ALIGN_LOG2_MAX,
-    OP_FREE,
-    OP_MEMALIGN,
-    OP_REALLOC,
-    SKIPPED,
-    op_t,
-)
+from xmem.measure.codes cimport OP_FREE, OP_MEMALIGN, OP_REALLOC, SKIPPED, op_t
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_free_if_owned, pool_resize
 
@@ -735,8 +728,8 @@ cdef bint are_sound(const op_t* ops, uint64_t n_ops) noexcept nogil:
     for i in range(n_ops):
         if (
             ops[i].op > OP_MEMALIGN
-            or ops[i].align_log2 > ALIGN_LOG2_MAX
-            or ops[i].size > bit(ALIGN_LOG2_MAX)
+            or ops[i].align_log2 > ARENA_MAX_LOG2
+            or ops[i].size > bit(ARENA_MAX_LOG2)
         ):
             return False
     return True

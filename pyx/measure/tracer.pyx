@@ -95,7 +95,7 @@ cdef int count_steps(int child, const place_t* entry, uint64_t* n) noexcept nogi
 
 # The child as an object ------------------------------------------------------
 
-cdef class Tracer:
+cdef class _Tracer:
     """A child, and the processor that it shares with its parent.
 
     A method that fails kills the child and raises `SteppingUnavailable`.
@@ -183,7 +183,7 @@ cdef int CAN_STEP = -1          # whether a child can be stepped; -1: not known 
 cdef bint can_step() except -1:
     """Whether a child can be stepped here."""
     global CAN_STEP
-    cdef Tracer tracer = Tracer()
+    cdef _Tracer tracer = _Tracer()
     if CAN_STEP < 0:
         try:
             if tracer.fork() == 0:

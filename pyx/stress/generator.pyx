@@ -24,7 +24,7 @@ from xmem.measure.codes cimport (
     op_t,
 )
 
-__all__ = ["MAX_IDS", "MAX_LIFETIME", "OpGenerator"]
+__all__ = ["MAX_IDS", "MAX_LIFETIME", "TABLE_ENTRIES", "OpGenerator"]
 
 cdef enum:
     WHEEL = 1 << 16             # lifetimes are shorter, live objects fewer
@@ -36,6 +36,9 @@ cdef uint32_t NOBODY = ~<uint32_t>0
 MAX_IDS = WHEEL
 
 MAX_LIFETIME = WHEEL - 1
+
+#: Entries of a table of sizes or lifetimes.
+TABLE_ENTRIES = TABLE
 
 
 cdef struct generator_t:
@@ -141,9 +144,9 @@ cdef class OpGenerator:
 
     Parameters
     ----------
-    sizes : array of 4096 integers
+    sizes : array of `TABLE_ENTRIES` integers
         Bytes, or pages, that requests have; one is drawn for each request.
-    lifetimes : array of 4096 integers
+    lifetimes : array of `TABLE_ENTRIES` integers
         Allocations, from 1 to `MAX_LIFETIME`, that happen during an object's life.
     seed : int
         Of the random numbers.

@@ -11,36 +11,34 @@ import numpy as np
 from xmem.arena import Arena as _Arena
 from xmem.base.errors import BadArgument, BadArgumentType
 from xmem.heap import Heap as _Heap
-from xmem.pool import Pool as _Pool
 from xmem.measure.trace import TRACE_DTYPE
+from xmem.pool import Pool as _Pool
+from xmem.stress.generator import MAX_IDS
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from xmem.arena.arena cimport Arena
+from xmem.arena.superblock cimport ARENA_MAX_LOG2
 from xmem.base.arguments cimport count_argument
 from xmem.base.bits cimport bit
 from xmem.heap cimport Heap
 from xmem.measure.clock cimport clock_hz, clock_overhead
-from xmem.measure.codes cimport (
-    ALIGN_LOG2_MAX,
-    OP_FREE,
-    OP_MEMALIGN,
-    OP_REALLOC,
-    SKIPPED,
-    op_t,
-)
+from xmem.measure.codes cimport OP_FREE, OP_MEMALIGN, OP_REALLOC, SKIPPED, op_t
 from xmem.measure.pattern cimport pattern_holds
 from xmem.measure.player cimport lock_t, object_t, play_op, player_t
 from xmem.pool cimport Pool
 from xmem.stress.frames cimport frames_hold, play_frames_op
 
-__all__ = ["HeapTarget", "ticks_per_second"]
+__all__ = ["NO_TURN", "HeapTarget", "ticks_per_second"]
 
 cdef enum:
     MAX_THREADS = 64
     KIND_POOL = 0
     KIND_HEAP = 1
     KIND_FRAMES = 2
+
+#: Turn of an operation that had nothing to do.
+NO_TURN = SKIPPED
 
 
 def ticks_per_second():
@@ -171,7 +169,7 @@ cdef class HeapTarget:
         arena_bytes,
         *,
         threads=1,
-        n_objects=1 << 16,
+        n_objects=MAX_IDS,
         page_size=None,
     ):
         cdef Worker worker
@@ -230,7 +228,7 @@ cdef class HeapTarget:
             In the trace format. Ids may be used again once they are free.
         turns : numpy.ndarray of uint64, optional
             With several threads, receives the order in which the operations of all
-            were carried out; 2**64 - 1 for those that had nothing to do.
+            were carried out; `NO_TURN` for those that had nothing to do.
 
         Returns
         -------
@@ -286,8 +284,8 @@ cdef class HeapTarget:
         if len(ops) and (
             int(ops["id"].max()) >= self.n_objects
             or int(ops["op"].max()) > OP_MEMALIGN
-            or int(ops["align_log2"].max()) > ALIGN_LOG2_MAX
-            or int(ops["size"].max()) > bit(ALIGN_LOG2_MAX)
+            or int(ops["align_log2"].max()) > ARENA_MAX_LOG2
+            or int(ops["size"].max()) > bit(ARENA_MAX_LOG2)
             or _allocates_live(ops, worker)
         ):
             raise BadArgument(

@@ -151,7 +151,7 @@ def test_what_is_no_heap_is_not_opened_as_one(arena_path):
     with Arena.open(arena_path) as arena:
         before = image(arena)
         for name in ("pool", "both.subpage"):
-            with pytest.raises(xmem.BadArgument, match="is a pool and no heap"):
+            with pytest.raises(xmem.BadArgument, match="is a pool, not a heap"):
                 Heap.open(arena, name)
         for name in ("none", "both.sub", "ONE"):
             with pytest.raises(xmem.BadArgument, match="no pool named"):

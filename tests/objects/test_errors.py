@@ -183,7 +183,7 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
     "pages": (
         lambda s: s.pool.xfree(s.run),
         MismatchedFree,
-        r"Arena\.page_alloc gave: free it with Arena\.page_free",
+        r"from Arena\.page_alloc: free it with Arena\.page_free",
     ),
     "block as pages": (
         lambda s: s.arena.page_free(s.live),

@@ -42,6 +42,135 @@ def test_limits_are_those_of_the_python_face(caller, arena):
     assert caller.limits(xmem.Heap(arena, "merged"))[2] is True
 
 
+# The rest of the family -------------------------------------------------------
+
+INTERFACES = list(xmem.heap.INTERFACES)
+#: A product, and with a header a sum, that exceeds 64 bits.
+TOO_MANY = (1 << 63, 2)
+
+
+def filled(heap, n_bytes, align=16):
+    """A block full of ones."""
+    block = heap.xmalloc(n_bytes, align)
+    heap.view(block)[:] = b"\xff" * heap.usable_size(block)
+    return block
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_arrays_of_zeros(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    dirty = filled(heap, 600, 64)
+    heap.xfree(dirty)
+    block = caller.xzalloc_array(heap, 30, 20, 64)
+    assert block == dirty
+    assert bytes(heap.view(block, 600)) == bytes(600)
+    assert caller.xzalloc_array(heap, *TOO_MANY, 16) == 0
+    assert caller.xzalloc_array(heap, 1 << 20, 1 << 20, 16) == 0
+    heap.xfree(block)
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_structures_with_a_flexible_array(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    like = heap.xmalloc(40 + 30 * 20, 32)
+    block = caller.xmalloc_flex_struct(heap, 40, 30, 20, 32)
+    assert block % 32 == 0
+    assert heap.usable_size(block) == heap.usable_size(like) >= 640
+    assert caller.xmalloc_flex_struct(heap, 0, *TOO_MANY, 16) == 0
+    assert caller.xmalloc_flex_struct(heap, 32, 1 << 60, 15, 16) == 0
+    assert caller.xmalloc_flex_struct(heap, 16, (1 << 64) - 16, 1, 16) == 0
+    whole = caller.xmalloc_flex_struct(heap, 8, heap.XMALLOC_MAX, 1, 16)
+    assert bool(whole) == (interface != "strict")
+    for live in filter(None, (like, block, whole)):
+        heap.xfree(live)
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_copies(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    source = bytes(range(256)) * 3
+    block = caller.xmemdup(heap, source, 128)
+    assert block % 128 == 0
+    assert bytes(heap.view(block, len(source))) == source
+    empty = caller.xmemdup(heap, b"", 16)
+    assert empty
+    large = caller.xmemdup(heap, bytes(heap.XMALLOC_MAX + 1), 16)
+    assert bool(large) == (interface not in ("strict", "array"))
+    for live in filter(None, (block, empty, large)):
+        heap.xfree(live)
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_resized_blocks(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    block = caller.xmemdup(heap, b"kept" * 25, 16)
+    barrier = heap.xmalloc(16)
+    grown = caller.xrealloc(heap, block, 1500, 64)
+    assert grown not in (0, block)
+    assert grown % 64 == 0
+    assert bytes(heap.view(grown, 100)) == b"kept" * 25
+    assert heap.usable_size(grown) >= 1500
+    assert caller.xrealloc(heap, grown, 1 << 40, 16) == 0
+    above = caller.xrealloc(heap, grown, heap.XMALLOC_MAX + 1, 16)
+    assert bool(above) == (interface not in ("strict", "array"))
+    small = caller.xrealloc(heap, above or grown, 100, 16)
+    assert small
+    assert bytes(heap.view(small, 100)) == b"kept" * 25
+    heap.xfree(small)
+    heap.xfree(barrier)
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_resized_arrays(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    block = caller.xmemdup(heap, b"kept" * 25, 16)
+    grown = caller.xrealloc_array(heap, block, 30, 50, 64)
+    assert grown % 64 == 0
+    assert bytes(heap.view(grown, 100)) == b"kept" * 25
+    assert heap.usable_size(grown) >= 1500
+    assert caller.xrealloc_array(heap, grown, *TOO_MANY, 16) == 0
+    assert caller.xrealloc_array(heap, grown, 1 << 20, 1 << 20, 16) == 0
+    above = caller.xrealloc_array(heap, grown, heap.XMALLOC_MAX, 2, 16)
+    assert bool(above) == (interface != "strict")
+    live = above or grown
+    assert bytes(heap.view(live, 100)) == b"kept" * 25
+    heap.xfree(live)
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_small_blocks(caller, arena, interface):
+    heap = xmem.Heap(arena, interface)
+    block = caller.xmalloc_subpage(heap, 100, 32)
+    if interface == "legacy":
+        assert block == 0
+        assert not caller.xfree_subpage(heap, 16)
+        return
+    assert block % 32 == 0
+    assert heap.stats().live_blocks == 1
+    # A pool of their own in one interface, that of xmalloc in the others.
+    if interface == "subpage":
+        with pytest.raises(xmem.MismatchedFree):
+            heap.xfree(block)
+    above = caller.xmalloc_subpage(heap, heap.XMALLOC_MAX + 1, 16)
+    assert bool(above) == (interface == "merged")
+    if above:
+        assert caller.xfree_subpage(heap, above)
+    assert caller.xfree_subpage(heap, block)
+    assert not caller.xfree_subpage(heap, block)
+    assert heap.stats().live_blocks == 0
+    heap.check()
+
+
 @pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
 def test_a_pool_proves_its_blocks(caller, arena, engine):
     pool = xmem.Pool(arena, engine=engine)

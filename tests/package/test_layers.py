@@ -24,7 +24,9 @@ DATA = "data"
 #: Lines of code of a compiled function outside the checkers, at most.
 LONGEST = 40
 #: Modules that a file cimports from, at most.
-MOST_CIMPORTS = 12
+MOST_CIMPORTS = 11
+#: Where files lie that cimport from xmem, with the files of xmem itself.
+USERS = ("tests", "docs")
 #: What of xmem is usable where nothing is compiled.
 PLAIN = {"xmem.base.errors", "xmem.stats"}
 
@@ -289,6 +291,37 @@ def test_no_file_cimports_from_too_many_modules():
         if len(used) > MOST_CIMPORTS:
             too_many.append(f"{path.relative_to(ROOT)}: {len(used)}")
     assert too_many == [], "\n".join(too_many)
+
+
+# Faces ---------------------------------------------------------------------------
+
+
+def faces():
+    """Headers that re-export names of their directory, but for that of users."""
+    return {
+        name: path
+        for name, path in compiled()
+        if path.name == "__init__.pxd" and name != "xmem"
+    }
+
+
+def test_a_face_exports_what_others_cimport_from_it():
+    users = {path for _, path in compiled()}
+    for folder in USERS:
+        users |= {*(ROOT / folder).rglob("*.pyx"), *(ROOT / folder).rglob("*.pxd")}
+    taken = {}
+    for path in users:
+        for word, module, names in imports(path):
+            if word == "cimport":
+                taken.setdefault(module, set()).update(names)
+    assert faces()
+    unused = [
+        f"{name}: {one}"
+        for name, path in faces().items()
+        for _, _, names in imports(path)
+        for one in sorted(set(names) - taken.get(name, set()))
+    ]
+    assert unused == [], "\n".join(unused)
 
 
 # The build -----------------------------------------------------------------------

@@ -13,11 +13,11 @@ from typing import Any
 import click
 
 from xmem import Arena, BadArgument, Heap, InvalidFree, Pool, SizeLimitError, XmemError
+from xmem.heap import INTERFACES
 
 from . import Refuted
 
 PAGE = 4096
-INTERFACES = ("strict", "array", "subpage", "legacy", "merged")
 POOLS: list[dict[str, Any]] = [
     {"engine": "tlsf", "grow_pages": 1},
     {"engine": "tlsf", "grow_pages": 4, "join_regions": False},

@@ -17,20 +17,21 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from xmem.base.engines import ENGINES
+from xmem.heap import INTERFACES
+from xmem.stress.loads import FRAME_LOADS, LOADS
+
 PART_SECONDS = 60
 #: The number of runs, at least.
 LEAST_RUNS = 12
 FOLDER = Path("soak-faults")
-INTERFACES = ("strict", "array", "subpage", "legacy", "merged")
-LOADS = ("small", "mixed", "pages", "large", "full")
-FRAME_LOADS = ("orders", "exact", "full")
 
 
 def heap_options(chosen: random.Random) -> list[str]:
     """Options for what a command that keeps blocks runs on."""
-    kind = chosen.choice(["tlsf", "tlsf", "firstfit", "interface"])
+    kind = chosen.choice(["tlsf", *ENGINES, "interface"])
     if kind == "interface":
-        return ["--interface", chosen.choice(INTERFACES)]
+        return ["--interface", chosen.choice(list(INTERFACES))]
     return ["--engine", kind]
 
 
@@ -47,10 +48,10 @@ def command(chosen: random.Random) -> list[str]:
     )
     options = ["--threads", str(chosen.choice([1, 1, 2, 4]))]
     if program == "xmem-stress-frames":
-        return [program, *options, "--load", chosen.choice(FRAME_LOADS)]
+        return [program, *options, "--load", chosen.choice(list(FRAME_LOADS))]
     options += heap_options(chosen)
     if program == "xmem-stress":
-        options += ["--load", chosen.choice(LOADS)]
+        options += ["--load", chosen.choice(list(LOADS))]
         if "tlsf" in options:
             options += chosen.choice(
                 [[], [], ["--hardened", "all"], ["--quick", str(chosen.randint(1, 64))]]

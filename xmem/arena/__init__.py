@@ -2,6 +2,7 @@
 """The arena: one mapping, its superblock and its page frames."""
 
 from xmem.arena.arena import (
+    ARENA_MAX_LOG2,
     FRAME_CONTROL,
     FRAME_DTYPE,
     FRAME_FREE,
@@ -14,6 +15,7 @@ from xmem.arena.arena import (
 )
 
 __all__ = [
+    "ARENA_MAX_LOG2",
     "FRAME_CONTROL",
     "FRAME_DTYPE",
     "FRAME_FREE",

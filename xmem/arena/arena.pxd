@@ -37,7 +37,7 @@ cdef class Arena:
     cdef int map(self, uint64_t n_bytes, int fd) except -1
     cdef int format(self) except -1
     cdef int reformat(self) except -1
-    cdef int begin_owning(self, give_back_t give_back) except -1
+    cdef int prepare_holds(self, give_back_t give_back) except -1
     cdef int pin(self, offset_t payload) except -1
     cdef int unpin(self, offset_t payload) except -1
     cdef int refuse_viewed(self, offset_t payload) except -1
@@ -45,8 +45,8 @@ cdef class Arena:
     cdef int _unmap(self) except -1
     cdef uint64_t _count_runs(self) except 0
     cdef object no_room(self, str call, str held)
-    cdef object _take(self, uint64_t n_pages, str call)
-    cdef uint32_t _own_run(self, offset_t offset, str verb) except? 0
+    cdef object allocate_run(self, uint64_t n_pages, str call)
+    cdef uint32_t require_run(self, offset_t offset, str verb) except? 0
 
 
 cdef inline bint arena_is_ready(Arena arena) noexcept:

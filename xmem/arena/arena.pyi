@@ -8,6 +8,8 @@ from typing import Any, Final, NoReturn, Self, SupportsIndex, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+ARENA_MAX_LOG2: Final[int]
+
 FRAME_FREE: Final[int]
 FRAME_RUN: Final[int]
 FRAME_REGION: Final[int]

@@ -5,7 +5,7 @@ It writes nothing and trusts nothing: whatever the tables hold, it terminates an
 inside them.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from xmem.arena.frames cimport (
     FRAME_FREE,

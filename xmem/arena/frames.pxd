@@ -32,7 +32,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.superblock cimport (
     FRAMES_N_ORDERS,
     arena_t,
-    frame_t,
     frames_t,
     page_offset,
 )

@@ -16,12 +16,9 @@ from xmem.base.bits cimport (
     ceil_log2,
     find_first_set,
     find_last_set,
-    is_power_of_two,
-    with_bit,
-    without_bit,
 )
-from xmem.base.checks cimport assume, claim, likely, require, store_barrier, unlikely
-from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF, engine_names, engine_t
+from xmem.base.checks cimport claim, likely, require, store_barrier, unlikely
+from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF, engine_names
 from xmem.base.finding cimport (
     INVARIANT_FIRST,
     INVARIANT_LAST,
@@ -41,12 +38,10 @@ from xmem.base.grains cimport (
 from xmem.base.memcheck cimport (
     AUDIT_OFF,
     MEMCHECKED,
-    audit_start,
     checker_pause,
     checker_resume,
     engine_copy,
     engine_fill,
-    engine_move,
     memory_allocated,
     memory_close,
     memory_defined,

@@ -5,7 +5,6 @@ A pool at C level without its verbs (those are `xmem.verbs`): what it consists
 of, how it is made, grown, shrunk and ended, and which blocks are its own.
 """
 
-from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport (
     POOL_CANARY,
     POOL_CHECKSUM,

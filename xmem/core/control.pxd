@@ -23,7 +23,6 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena cimport ARENA_MAX_LOG2, ARENA_MAX_POOLS, arena_t, entry_t
 from xmem.base cimport (
-    ENGINE_FIRSTFIT,
     ENGINE_TLSF,
     GRAIN_BYTES,
     claim,

@@ -35,33 +35,36 @@ from xmem.arena.frames cimport (
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.bits cimport bit, ceil_log2, find_first_set, find_last_set
 from xmem.base.checks cimport store_barrier
+from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.memcheck cimport memory_open
 from xmem.base.offset cimport offset_t
-from xmem.core.control cimport ENGINE_TLSF, POOL_ADAPTS, POOL_HOOKED, POOL_JOINS, pool_t
-from xmem.engine.block cimport (
+from xmem.core.control cimport POOL_ADAPTS, POOL_HOOKED, POOL_JOINS, pool_t
+from xmem.engine cimport (
     BLOCK_FREE,
     BLOCK_PREV_FREE,
+    MAPPING_SL_LOG2,
     REGION_HEAD_BYTES,
     REGION_TAIL_BYTES,
+    aligned_gap,
     block_prev_free,
     block_size,
     block_tag_end,
     block_word,
     block_write,
-    word_size,
-)
-from xmem.engine.firstfit cimport firstfit_take
-from xmem.engine.freelists cimport freelists_find, freelists_insert, freelists_remove
-from xmem.engine.mapping cimport MAPPING_SL_LOG2, mapping_insert, mapping_level
-from xmem.engine.tlsf cimport (
-    aligned_gap,
     can_detach,
+    firstfit_take,
     fits_aligned,
+    freelists_find,
+    freelists_insert,
+    freelists_remove,
+    mapping_insert,
+    mapping_level,
     region_bytes_for,
     tlsf_add_region,
     tlsf_add_region_before,
     tlsf_detach,
     tlsf_find,
+    word_size,
 )
 
 

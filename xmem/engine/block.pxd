@@ -37,7 +37,7 @@ prefix of them. This header knows nothing of bins.
 
 from libc.stdint cimport uint64_t
 
-from xmem.base.checks cimport require, store_barrier
+from xmem.base.checks cimport require
 from xmem.base.offset cimport offset_t
 
 cdef enum:

@@ -19,7 +19,7 @@ F4  the word that a block's link names holds that block's offset
 This header knows nothing of a block's neighbours.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport find_first_set, with_bit, without_bit
 from xmem.base.checks cimport assume, claim, require

@@ -32,9 +32,6 @@ cpdef enum:
     PATH_MOVED = 64
     PATH_FAILED = 128
 
-cdef enum:
-    ALIGN_LOG2_MAX = 44         # of an operation; sizes are at most 2**44, too
-
 cdef extern from *:
     """
     #define XMEM_SKIPPED (~(uint64_t)0)

@@ -9,8 +9,9 @@ from libc.stdint cimport uint64_t
 
 from xmem.arena.frames cimport FRAME_WHOLE, frame_state
 from xmem.arena.superblock cimport arena_t, page_of
+from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.offset cimport offset_t
-from xmem.core.control cimport ENGINE_TLSF, pool_t
+from xmem.core.control cimport pool_t
 from xmem.engine.block cimport (
     BLOCK_FREE,
     BLOCK_PREV_FREE,

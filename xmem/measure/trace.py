@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmem.arena import ARENA_MAX_LOG2
 from xmem.base.errors import BadArgument, BadArgumentType, TraceFormatError
 from xmem.measure.codes import (
     OP_CALLOC,
@@ -123,14 +124,20 @@ def check_trace(ops: object) -> npt.NDArray[Any]:
         raise BadArgument(
             f"operation {unknown[0]} is of unknown kind {ops['op'][unknown[0]]}"
         )
-    wide = np.flatnonzero((ops["op"] == OP_MEMALIGN) & (ops["align_log2"] > 44))
+    # No arena could serve more.
+    wide = np.flatnonzero(
+        (ops["op"] == OP_MEMALIGN) & (ops["align_log2"] > ARENA_MAX_LOG2)
+    )
     if len(wide):
         raise BadArgument(
-            f"operation {wide[0]} requests an alignment of more than 2**44"
+            f"operation {wide[0]} requests an alignment of more than "
+            f"2**{ARENA_MAX_LOG2}"
         )
-    huge = np.flatnonzero(ops["size"] > 1 << 44)
+    huge = np.flatnonzero(ops["size"] > 1 << ARENA_MAX_LOG2)
     if len(huge):
-        raise BadArgument(f"operation {huge[0]} requests more than 2**44 bytes")
+        raise BadArgument(
+            f"operation {huge[0]} requests more than 2**{ARENA_MAX_LOG2} bytes"
+        )
     sized = np.flatnonzero((ops["op"] == OP_FREE) & (ops["size"] != 0))
     if len(sized):
         raise BadArgument(f"operation {sized[0]} is a free and has a size")
@@ -172,7 +179,7 @@ def _peak_of(ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]) -> int:
     """Return the greatest sum of ``bytes_held`` over the objects that are live.
 
     ``bytes_held`` has the bytes that an object holds after each operation on it.
-    Sums are in float64, because objects of 2**44 bytes soon exceed 64 bits; they
+    Sums are in float64, because objects as large as an arena soon exceed 64 bits; they
     are exact up to 2**53.
     """
     if not len(ops):
@@ -194,7 +201,7 @@ def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -
     it can take (a block of the legacy engine with its alignment; from half a page
     on, a run of a power of two of pages), and the peak counts four times, for the
     copy while an object moves and for fragmentation. The arena is sparse, so
-    ample costs nothing. No arena exceeds 2**44 bytes or 2**32 - 1 pages.
+    ample costs nothing. The result is no more than the largest arena.
     """
     order = np.argsort(ops["id"], kind="stable")
     first = np.ones(len(ops), dtype=bool)
@@ -210,7 +217,7 @@ def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -
     weight = np.where(is_run, runs, weight)
     weight[ops["op"] == OP_FREE] = 0.0
     ample = 4 * (_peak_of(ops, weight) + grow_pages * page_bytes) + (64 << 20)
-    return min(ample, 1 << 44, 0xFFFFFFFF * page_bytes)
+    return min(ample, 1 << ARENA_MAX_LOG2, 0xFFFFFFFF * page_bytes)
 
 
 def _percentile(ordered: npt.NDArray[np.uint64], thousandths: int) -> int:

@@ -6,7 +6,7 @@ from libc.stdint cimport uint64_t
 from xmem.measure.tracee cimport place_t
 
 
-cdef class Tracer:
+cdef class _Tracer:
     """A child, and the processor that it shares with its parent."""
 
     cdef int pid                # 0: there is no child

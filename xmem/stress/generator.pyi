@@ -6,10 +6,11 @@ from typing import Final, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_IDS", "MAX_LIFETIME", "OpGenerator"]
+__all__ = ["MAX_IDS", "MAX_LIFETIME", "TABLE_ENTRIES", "OpGenerator"]
 
 MAX_IDS: Final[int]
 MAX_LIFETIME: Final[int]
+TABLE_ENTRIES: Final[int]
 
 class OpGenerator:
     def __init__(

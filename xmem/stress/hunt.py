@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from xmem.base.errors import XmemError
+from xmem.stress.target import NO_TURN
 from xmem.stress.workloads import Generator, Ops, Target, Workload
 
 __all__ = ["Fault", "Outcome", "Plan", "command_of", "hunt", "write_prefix"]
@@ -148,7 +149,7 @@ def execute_batches(
     if len(batches) == 1:
         return target.execute(0, batches[0])
     faults = [-1] * len(batches)
-    turns = [np.full(len(ops), ~np.uint64(0), dtype=np.uint64) for ops in batches]
+    turns = [np.full(len(ops), NO_TURN, dtype=np.uint64) for ops in batches]
 
     def work(i: int) -> None:
         faults[i] = target.execute(i, batches[i], turns[i])
@@ -173,7 +174,7 @@ def merge_log(log: Sequence[tuple[Ops, Any]]) -> Ops:
     ops = np.concatenate([part for part, _ in log])
     turns = np.concatenate([part for _, part in log])
     order = np.argsort(turns, kind="stable")
-    sorted_ops: Ops = ops[order[turns[order] != ~np.uint64(0)]]
+    sorted_ops: Ops = ops[order[turns[order] != NO_TURN]]
     return sorted_ops
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The target of a stress test: a pool, a heap, or page frames."""
 
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Final, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HeapTarget", "ticks_per_second"]
+__all__ = ["NO_TURN", "HeapTarget", "ticks_per_second"]
+
+NO_TURN: Final[int]
 
 def ticks_per_second() -> float: ...
 

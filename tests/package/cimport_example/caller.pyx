@@ -14,14 +14,22 @@ from xmem cimport (
     Heap,
     Pool,
     heap_owns,
+    heap_owns_subpage,
     heap_page_alloc,
     heap_page_free,
     heap_small_max,
     heap_t,
     heap_xfree,
+    heap_xfree_subpage,
     heap_xmalloc,
     heap_xmalloc_array,
+    heap_xmalloc_flex_struct,
+    heap_xmalloc_subpage,
+    heap_xmemdup,
+    heap_xrealloc,
+    heap_xrealloc_array,
     heap_xzalloc,
+    heap_xzalloc_array,
     offset_t,
     pool_alloc,
     pool_create,
@@ -85,6 +93,50 @@ def limits(Heap heap):
     heap_xfree(c, zeros)
     heap_page_free(c, pages)
     return most, fits != 0, above != 0, overflow, zero, pages != 0
+
+
+# The rest of the family: what each function returns ---------------------------
+
+def xzalloc_array(Heap heap, uint64_t count, uint64_t size, uint64_t align):
+    """Payload of ``count * size`` zeros, or 0."""
+    return heap_xzalloc_array(&heap.c, count, size, align)
+
+
+def xmalloc_flex_struct(
+    Heap heap, uint64_t header, uint64_t size, uint64_t count, uint64_t align
+):
+    """Payload of a header and ``count`` elements, or 0."""
+    return heap_xmalloc_flex_struct(&heap.c, header, size, count, align)
+
+
+def xmemdup(Heap heap, bytes source, uint64_t align):
+    """Payload of a copy, or 0."""
+    return heap_xmemdup(&heap.c, <char*>source, len(source), align)
+
+
+def xrealloc(Heap heap, uint64_t payload, uint64_t n_bytes, uint64_t align):
+    """Payload of a block resized, or 0."""
+    return heap_xrealloc(&heap.c, payload, n_bytes, align)
+
+
+def xrealloc_array(
+    Heap heap, uint64_t payload, uint64_t count, uint64_t size, uint64_t align
+):
+    """Payload of an array resized, or 0."""
+    return heap_xrealloc_array(&heap.c, payload, count, size, align)
+
+
+def xmalloc_subpage(Heap heap, uint64_t n_bytes, uint64_t align):
+    """Payload of a small block, or 0."""
+    return heap_xmalloc_subpage(&heap.c, n_bytes, align)
+
+
+def xfree_subpage(Heap heap, uint64_t payload):
+    """Free a small block if it is one; whether it was."""
+    if not heap_owns_subpage(&heap.c, payload):
+        return False
+    heap_xfree_subpage(&heap.c, payload)
+    return True
 
 
 def pool_pair(Pool pool, uint64_t n_bytes):
