@@ -23,7 +23,7 @@ from measured import (
     TRACES,
     counted,
     fill,
-    processor,
+    machine,
     require_release,
     table,
 )
@@ -34,7 +34,6 @@ from xmem.cli.plots.style import save, style_grid
 from xmem.data import demo_trace_path
 from xmem.measure import insn
 from xmem.measure.cycles import cost
-from xmem.measure.peers import Peer, measure
 from xmem.measure.replay import load
 from xmem.measure.scenarios import SCENARIOS, Scenario
 from xmem.pool import HARDENING
@@ -110,13 +109,6 @@ def cycles() -> str:
     for n_free in FREE_BLOCKS:
         heads += [f"{n_free:,} free: warm", "cold"]
     return table(heads, rows, n_text=3)
-
-
-def machine() -> str:
-    """Say on which machine the cycles were taken."""
-    ticks = load(TRACES / "redis.npz")[:1]
-    hz = measure(Peer.null(), ticks, repeats=1).tsc_hz
-    return f"Taken on {processor()}, time-stamp counter {hz / 1e9:.2f} GHz."
 
 
 def traces(pattern: str = "*") -> str:

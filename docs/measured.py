@@ -6,13 +6,18 @@ is replaced by what is measured now. Each script takes the names of the parts to
 measure; without any it measures all.
 """
 
+import os
 import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from xmem.measure import insn
+from xmem.measure.peers import Peer, measure
+from xmem.measure.replay import load
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -46,6 +51,17 @@ def processor() -> str:
     return (
         f"{platform.system()} {platform.machine()}, "
         f"{model[1] if model else 'unknown processor'}"
+    )
+
+
+def machine() -> str:
+    """Return what cycles and seconds were taken on, as a sentence."""
+    one_op = load(TRACES / "redis.npz")[:1]
+    hz = measure(Peer.null(), one_op, repeats=1).tsc_hz
+    return (
+        f"Taken on {processor()}, {os.cpu_count()} processors, time-stamp counter "
+        f"{hz / 1e9:.2f} GHz; Python {platform.python_version()}, "
+        f"NumPy {np.__version__}, {' '.join(platform.libc_ver())}."
     )
 
 

@@ -10,8 +10,6 @@ import contextlib
 import ctypes
 import importlib
 import itertools
-import os
-import platform
 import statistics
 import threading
 import time
@@ -31,8 +29,8 @@ from measured import (
     ROOT,
     counted,
     fill,
+    machine,
     part_of,
-    processor,
     require_release,
     table,
 )
@@ -64,15 +62,6 @@ LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
 ARENA_LOG2 = (20, 24, 28, 32, 34)
 N_TIMED = 20_000
 SEED = 2004
-
-
-def machine() -> str:
-    """Say what was measured on."""
-    return (
-        f"{processor()}, {os.cpu_count()} processors; "
-        f"Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"{' '.join(platform.libc_ver())}. Medians of {ROUNDS} rounds."
-    )
 
 
 # Compared with other allocators ----------------------------------------------------
@@ -478,7 +467,7 @@ def arenas() -> str:
 
 
 PARTS: dict[tuple[Path, str], Callable[[], str]] = {
-    (PAGE, "machine"): machine,
+    (PAGE, "machine"): lambda: f"{machine()} Medians of {ROUNDS} rounds.",
     (PAGE, "field"): field,
     (README, "performance"): readme,
     (RELIABILITY, "hardening"): hardening,

@@ -139,7 +139,7 @@ def test_orders_that_cannot_be(small_arena, order, error):
     assert small_arena.frames().tobytes() == before
 
 
-def test_wrong_frees_are_told_apart(small_arena):
+def test_wrong_frees_are_distinguished(small_arena):
     arena = small_arena
     pool = xmem.Pool(arena)
     block = pool.xmalloc(100)

@@ -21,7 +21,7 @@ from rich.console import Console
 
 import xmem.cli.progress as progress_module
 from xmem.base.errors import HeapCorruption, OutOfMemory
-from xmem.cli import founding, runs
+from xmem.cli import contenders, founding
 from xmem.cli.group import xmem
 from xmem.cli.plots.distributions import tail_shares
 from xmem.cli.progress import Progress
@@ -92,7 +92,9 @@ def replay(*arguments: object) -> Result:
 def rows(result: Result) -> list[list[str]]:
     """Return the cells of the table's rows, found by their engine."""
     lines = [line.split() for line in result.stdout.splitlines()]
-    return [cells for cells in lines if len(cells) == 13 and cells[1] in runs.ENGINES]
+    return [
+        cells for cells in lines if len(cells) == 13 and cells[1] in contenders.ENGINES
+    ]
 
 
 def assert_failed(result: Result, status: int, *words: str) -> None:
@@ -190,7 +192,7 @@ def test_ratio_without_live_bytes_is_a_dash() -> None:
 # Options
 
 
-@pytest.mark.parametrize("engine", runs.ENGINES)
+@pytest.mark.parametrize("engine", contenders.ENGINES)
 def test_engine_chooses_one(trace: Path, engine: str) -> None:
     assert [cells[1] for cells in rows(replay(trace, "--engine", engine))] == [engine]
 
@@ -201,11 +203,11 @@ def test_engine_may_be_given_twice_and_keeps_its_order(trace: Path) -> None:
     assert [cells[1] for cells in rows(result)] == ["firstfit", "tlsf"]
 
 
-def test_repeats_are_said(trace: Path) -> None:
+def test_repeats_are_printed(trace: Path) -> None:
     assert "the least of 3 repeats" in run("replay", trace, "--repeats", 3).stdout
 
 
-def test_a_single_repeat_is_said_to_be_noisy(trace: Path) -> None:
+def test_a_single_repeat_is_called_noisy(trace: Path) -> None:
     text = run("replay", trace, "--repeats", 1).stdout
     assert "one pass only, interrupts included" in text
 
@@ -247,8 +249,8 @@ def test_grow_pages_reaches_the_replay(
         seen.append(options["grow_pages"])
         return real(ops, **options)
 
-    real = runs.replay_ops
-    monkeypatch.setattr(runs, "replay_ops", spy)
+    real = contenders.replay_ops
+    monkeypatch.setattr(contenders, "replay_ops", spy)
     assert replay(trace, "--grow-pages", 4).exit_code == 0
     assert seen == [4, 4]
 
@@ -289,8 +291,8 @@ def test_hardening_takes_names_or_all(
         seen.append(options["hardened"])
         return real(ops, **options)
 
-    real = runs.replay_ops
-    monkeypatch.setattr(runs, "replay_ops", spy)
+    real = contenders.replay_ops
+    monkeypatch.setattr(contenders, "replay_ops", spy)
     names = ("--hardened", "poison", "--hardened", "canaries", "--hardened", "poison")
     for options in ((), names, (*names, "--hardened", "all")):
         assert replay(trace, "--engine", "tlsf", *options).exit_code == 0
@@ -479,9 +481,11 @@ def test_failed_requests_end_with_status_1_after_table_and_file(
 def test_lost_contents_end_with_status_1(
     trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = runs.replay_ops
+    real = contenders.replay_ops
     monkeypatch.setattr(
-        runs, "replay_ops", lambda *a, **k: replace(real(*a, **k), content_errors=3)
+        contenders,
+        "replay_ops",
+        lambda *a, **k: replace(real(*a, **k), content_errors=3),
     )
     result = replay(trace, "--verify", "--engine", "tlsf")
     assert_failed(result, 1, "small on tlsf", "3 blocks lost their contents")
@@ -512,7 +516,7 @@ def test_ctrl_c_ends_with_status_130_and_keeps_what_was_finished(
 
 
 def break_second_replay(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    real = runs.replay_ops
+    real = contenders.replay_ops
     calls = []
 
     def broken(*positional: object, **options: object) -> object:
@@ -521,7 +525,7 @@ def break_second_replay(monkeypatch: pytest.MonkeyPatch, error: BaseException) -
             raise error
         return real(*positional, **options)
 
-    monkeypatch.setattr(runs, "replay_ops", broken)
+    monkeypatch.setattr(contenders, "replay_ops", broken)
 
 
 def test_ctrl_c_before_any_replay_ends_with_status_130(
@@ -530,7 +534,7 @@ def test_ctrl_c_before_any_replay_ends_with_status_130(
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "load", interrupted)
+    monkeypatch.setattr(contenders, "load", interrupted)
     assert_failed(replay(trace), 130, "Interrupted")
 
 
@@ -620,7 +624,7 @@ def test_demo_prints_the_table_the_ratio_and_the_picture(
     folder = tmp_path / "new" / "folder"
     result = run("demo", "--out", folder)
     assert result.exit_code == 0, result.output
-    assert [cells[1] for cells in rows(result)] == list(runs.ENGINES)
+    assert [cells[1] for cells in rows(result)] == list(contenders.ENGINES)
     assert "Worst xfree with 900 blocks live" in result.stdout
     assert "Ratio legacy / TLSF" in result.stdout
     picture = Path(result.stdout.splitlines()[-1].removeprefix("Picture: "))
@@ -670,7 +674,7 @@ def test_founding_load_in_rounds_keeps_as_many_blocks_live() -> None:
 
 
 def test_worst_xfree_is_least_over_rounds_and_greatest_over_frees() -> None:
-    result = runs.replay_ops(founding.founding_load(100, 3, rounds=2), repeats=1)
+    result = contenders.replay_ops(founding.founding_load(100, 3, rounds=2), repeats=1)
     cycles = np.full(result.n_ops, 999, dtype=np.uint64)
     cycles[result.of_kind("xfree")] = [10, 50, 7, 40, 20, 30]
     result = replace(result, cycles=cycles)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from support.tracing import trace
 
-from xmem.cli import runs
+from xmem.cli import contenders
 from xmem.cli.group import xmem
 from xmem.measure.trace import OP_FREE, OP_MALLOC
 
@@ -130,7 +130,7 @@ def test_one_file_twice_is_refused(small, here):
     refused("is the same file as", "replay", small, "again.npz")
 
 
-def test_two_traces_of_one_name_are_told_apart(here):
+def test_two_traces_of_one_name_are_shown_by_their_paths(here):
     for folder in ("one", "two"):
         (here / folder).mkdir()
         np.savez(here / folder / "same.npz", ops=trace(*OPS))
@@ -148,7 +148,7 @@ def test_two_traces_of_one_name_are_told_apart(here):
         ("cut.npz", b"PK\x03\x04 and so on", "not an .npz file"),
     ],
 )
-def test_what_is_no_trace_is_said_plainly(here, name, content, message):
+def test_what_is_no_trace_is_refused_plainly(here, name, content, message):
     (here / name).write_bytes(content)
     refused(message, "replay", name)
     assert "pickle" not in run("replay", name).output
@@ -196,7 +196,7 @@ def test_small_arenas_are_used_for_what_they_hold(small):
 # What is claimed ------------------------------------------------------------------
 
 
-def test_verified_is_said_of_what_is_whole(small, here):
+def test_only_what_is_whole_is_called_verified(small, here):
     np.savez(here / "large.npz", ops=trace(*OPS, (OP_MALLOC, 2, 1 << 20)))
     whole = run("replay", small, "--verify")
     assert whole.exit_code == 0
@@ -207,7 +207,7 @@ def test_verified_is_said_of_what_is_whole(small, here):
     assert "Verified:" not in failing.stdout
 
 
-def test_few_repeats_are_said_to_be_few(small):
+def test_a_note_warns_of_few_repeats(small):
     assert "take --repeats 3 or more" in run("replay", small, "--repeats", 1).stdout
     assert "too few to be free" in run("replay", small, "--repeats", 2).stdout
     three = run("replay", small, "--repeats", 3).stdout
@@ -215,7 +215,7 @@ def test_few_repeats_are_said_to_be_few(small):
     assert "too few" not in three
 
 
-def test_an_unwritable_file_is_said_at_once_or_plainly(small, monkeypatch):
+def test_an_unwritable_file_is_reported_at_once_or_plainly(small, monkeypatch):
     """The disk may be full by the time the file is written."""
 
     def full(self, text):
@@ -229,7 +229,7 @@ def test_an_unwritable_file_is_said_at_once_or_plainly(small, monkeypatch):
 
 def test_names_of_traces():
     paths = [Path("a/x.npz"), Path("b/x.npz"), Path("b/y.npz")]
-    assert runs.trace_names(paths) == ["a/x.npz", "b/x.npz", "y"]
+    assert contenders.trace_names(paths) == ["a/x.npz", "b/x.npz", "y"]
 
 
 # Histograms -----------------------------------------------------------------------

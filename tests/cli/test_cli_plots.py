@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from support.tracing import trace
 
 from xmem.base.errors import BadArgument
+from xmem.cli.contenders import Replay, Trace
 from xmem.cli.group import xmem
 from xmem.cli.plots.live import live_blocks, worst_by_live
 from xmem.cli.plots.paths import draw_paths, path_rows
-from xmem.cli.runs import Run, Trace
 from xmem.data import __file__ as DATA
 from xmem.measure.counts import path_name
 from xmem.measure.replay import load, replay
@@ -64,7 +64,7 @@ def test_no_heat_map_without_tlsf(here):
 
 
 @pytest.mark.parametrize("what", ["live", "paths"])
-def test_no_picture_beside_overwrites_what_is_there(here, what):
+def test_no_second_picture_overwrites_what_is_there(here, what):
     np.savez(here / "x.npz", ops=trace((OP_MALLOC, 0, 100)))
     (here / "x.npz").rename(here / f"p-{what}.png")
     result = run(f"p-{what}.png", "--plot", "p.png")
@@ -100,14 +100,14 @@ def test_paths_are_those_of_the_calls():
     )
     result = replay(ops, repeats=1, paths=True, max_pages=16)
     verbs = {0: 0, 1: 1, 2: 2}
-    told = [
+    names = [
         path_name(verbs[int(op)], int(path))
         for op, path in zip(ops["op"], result.paths, strict=True)
     ]
-    assert told[0] == "split, grown"
-    assert told[1:5] == ["split"] * 4
-    assert told[5:9] == ["isolated", "isolated", "both", "in place"]
-    assert told[9] == "failed"
+    assert names[0] == "split, grown"
+    assert names[1:5] == ["split"] * 4
+    assert names[5:9] == ["isolated", "isolated", "both", "in place"]
+    assert names[9] == "failed"
     assert replay(ops, repeats=1).paths is None
     with pytest.raises(BadArgument, match="interface"):
         replay(ops, interface="strict", paths=True)
@@ -124,6 +124,6 @@ def test_rows_of_the_heat_map_add_up():
 
 def test_nothing_is_drawn_of_no_paths(tmp_path):
     ops = load(REDIS)[:100]
-    runs = [Run(Trace("redis", ops), replay(ops, repeats=1))]
-    assert not draw_paths(runs, tmp_path / "p.png")
+    replays = [Replay(Trace("redis", ops), replay(ops, repeats=1))]
+    assert not draw_paths(replays, tmp_path / "p.png")
     assert not (tmp_path / "p.png").exists()

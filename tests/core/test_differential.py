@@ -69,8 +69,8 @@ def random_program(source, n_ops):
     return check_trace(ops)
 
 
-class Run:
-    """One pool that a program runs on, call by call, through the Python API."""
+class Contender:
+    """A pool on which a program runs, call by call, through the Python API."""
 
     def __init__(self, arena, source, settings):
         self.pool = xmem.Pool(arena, **settings)
@@ -138,17 +138,19 @@ def run_all(ops, seed, check_every=500):
     with xmem.Arena.anonymous(
         4 * len(CONTENDERS) * peak_live(ops) + (16 << 20)
     ) as arena:
-        runs = [Run(arena, source, settings) for settings in CONTENDERS.values()]
+        contenders = [
+            Contender(arena, source, settings) for settings in CONTENDERS.values()
+        ]
         free = arena.n_free_pages
         for i, (op, align_log2, _, name, size) in enumerate(ops.tolist()):
             start = source.randrange(4096)
             data = noise[start : start + size]
-            for run in runs:
-                run.step(op, align_log2, name, size, data)
+            for contender in contenders:
+                contender.step(op, align_log2, name, size, data)
             if i % check_every == 0:
-                for run in runs:
-                    run.pool.check()
-        results = [run.finish() for run in runs]
+                for contender in contenders:
+                    contender.pool.check()
+        results = [contender.finish() for contender in contenders]
         assert arena.n_free_pages == free
         arena.check()
     for result in results[1:]:
@@ -197,7 +199,7 @@ def test_a_replay_gets_the_blocks_that_the_api_gives(engine, seed):
     result = replay(ops, engine=engine, repeats=1, arena_bytes=32 << 20)
     assert result.failed == 0
     with xmem.Arena.anonymous(32 << 20) as arena:
-        run = Run(arena, random.Random(seed), {"engine": engine})
+        contender = Contender(arena, random.Random(seed), {"engine": engine})
         for op, align_log2, _, name, size in ops.tolist():
-            run.step(op, align_log2, name, size, bytes(size))
-        assert run.pool.stats() == result.stats
+            contender.step(op, align_log2, name, size, bytes(size))
+        assert contender.pool.stats() == result.stats

@@ -61,7 +61,7 @@ def scattered(arena: Arena) -> tuple[Pool, list[int]]:
 
 
 def neighbours(runs: list[int], n: int) -> list[int]:
-    """So many runs side by side of which the first is no power of two's start."""
+    """Return ``n`` adjacent runs, the first not aligned to the length of two."""
     for i in range(len(runs) - n):
         if (
             runs[i] // (8 * PAGE) % 2

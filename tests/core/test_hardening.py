@@ -62,7 +62,7 @@ def corrupt(call, *invariants):
 # What is switched on ------------------------------------------------------------
 
 
-def test_a_pool_is_not_hardened_unless_asked(arena):
+def test_a_pool_is_not_hardened_by_default(arena):
     assert Pool(arena).hardening == ()
     assert Pool(arena, hardened=False).hardening == ()
     assert set(Pool(arena, hardened=True).hardening) == set(HARDENING)
@@ -105,7 +105,7 @@ def test_hardening_is_remembered(arena_path):
 
 
 @pytest.mark.parametrize("flag", HARDENING)
-def test_usable_size_is_what_was_asked_for_where_there_is_a_trailer(arena, flag):
+def test_usable_size_is_what_was_requested_where_there_is_a_trailer(arena, flag):
     pool = Pool(arena, hardened=[flag])
     for n in SIZES:
         offset = pool.xmalloc(n)

@@ -161,7 +161,7 @@ def test_walk_tells_what_waits(arena: Arena) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"quick": 256}, "at most 255"),
         ({"quick": -1}, "quick"),
@@ -170,8 +170,8 @@ def test_walk_tells_what_waits(arena: Arena) -> None:
         ({"quick": 1, "quick_bytes": -1}, "quick_bytes"),
     ],
 )
-def test_what_cannot_be_meant(arena: Arena, options: dict, said: str) -> None:
-    with pytest.raises(xmem.BadArgument, match=said):
+def test_what_cannot_be_meant(arena: Arena, options: dict, message: str) -> None:
+    with pytest.raises(xmem.BadArgument, match=message):
         Pool(arena, **options)
     assert not arena.pools()
 

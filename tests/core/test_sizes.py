@@ -339,7 +339,7 @@ def test_pages_of_every_size(page_size, engine, seed):
 
 @pytest.mark.parametrize("log2", range(16, 25, 2))
 @pytest.mark.parametrize("engine", ENGINES)
-def test_arenas_at_powers_of_two_and_beside(log2, engine):
+def test_arenas_at_and_near_powers_of_two(log2, engine):
     for n_bytes in [(1 << log2) + more for more in (-4096, -1, 0, 1, 4095, 4096)]:
         with xmem.Arena.anonymous(n_bytes, page_size=4096) as arena:
             assert arena.n_bytes == -(-n_bytes // 4096) * 4096

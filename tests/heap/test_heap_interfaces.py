@@ -199,7 +199,7 @@ def test_the_limit_stays_that_of_a_page_where_regions_are_larger():
             heap.xmalloc(heap.XMALLOC_MAX + 1)
 
 
-def test_a_limit_is_told_from_a_lack_of_room():
+def test_a_limit_is_not_a_lack_of_room():
     with heap_of("strict", max_pages=1) as heap:
         heap.xmalloc(heap.XMALLOC_MAX)
         with pytest.raises(OutOfMemory):
@@ -218,7 +218,7 @@ def pages_of(interface, routine, *arguments):
         return held_pages(heap)
 
 
-def test_a_page_asked_two_taken_two_asked_four_taken():
+def test_one_page_takes_two_and_two_take_four():
     """The complaint: with the header, one page becomes two, and two become four."""
     assert pages_of("legacy", "xmalloc", PAGE) == 2
     assert pages_of("legacy", "xmalloc", 2 * PAGE) == 4
@@ -226,7 +226,7 @@ def test_a_page_asked_two_taken_two_asked_four_taken():
     assert pages_of("subpage", "xmalloc", 2 * PAGE) == 4
 
 
-def test_the_proposal_takes_what_is_asked():
+def test_the_proposal_takes_what_is_requested():
     with pytest.raises(SizeLimitError, match="page_alloc"):
         pages_of("strict", "xmalloc", PAGE)
     assert pages_of("strict", "page_alloc", 0) == 1
@@ -234,7 +234,7 @@ def test_the_proposal_takes_what_is_asked():
     assert pages_of("strict", "page_alloc_exact", 3) == 3
 
 
-def test_what_xen_shipped_takes_what_is_asked():
+def test_what_xen_shipped_takes_what_is_requested():
     assert pages_of("merged", "xmalloc", PAGE) == 1
     assert pages_of("merged", "xmalloc", 2 * PAGE) == 2
     assert pages_of("array", "xmalloc_array", PAGE, 1) == 1

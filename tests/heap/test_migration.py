@@ -133,7 +133,7 @@ def test_the_old_program_runs_unchanged_where_xmalloc_serves_any_size(
 
 
 @pytest.mark.parametrize("interface", ["array", "strict"])
-def test_the_old_program_is_told_where_it_crosses_the_limit(page, arena, interface):
+def test_the_old_program_sees_where_it_crosses_the_limit(page, arena, interface):
     store = page["LegacyStore"](arena, interface)
     store.put("a", bytes(LIMIT))
     for grow in (
@@ -185,7 +185,7 @@ def test_a_stage_that_loses_bytes_is_seen(page, arena, stage, seed):
         drive(Leaky(arena), history(np.random.default_rng(seed)))
 
 
-def test_the_pages_of_each_stage_are_as_told(text, page):
+def test_the_pages_of_each_stage_are_as_the_page_says(text, page):
     (table,) = tables(section(text, "What each stage gains"))
     assert {quoted(row[0])[0]: int(row[1]) for row in table[1:]} == page["pages"]
     assert list(page["pages"]) == [
@@ -193,7 +193,7 @@ def test_the_pages_of_each_stage_are_as_told(text, page):
     ]
 
 
-def test_the_message_is_as_told(text, page, arena):
+def test_the_message_is_as_the_page_says(text, page, arena):
     with pytest.raises(xmem.SizeLimitError) as caught:
         page["LegacyStore"](arena, "strict").put("large", bytes(LIMIT + 1))
     assert str(caught.value) in re.sub(r"\s+", " ", text)
@@ -201,7 +201,7 @@ def test_the_message_is_as_told(text, page, arena):
 
 # The tables
 
-#: How a routine is asked for `n` bytes.
+#: How each routine is called for `n` bytes.
 CALLS = {
     "xmalloc": lambda heap, n: heap.xmalloc(n),
     "xzalloc": lambda heap, n: heap.xzalloc(n),
@@ -239,8 +239,8 @@ def test_every_routine_serves_what_the_table_says(text, arena):
     (table, _) = tables(section(text, "Every routine in every interface"))
     interfaces = [quoted(cell)[0] for cell in table[0][1:]]
     assert interfaces == list(INTERFACES)
-    told = [name for row in table[1:] for name in quoted(row[0])]
-    assert sorted(told) == sorted(CALLS)
+    routines = [name for row in table[1:] for name in quoted(row[0])]
+    assert sorted(routines) == sorted(CALLS)
     for row in table[1:]:
         for interface, cell in zip(interfaces, row[1:], strict=True):
             for routine in quoted(row[0]):
@@ -277,7 +277,7 @@ def test_every_free_takes_what_the_table_says(text, arena, size):
             heap.destroy(force=True)
 
 
-def test_costs_are_as_told(text):
+def test_costs_are_as_the_page_says(text):
     (table,) = tables(section(text, "What each costs in memory"))
     curves = {
         curve.name: curve
@@ -302,9 +302,11 @@ def test_costs_are_as_told(text):
     assert "two from 4033 bytes on" in re.sub(r"\s+", " ", text)
 
 
-@pytest.mark.parametrize(("grow_pages", "told"), [(16, "31 blocks of 2048 bytes")])
-def test_larger_regions_remedy_half_page_blocks_as_told(text, arena, grow_pages, told):
-    assert told in re.sub(r"\s+", " ", text)
+@pytest.mark.parametrize(("grow_pages", "statement"), [(16, "31 blocks of 2048 bytes")])
+def test_larger_regions_remedy_half_page_blocks_as_the_page_says(
+    text, arena, grow_pages, statement
+):
+    assert statement in re.sub(r"\s+", " ", text)
     heap = xmem.Heap(arena, grow_pages=grow_pages)
     for _ in range(31):
         heap.xmalloc(2048)
@@ -317,7 +319,7 @@ def test_larger_regions_remedy_half_page_blocks_as_told(text, arena, grow_pages,
     assert single.stats().n_pages == 16
 
 
-def test_the_limit_is_as_told(text, arena):
+def test_the_limit_is_as_the_page_says(text, arena):
     assert "4096 \N{MINUS SIGN} 24 = 4072" in text
     for interface in ("strict", "array", "subpage", "merged"):
         heap = xmem.Heap(arena, interface)
@@ -347,7 +349,7 @@ def test_the_picture_is_there_and_its_command_draws_one(text, tmp_path):
         assert path.stat().st_size < 150_000
 
 
-def test_the_interfaces_can_be_replayed_as_told(text, tmp_path):
+def test_the_interfaces_can_be_replayed_as_the_page_says(text, tmp_path):
     (line,) = re.findall(r"`(xmem replay [^`]*)`", text)
     ops = np.zeros(3, dtype=xmem.measure.replay.TRACE_DTYPE)
     ops["id"], ops["size"] = [0, 1, 2], [100, 4096, 9000]

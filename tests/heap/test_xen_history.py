@@ -316,7 +316,7 @@ def test_double_interior_foreign_and_misaligned_frees_are_refused(interface):
             free(offset)
 
 
-def test_growing_beside_a_full_neighbour():
+def test_growing_next_to_a_full_neighbour():
     """A new region next to one whose last block is in use joins no free block."""
     with Arena.anonymous(1 << 20, page_size=PAGE) as arena:
         for joins in (True, False):

@@ -87,18 +87,18 @@ def differences(shown, now, tolerance=0.0):
     """Lines on cells that the page has not, or has with other figures."""
     found = []
     for key, cell in now.items():
-        told = shown.get(key)
+        printed = shown.get(key)
         numbers = [
             None if one is None else re.fullmatch(r"[\d,]+(?:\.\d+)?", one)
-            for one in (told, cell)
+            for one in (printed, cell)
         ]
         if all(numbers) and tolerance:
             before, after = (float(n[0].replace(",", "")) for n in numbers)
             is_same = abs(after - before) <= tolerance * before
         else:
-            is_same = told == cell
+            is_same = printed == cell
         if not is_same:
-            found.append(f"{', '.join(map(str, key))}: {cell}, the page has {told}")
+            found.append(f"{', '.join(map(str, key))}: {cell}, the page has {printed}")
     return found
 
 
@@ -150,10 +150,10 @@ def pages_of_instructions():
 
 def manner(page, name):
     """Tolerance of a table here, and how it is called."""
-    told, here = built_by(measured.part_of(page, name)), measured.build()
-    if told == here:
+    there, here = built_by(measured.part_of(page, name)), measured.build()
+    if there == here:
         return 0.0, f"exactly, {here}"
-    return TOLERANCE, f"within a quarter, {here} and not {told}"
+    return TOLERANCE, f"within a quarter, {here} and not {there}"
 
 
 COMPARED = [

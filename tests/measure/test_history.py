@@ -195,7 +195,7 @@ def test_regress_runs_as_it_runs_itself(tmp_path):
     assert "--figures" in done.stdout
 
 
-def test_figures_of_one_commit_alone_are_said_and_not_judged(rises):
+def test_figures_of_one_commit_alone_are_printed_and_not_judged(rises):
     lines, is_worse = load_tool("regress").compare({"a": 1}, {"b": 2}, rises)
     assert not is_worse
     assert lines == ["  only in BASE: a", "  only in HEAD: b"]
@@ -249,10 +249,10 @@ def test_a_clone_without_the_base_is_compared_with_the_history(
             with pytest.raises(SystemExit) as end:
                 regress.main()
             assert end.value.code == status
-        said = capsys.readouterr().out
-        assert "NOT COMPARED WITH HEAD~1" in said
-        assert "33333333" in said
-        assert "1 figures of" in said
+        printed = capsys.readouterr().out
+        assert "NOT COMPARED WITH HEAD~1" in printed
+        assert "33333333" in printed
+        assert "1 figures of" in printed
     monkeypatch.setattr(regress, "measured", lambda _: {"other": 1})
     with pytest.raises(SystemExit, match="no figure in common"):
         regress.main()

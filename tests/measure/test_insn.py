@@ -80,7 +80,7 @@ def test_addresses_are_those_of_the_instructions(pool):
         insn.addresses(pool, "xfree", offset)
 
 
-def test_paths_are_told(pool):
+def test_paths_are_reported(pool):
     pool.reserve(40)
     a, b, c, d, e = (pool.xmalloc(100) for _ in range(5))
     assert insn.cost(pool, "xfree", c)[1] == "isolated"

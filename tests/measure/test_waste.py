@@ -211,7 +211,7 @@ def curve_of(*points):
     return WasteCurve("legacy", "xmalloc", 4, 3, table)
 
 
-def test_waste_is_what_is_taken_beyond_what_is_asked():
+def test_waste_is_what_is_taken_beyond_the_request():
     curve = curve_of((1, 2), (1, 2), (1, 1), (2, 1), (0, 0))
     assert curve.pages_each()[:4].tolist() == [0.5, 0.5, 1, 2]
     assert math.isnan(curve.pages_each()[4])
@@ -413,7 +413,7 @@ def test_the_limit_shown_is_legacys_only_where_it_is_alone(curves):
     assert ("XMALLOC_MAX", 4072) in telling_sizes([curves["legacy"], curves["array"]])
 
 
-def test_complaint_puts_equal_answers_together(curves):
+def test_complaint_puts_equal_results_together(curves):
     assert complaint([curves["merged"], curves["strict"]]) == [
         "One page requested, 1 taken; two requested, 2 taken: merged, strict."
     ]
@@ -436,8 +436,8 @@ def test_picture_says_the_complaint_in_words(curves, tmp_path, monkeypatch):
     )
     draw_waste(list(curves.values()), tmp_path / "out.png")
     axes = figures[0].axes[0]
-    said = {text.get_text() for text in axes.texts}
-    assert said == {
+    texts = {text.get_text() for text in axes.texts}
+    assert texts == {
         "1 requested, 2 taken",
         "2 requested, 4 taken",
         "1 requested, 1 taken",

@@ -53,17 +53,17 @@ def test_nothing_is_made_before_the_first_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "n_bytes"),
+    ("setting", "n_bytes"),
     [("1048576", 1 << 20), ("4M", 4 << 20), ("1g", 1 << 30), ("2MiB", 2 << 20)],
 )
-def test_the_environment_says_how_large(said: str, n_bytes: int) -> None:
+def test_the_environment_says_how_large(setting: str, n_bytes: int) -> None:
     code = "import xmem; print(xmem.default_pool().arena.n_bytes)"
-    assert output(code, XMEM_ARENA_BYTES=said) == str(n_bytes)
+    assert output(code, XMEM_ARENA_BYTES=setting) == str(n_bytes)
 
 
-@pytest.mark.parametrize("said", ["", "lots", "-1", "0", "4 000", "9999999T"])
-def test_an_environment_that_cannot_be_meant(said: str) -> None:
-    done = run("import xmem; xmem.xmalloc(1)", XMEM_ARENA_BYTES=said)
+@pytest.mark.parametrize("setting", ["", "lots", "-1", "0", "4 000", "9999999T"])
+def test_an_environment_that_cannot_be_meant(setting: str) -> None:
+    done = run("import xmem; xmem.xmalloc(1)", XMEM_ARENA_BYTES=setting)
     assert done.returncode == 1
     assert "xmem.base.errors.BadArgument" in done.stderr
 

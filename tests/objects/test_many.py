@@ -167,7 +167,7 @@ def test_a_block_that_stands_twice_is_refused(pool, align):
     assert pool.stats().live_blocks == 0
 
 
-def test_hooks_are_asked_for_each_block():
+def test_hooks_are_called_for_each_block():
     with Arena.anonymous(1 << 20, page_size=PAGE) as arena:
         taken = []
 

@@ -352,7 +352,7 @@ def test_a_pool_is_destroyed_inside_its_own_context(arena):
     assert np.zeros(10).sum() == 0
 
 
-def test_a_pool_that_is_gone_is_told(arena, monkeypatch):
+def test_a_pool_that_is_gone_is_reported(arena, monkeypatch):
     caught = []
     monkeypatch.setattr("sys.unraisablehook", caught.append)
     pool = Pool(arena)

@@ -64,7 +64,7 @@ def unraisable(monkeypatch):
 # Where regions come from --------------------------------------------------------
 
 
-def test_every_region_is_asked_for(arena, source):
+def test_every_region_is_requested(arena, source):
     pool = Pool(arena, grow_pages=2, join_regions=False, **source.hooks)
     assert source.calls == []
     first = pool.xmalloc(100)
@@ -134,7 +134,7 @@ def test_reserve_asks_the_source(arena, source):
     assert empty.reserve(5) == 0
 
 
-def test_a_source_may_give_more_than_was_asked(arena):
+def test_a_source_may_give_more_than_was_requested(arena):
     given = []
 
     def generous(n_pages):
@@ -174,7 +174,7 @@ def test_subclasses_may_be_the_source(arena):
 # Wrong offsets from a hook ------------------------------------------------------
 
 
-def wrong_answers(arena, pool, other):
+def wrong_returns(arena, pool, other):
     live = other.xmalloc(100)
     aligned = other.xmalloc(PAGE, align=2 * PAGE)
     freed = arena.page_alloc(2)
@@ -196,11 +196,11 @@ def wrong_answers(arena, pool, other):
     }
 
 
-def test_wrong_answers_are_refused_and_change_nothing(arena, source):
+def test_wrong_returns_are_refused_and_change_nothing(arena, source):
     given = [None]
     pool = Pool(arena, get_mem=lambda n: given[0], put_mem=source.put_mem)
     other = Pool(arena, name="other")
-    for what, (value, error) in wrong_answers(arena, pool, other).items():
+    for what, (value, error) in wrong_returns(arena, pool, other).items():
         given[0] = value
         before = image(arena)
         for ask in (lambda: pool.xmalloc(5000), lambda: pool.reserve(4)):

@@ -261,7 +261,7 @@ def test_what_cannot_be_made_changes_nothing(caller, arena, reason, name, change
     arena.check()
 
 
-def test_a_full_directory_and_full_frames_are_told_apart(caller):
+def test_a_full_directory_and_full_frames_are_distinguished(caller):
     with xmem.Arena.anonymous(1 << 20, page_size=4096, max_pools=2) as arena:
         assert caller.create(arena, b"") == (DONE, 1)
         while arena.n_free_pages:

@@ -288,6 +288,27 @@ def test_users_are_checked_against_the_stubs(tmp_path: Path) -> None:
     assert set(found) == set(range(len(WRONG))), done.stdout
 
 
+def defined_names(path: Path) -> list[str]:
+    """What a header or a stub states at its top level, docstring and imports apart."""
+    lines = re.sub(r'"""(?:.|\n)*?"""|#.*', "", path.read_text()).split("\n")
+    return [
+        line
+        for line in lines
+        if re.match(r"(?:cdef|cpdef|ctypedef|class|def|@|\w+\s*[:=])", line)
+        and not line.startswith("cimport")
+    ]
+
+
+def test_no_header_and_no_stub_is_a_placeholder() -> None:
+    """Only the header of a package may define nothing: it names others' things."""
+    headers = sorted((ROOT / "xmem").rglob("*.pxd"))
+    stubs = sorted((ROOT / "xmem").rglob("*.pyi"))
+    assert headers
+    assert stubs
+    for path in (*headers, *stubs):
+        assert path.name == "__init__.pxd" or defined_names(path), path
+
+
 def test_every_module_has_a_docstring(modules: dict) -> None:
     for module in (*modules, "xmem", "xmem.arena", "xmem.base.errors", "xmem.stats"):
         assert importlib.import_module(module).__doc__

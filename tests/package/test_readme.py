@@ -152,8 +152,8 @@ def test_every_make_target_is_described():
     helped = re.findall(r"^([\w-]+):.*## \S", makefile, re.M)
     assert len(helped) == len(set(helped))
     assert set(helped) == targets
-    told = re.findall(r"^\| `make ([\w-]+)`", section("developing.md", JOBS), re.M)
-    assert told == helped
+    listed = re.findall(r"^\| `make ([\w-]+)`", section("developing.md", JOBS), re.M)
+    assert listed == helped
     proofs = re.search(r"^PROOFS := (.*)$", makefile, re.M)[1].split()
     assert all((ROOT / "tests" / "proofs" / f"{name}.py").is_file() for name in proofs)
     targets |= {f"proof-{name}" for name in proofs}
@@ -166,7 +166,7 @@ def test_make_help_has_every_verb():
     make = shutil.which("make")
     if make is None:
         pytest.skip("there is no make")
-    said = subprocess.run(
+    shown = subprocess.run(
         [make, "--no-print-directory", "help"],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"},
@@ -174,7 +174,7 @@ def test_make_help_has_every_verb():
         text=True,
         check=True,
     ).stdout
-    assert set(re.findall(r"^  make ([\w-]+)  ", said, re.M)) == phony()[0]
+    assert set(re.findall(r"^  make ([\w-]+)  ", shown, re.M)) == phony()[0]
 
 
 def test_recipes_are_short():
@@ -218,14 +218,14 @@ def test_ci_runs_what_the_page_says():
 
 
 def test_the_tree_is_that_of_the_page():
-    told = re.findall(r"^    ([.\w]+)/ ", section("developing.md", "The tree"), re.M)
-    assert len(told) == len(set(told))
+    listed = re.findall(r"^    ([.\w]+)/ ", section("developing.md", "The tree"), re.M)
+    assert len(listed) == len(set(listed))
     there = {
         path.name
         for path in ROOT.iterdir()
         if path.is_dir() and not re.match(IGNORED, path.name)
     }
-    assert set(told) == there
+    assert set(listed) == there
 
 
 @pytest.mark.parametrize("part", ["verbs", "modules"])
@@ -233,8 +233,8 @@ def test_lists_for_developers_are_those_of_the_files(part, monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     figures = importlib.import_module("figures")
     shown = importlib.import_module("measured").part_of(figures.DEVELOPING, part)
-    said = f"python docs/figures.py {part} writes it"
-    assert shown == figures.PARTS[figures.DEVELOPING, part](), said
+    hint = f"python docs/figures.py {part} writes it"
+    assert shown == figures.PARTS[figures.DEVELOPING, part](), hint
 
 
 def test_every_command_that_a_page_names_is_there():
@@ -287,7 +287,7 @@ ELSEWHERE = {
 NOT_SIGNATURES = ("routines_of", "len", "memoryview")
 
 
-def told_calls(title):
+def calls_on_the_page(title):
     """Calls that the tables of a section show: name to its parameters."""
     cells = [cell for row in rows(section("api.md", title)) for cell in row]
     calls = [
@@ -328,11 +328,11 @@ def stub_signature(stub, cls, name):
 
 @pytest.mark.parametrize(("title", "stub", "cls"), SECTIONS, ids=lambda s: str(s))
 def test_signatures_are_those_of_the_stubs(title, stub, cls):
-    calls = told_calls(title)
+    calls = calls_on_the_page(title)
     assert calls
-    for name, told in calls.items():
+    for name, shown in calls.items():
         if name not in NOT_SIGNATURES:
-            assert told == stub_signature(stub, cls, name), name
+            assert shown == stub_signature(stub, cls, name), name
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_signatures_are_those_of_the_stubs(title, stub, cls):
 def test_every_public_member_is_in_its_section(title, stub, cls):
     """A method with its signature, a property by its name."""
     text = section("api.md", title)
-    calls = {name.split(".")[-1] for name in told_calls(title)}
+    calls = {name.split(".")[-1] for name in calls_on_the_page(title)}
     tree = ast.parse((ROOT / "xmem" / stub).read_text())
     body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls)
     for node in body.body:
@@ -365,7 +365,7 @@ def test_every_public_name_is_in_the_interface():
 @pytest.mark.parametrize(("title", "stub"), [s[:2] for s in SECTIONS if not s[2]])
 def test_every_public_function_of_a_module_is_in_its_section(title, stub):
     tree = ast.parse((ROOT / "xmem" / stub).read_text())
-    calls = told_calls(title)
+    calls = calls_on_the_page(title)
     for node in tree.body:
         is_public = isinstance(node, ast.FunctionDef) and node.name[0] != "_"
         assert not is_public or node.name in calls or node.name == "play_touched"
@@ -373,8 +373,8 @@ def test_every_public_function_of_a_module_is_in_its_section(title, stub):
 
 @pytest.mark.parametrize("name", ["PoolStats", "HeapStats"])
 def test_every_figure_is_in_the_interface(name):
-    told = {row[0]: row[1] for row in rows(section("api.md", "Figures"))}
-    fields = re.findall(r"`(\w+)`", told[f"`{name}`"])
+    listed = {row[0]: row[1] for row in rows(section("api.md", "Figures"))}
+    fields = re.findall(r"`(\w+)`", listed[f"`{name}`"])
     assert tuple(fields) == getattr(xmem, name)._fields
 
 
@@ -396,7 +396,7 @@ def stub_parameters(arguments):
 
 
 def test_every_error_is_in_the_interface():
-    told = {
+    listed = {
         row[0].strip("`"): row[1].strip("`")
         for row in rows(section("api.md", "Errors"))
     }
@@ -405,8 +405,8 @@ def test_every_error_is_in_the_interface():
         for name, value in vars(xmem).items()
         if isinstance(value, type) and issubclass(value, Exception)
     }
-    assert set(told) - {"", "---"} == errors - {"XmemError"}
-    for name, base in told.items():
+    assert set(listed) - {"", "---"} == errors - {"XmemError"}
+    for name, base in listed.items():
         if name in errors and base:
             assert base in {cls.__name__ for cls in getattr(xmem, name).__mro__}
 
@@ -447,7 +447,7 @@ def word(arena, offset, n_bytes):
     return int.from_bytes(held, "little")
 
 
-def told(arena, title, start=0):
+def words_of(arena, title, start=0):
     """Words of an arena by what the format says of them."""
     return {
         what: word(arena, start + offset, size) for offset, size, what in fields(title)
@@ -473,8 +473,8 @@ def test_fields_follow_one_another(title, end):
     assert reached == end
 
 
-def test_the_superblock_is_as_told(arena):
-    words = told(arena, "Superblock")
+def test_the_superblock_is_as_the_page_says(arena):
+    words = words_of(arena, "Superblock")
     assert ctypes.string_at(arena.address(0), 8) == b"XMEM\r\n\x1a\n"
     assert find(words, "format version") == 3
     assert find(words, "byte order") == 0x01020304
@@ -497,17 +497,17 @@ def test_the_superblock_is_as_told(arena):
     assert words["state"] == ready
 
 
-def test_directory_and_control_blocks_are_as_told(arena):
+def test_directory_and_control_blocks_are_as_the_page_says(arena):
     for number, engine in ((1, "tlsf"), (2, "firstfit")):
         pool = xmem.Pool.open(arena, f"of {engine}")
         start = 1024 + 64 * (number - 1)
-        entry = told(arena, "Pool directory", start)
+        entry = words_of(arena, "Pool directory", start)
         name = ctypes.string_at(arena.address(start), 40)
         assert name.rstrip(b"\0").decode() == pool.name
         assert find(entry, "engine") == number
         assert find(entry, "2 READY") == 2
         at = find(entry, "offset of the control block")
-        words = told(arena, "Control block", at)
+        words = words_of(arena, "Control block", at)
         assert find(words, "magic").to_bytes(4, "little") == b"POOL"
         assert find(words, "number of the pool") == pool.id
         assert find(words, "`max_request`") == arena.n_bytes - arena.page_size
@@ -525,7 +525,7 @@ def test_directory_and_control_blocks_are_as_told(arena):
             assert find(words, "offset of the bins") == at + 640
 
 
-def test_states_of_runs_are_as_told():
+def test_states_of_runs_are_as_the_page_says():
     states = {
         row[1]: int(row[0])
         for row in rows(section("format.md", "Frame table"))
@@ -539,9 +539,9 @@ def test_states_of_runs_are_as_told():
     assert states == there
 
 
-def test_every_invariant_is_told_once_and_checked():
-    told = re.findall(r"^- \*\*([A-Z]\d)\*\*", (DOCS / "format.md").read_text(), re.M)
-    assert len(told) == len(set(told))
+def test_every_invariant_is_listed_once_and_checked():
+    listed = re.findall(r"^- \*\*([A-Z]\d)\*\*", (DOCS / "format.md").read_text(), re.M)
+    assert len(listed) == len(set(listed))
     stated = set()
     checked = set()
     for header in (ROOT / "xmem").rglob("*.pxd"):
@@ -549,7 +549,7 @@ def test_every_invariant_is_told_once_and_checked():
         stated |= set(re.findall(r"^([SPBFVLCH]\d)  \w", text, re.M))
         found = re.findall(r'invariant\(c"(\w)", (\d)\)', text)
         checked |= {letter + number for letter, number in found}
-    assert set(told) == stated
+    assert set(listed) == stated
     # A superblock is judged in Python, before it is mapped.
     assert checked == stated - {"S1", "S2", "S3"}
 

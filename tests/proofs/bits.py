@@ -2,7 +2,7 @@
 """Each bit of each header of a heap flipped, one at a time.
 
 `check()` finds it, or it is harmless: the three bits in which a block in use
-keeps the alignment it was asked for, where the block has that alignment too.
+keeps the alignment that was requested, where the block has that alignment too.
 In a hardened pool the next operation refuses: on the block itself if it is in
 use, on its neighbours if it is free, and the one with which it leaves if it is in
 quarantine. There one bit alone is harmless: a free block's mark that it was
@@ -130,14 +130,14 @@ def prove_refused(heap: Heap, seen: Counter[str]) -> None:
         if kind == WAITING:
             prove_waiting(heap, header, seen)
             continue
-        beside = [
+        neighbours = [
             row[1]
             for row in headers[max(0, i - 1) : i + 2]
-            if row[2] and abs(row[1] - payload) < 4 * PAGE and is_beside(heap, row, i)
+            if row[2] and abs(row[1] - payload) < 4 * PAGE and is_next_to(heap, row, i)
         ]
         for bit in range(64):
             heap.flip(header, bit)
-            calls = [payload] if used else beside
+            calls = [payload] if used else neighbours
             if heap.is_harmless(payload, used, header, bit):
                 calls = []
             for offset in calls:
@@ -171,7 +171,7 @@ def prove_waiting(heap: Heap, header: int, seen: Counter[str]) -> None:
         ctypes.memmove(heap.arena.address(0), before, len(before))
 
 
-def is_beside(heap: Heap, row: tuple[int, int, bool, int], i: int) -> bool:
+def is_next_to(heap: Heap, row: tuple[int, int, bool, int], i: int) -> bool:
     """Whether a block in use touches the block number ``i``."""
     walked = heap.pool.walk()
     start = int(walked["offset"][i]) - 8

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The n-th page allocation fails, for every n; the n-th system call fails.
 
-*Pages*: a trace is run once to see which of its operations obtain pages. Then
-it is run again for each of these, and at that operation alone the arena has no
+*Pages*: a trace is replayed once to see which of its operations obtain pages. Then
+it is replayed again for each of these, and at that operation alone the arena has no
 free page: the request is refused or served otherwise, nothing else changes,
 and the rest of the trace runs as if nothing had happened.
 
@@ -44,7 +44,7 @@ TRACE = Path(__file__).parents[2] / "xmem" / "data" / "redis.npz"
 # Pages -----------------------------------------------------------------------
 
 
-class Run:
+class Replay:
     """A trace on a pool, object by object, each filled with its number."""
 
     def __init__(self, ops: Any, kind: dict[str, Any]) -> None:
@@ -108,14 +108,14 @@ class Run:
 
 def growing(ops: Any, kind: dict[str, Any]) -> list[int]:
     """The operations of a trace that obtain pages."""
-    run = Run(ops, kind)
+    replay = Replay(ops, kind)
     found = []
     for i in range(len(ops)):
-        before = run.pool.total_size
-        run.operate(i)
-        if run.pool.total_size > before:
+        before = replay.pool.total_size
+        replay.operate(i)
+        if replay.pool.total_size > before:
             found.append(i)
-    run.finish()
+    replay.finish()
     return found
 
 
@@ -126,14 +126,14 @@ def prove_pages(n_ops: int) -> tuple[int, int]:
     n_failed = n_refused = 0
     for kind in KINDS:
         for i in growing(ops, kind):
-            run = Run(ops, kind)
+            replay = Replay(ops, kind)
             for k in range(len(ops)):
                 if k == i:
                     n_failed += 1
-                    n_refused += run.without_pages(k)
+                    n_refused += replay.without_pages(k)
                 else:
-                    run.operate(k)
-            run.finish()
+                    replay.operate(k)
+            replay.finish()
     return n_failed, n_refused
 
 

@@ -316,8 +316,10 @@ def main() -> None:
     table = measure()
     click.echo("| mistake | " + " | ".join(table) + " |")
     click.echo("|---|" + "---|" * len(table))
-    for what, said in MISTAKES.items():
-        click.echo(f"| {said} | " + " | ".join(t[what] for t in table.values()) + " |")
+    for what, mistake in MISTAKES.items():
+        click.echo(
+            f"| {mistake} | " + " | ".join(t[what] for t in table.values()) + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 """The four stress commands with random seeds, engines and interfaces: ``make soak``.
 
 Runs for the given seconds, and reports operations done and faults found. The exit
-status is 1 if there was a fault; its operations are in ``soak-faults``. Each sixth run
-is of ``proofs.objects``: blocks, arrays and views, from Python.
+status is 1 if there was a fault; its operations are in ``soak-faults``. Each sixth
+session is of ``proofs.objects``: blocks, arrays and views, from Python.
 """
 
 import json
@@ -22,8 +22,8 @@ from xmem.heap import INTERFACES
 from xmem.stress.loads import FRAME_LOADS, LOADS
 
 PART_SECONDS = 60
-#: The number of runs, at least.
-LEAST_RUNS = 12
+#: The number of sessions, at least.
+LEAST_SESSIONS = 12
 FOLDER = Path("soak-faults")
 
 
@@ -85,20 +85,20 @@ def main(seconds: float) -> int:
     print(f"soak for {seconds:.0f} s, seed {seed}", flush=True)
     FOLDER.mkdir(exist_ok=True)
     n_ops: Counter[str] = Counter()
-    n_faults = n_runs = 0
+    n_faults = n_sessions = 0
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         left = max(seconds - (time.monotonic() - start), 1)
-        part = min(left, PART_SECONDS, seconds / LEAST_RUNS)
-        n_runs += 1
-        if n_runs % 6 == 0:
+        part = min(left, PART_SECONDS, seconds / LEAST_SESSIONS)
+        n_sessions += 1
+        if n_sessions % 6 == 0:
             seed = chosen.getrandbits(32)
             done, found = objects(max(part, 1), seed)
             n_ops["proofs.objects"] += done
             n_faults += bool(found)
             print(f"{found}{done:>15,} operations, proofs.objects --seed {seed}")
             continue
-        fault = FOLDER / f"fault-{n_runs}.npz"
+        fault = FOLDER / f"fault-{n_sessions}.npz"
         line = [
             *command(chosen),
             *(
@@ -117,14 +117,16 @@ def main(seconds: float) -> int:
             return 1
         record = json.loads(end.stdout)
         n_ops[line[0]] += record["ops"]
-        said = f"{record['ops']:>15,} operations, {shlex.join(line[:-2])}"
+        report = f"{record['ops']:>15,} operations, {shlex.join(line[:-2])}"
         if end.returncode:
             n_faults += 1
-            said = f"FAULT {record['fault']}\n{said}"
-        print(said, flush=True)
+            report = f"FAULT {record['fault']}\n{report}"
+        print(report, flush=True)
     for program, count in sorted(n_ops.items()):
         print(f"{program:24} {count:>18,} operations")
-    print(f"{n_runs} runs, {sum(n_ops.values()):,} operations, {n_faults} faults")
+    print(
+        f"{n_sessions} sessions, {sum(n_ops.values()):,} operations, {n_faults} faults"
+    )
     if not n_faults:
         FOLDER.rmdir()
     return min(n_faults, 1)

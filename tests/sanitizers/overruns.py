@@ -149,16 +149,16 @@ def main() -> None:
     for checker in ("asan", "valgrind"):
         for kind in KINDS:
             for deed in [*MISTAKES, nothing]:
-                said = run(deed.__name__, kind, checker)
+                sign = run(deed.__name__, kind, checker)
                 right = (
-                    not said
+                    not sign
                     if deed is nothing
-                    else said in ("use-after-poison", "Invalid write")
+                    else sign in ("use-after-poison", "Invalid write")
                 )
                 wrong += not right
                 print(
                     f"{'ok  ' if right else 'FAIL'} {checker:8} {kind:8} "
-                    f"{deed.__name__:14} {said or 'silent'}",
+                    f"{deed.__name__:14} {sign or 'silent'}",
                     flush=True,
                 )
     if wrong:

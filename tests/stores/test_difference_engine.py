@@ -15,7 +15,6 @@ from xmem.stores.images import (
     file_pages,
     memory_images,
     mutated,
-    process_pages,
 )
 
 PAGE = 4096
@@ -336,21 +335,3 @@ def test_each_argument_is_refused_by_name(
     with pytest.raises(error, match=f"^{name} must be "):
         call(store, value)
     assert store.read_page(0, 0) == text(1)
-
-
-def test_pages_of_a_process() -> None:
-    pages = process_pages(most=50)
-    assert pages.shape[1] == PAGE
-    assert 0 < len(pages) <= 50
-    with pytest.raises(xmem.BadArgument):
-        process_pages(1 << 22)
-
-
-def test_pages_of_nothing(tmp_path) -> None:
-    with pytest.raises(xmem.BadArgument):
-        file_pages(tmp_path)
-    (tmp_path / "small").write_bytes(b"x" * 100)
-    with pytest.raises(xmem.BadArgument):
-        file_pages(tmp_path / "small")
-    with pytest.raises(xmem.BadArgument):
-        Mix(0.8, 0.3)

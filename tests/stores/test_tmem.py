@@ -382,11 +382,11 @@ def test_under_pressure_no_persistent_page_is_lost(seed: int) -> None:
             which = int(rng.random() < 0.7)
             index = int(rng.integers(1000))
             content = int(rng.integers(len(pages)))
-            answer = store.put_page(pools[which], 0, index, pages[content])
+            result = store.put_page(pools[which], 0, index, pages[content])
             if which == 0:
                 was_held = kept.pop(index, None) is not None
-                assert (answer in (Put.REPLACED, Put.DROPPED)) == was_held
-                if answer:
+                assert (result in (Put.REPLACED, Put.DROPPED)) == was_held
+                if result:
                     kept[index] = content
         assert store.stats().refused
         assert store.stats().evicted

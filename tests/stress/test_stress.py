@@ -208,7 +208,7 @@ def test_every_load_of_frames(name: str) -> None:
 
 
 def test_episodes_and_threads() -> None:
-    told: list[int] = []
+    reported: list[int] = []
     outcome = hunt(
         Plan(
             HeapWorkload("heap", {"interface": "strict"}, "small", 16 << 20, threads=2),
@@ -216,11 +216,11 @@ def test_episodes_and_threads() -> None:
             episode_ops=20_000,
             check_every=7000,
         ),
-        lambda outcome: told.append(outcome.n_ops),
+        lambda outcome: reported.append(outcome.n_ops),
     )
     assert isinstance(outcome, Outcome)
     assert (outcome.n_ops, outcome.n_episodes, outcome.fault) == (100_000, 3, None)
-    assert told == sorted(told)
+    assert reported == sorted(reported)
 
 
 def test_a_trace_runs_once(tmp_path: Path) -> None:
@@ -241,11 +241,11 @@ def run(command: object, *options: object) -> tuple[int, str]:
 
 def test_stress_from_the_command_line(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
-    status, said = run(
+    status, printed = run(
         stress, "--ops", 300_000, "--seed", 11, "--quick", 4, "--json", record
     )
-    assert status == 0, said
-    assert said.startswith("seed 11\n")
+    assert status == 0, printed
+    assert printed.startswith("seed 11\n")
     found = json.loads(record.read_text())
     assert (found["ops"], found["seed"], found["fault"]) == (300_000, 11, None)
 
@@ -277,9 +277,9 @@ def test_the_same_run_twice(tmp_path: Path) -> None:
     ],
 )
 def test_variants(command: object, options: tuple) -> None:
-    status, said = run(command, "--ops", 40_000, "--check-every", 10_000, *options)
-    assert status == 0, said
-    assert "faults" in said
+    status, printed = run(command, "--ops", 40_000, "--check-every", 10_000, *options)
+    assert status == 0, printed
+    assert "faults" in printed
 
 
 @pytest.mark.parametrize("command", [stress_tmem, stress_diffengine])
@@ -291,10 +291,10 @@ def test_stores_from_the_command_line(
     command: object, options: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, said = run(
+    status, printed = run(
         command, "--ops", 3000, "--check-every", 1000, "--pages", "self", *options
     )
-    assert status == 0, said
+    assert status == 0, printed
 
 
 @pytest.mark.parametrize(
@@ -321,20 +321,20 @@ def test_usage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, said = run(command, *options, "--seconds", 1)
-    assert status == 2, said
-    assert what in said
+    status, printed = run(command, *options, "--seconds", 1)
+    assert status == 2, printed
+    assert what in printed
 
 
 def test_a_file_that_is_no_run(tmp_path: Path) -> None:
     ops = np.zeros(2, dtype=TRACE_DTYPE)  # one number, allocated twice
     np.savez(tmp_path / "twice.npz", ops=ops)
-    status, said = run(stress, "--trace", tmp_path / "twice.npz")
-    assert status == 2, said
+    status, printed = run(stress, "--trace", tmp_path / "twice.npz")
+    assert status == 2, printed
     ops["id"] = (0, 1 << 31)
     np.savez(tmp_path / "far.npz", ops=ops)
-    status, said = run(stress_frames, "--trace", tmp_path / "far.npz")
-    assert status == 2, said
+    status, printed = run(stress_frames, "--trace", tmp_path / "far.npz")
+    assert status == 2, printed
 
 
 @pytest.mark.parametrize("options", [(), ("--interface", "strict"), ("--quick", 2)])
@@ -346,22 +346,22 @@ def test_a_fault_ends_with_the_command_that_replays_it(
     fault = Fault("B4 is broken", renumbered(generator().make(100)), 5000)
     monkeypatch.setattr(session, "watch", lambda *_: Outcome(fault=fault))
     hardened = ("--hardened", "all") if "--quick" not in options else ()
-    status, said = run(
+    status, printed = run(
         stress, *options, *hardened, "--seed", 1, "--json", "r.json", "--seconds", 1
     )
-    assert status == 1, said
-    assert "Fault: B4 is broken" in said
+    assert status == 1, printed
+    assert "Fault: B4 is broken" in printed
     found = json.loads(Path("r.json").read_text())["fault"]
     assert (found["file"], found["ops"]) == ("fault.npz", 100)
-    assert f"    {found['command']}\n" in said
+    assert f"    {found['command']}\n" in printed
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     program, *words = shlex.split(found["command"])
     assert program == "xmem-stress"
     for word in map(str, (*options, *hardened)):
         assert word in words
-    status, said = run(stress, *words)
-    assert status == 0, said
+    status, printed = run(stress, *words)
+    assert status == 0, printed
 
 
 def test_a_fault_that_needs_its_threads_has_no_file(
@@ -370,9 +370,9 @@ def test_a_fault_that_needs_its_threads_has_no_file(
     monkeypatch.chdir(tmp_path)
     outcome = Outcome(fault=Fault("lost", None, 12))
     monkeypatch.setattr(session, "watch", lambda *_: outcome)
-    status, said = run(stress_frames, "--threads", 2, "--json", "r.json")
+    status, printed = run(stress_frames, "--threads", 2, "--json", "r.json")
     assert status == 1
-    assert "it needs the threads" in " ".join(said.split())
+    assert "it needs the threads" in " ".join(printed.split())
     found = json.loads(Path("r.json").read_text())["fault"]
     assert found == {"what": "lost", "file": None, "command": None}
     assert not Path("fault.npz").exists()
@@ -400,9 +400,9 @@ def test_ctrl_c_ends_with_the_summary(tmp_path: Path) -> None:
             assert process.stdout.readline() == "seed 1\n"
             time.sleep(2)
             os.killpg(process.pid, signal.SIGINT)
-            said, _ = process.communicate(timeout=60)
+            printed, _ = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 0
-    assert "operations" in said
-    assert "faults" in said
+    assert "operations" in printed
+    assert "faults" in printed

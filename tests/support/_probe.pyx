@@ -8,6 +8,7 @@ entry of every function, inlined or not). A loop of the core calls a function
 in every turn, so the calls bound the work.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -22,6 +23,14 @@ from xmem.arena.frames cimport (
     frames_unlink,
 )
 from xmem.arena.superblock cimport page_of, page_offset
+from xmem.base.arguments cimport (
+    align_argument,
+    count_argument,
+    flag_argument,
+    offset_argument,
+    size_argument,
+    words_argument,
+)
 from xmem.base.bits cimport (
     align_down,
     align_up,
@@ -31,6 +40,17 @@ from xmem.base.bits cimport (
     find_last_set,
     is_power_of_two,
 )
+from xmem.base.grains cimport grain_clear, grain_set, grain_test
+from xmem.core.control cimport POOL_BYTES, control_bytes, pool_t, quicklists_t
+from xmem.core.plain cimport (
+    plain_alloc,
+    plain_capacity,
+    plain_free,
+    plain_resize,
+    pool_alignment,
+    pool_owns,
+)
+from xmem.core.startbits cimport start_after, start_before, start_from, start_test
 from xmem.engine.block cimport (
     BLOCK_ALIGN_MASK,
     BLOCK_FREE,
@@ -83,6 +103,14 @@ from xmem.engine.tlsf cimport (
     tlsf_t,
     word_alignment,
 )
+from xmem.measure.clock cimport (
+    clock_hz,
+    clock_nanoseconds,
+    clock_overhead,
+    clock_ticks,
+)
+from xmem.measure.paths cimport path_after, path_before
+from xmem.measure.pattern cimport all_zero, pattern_fill, pattern_holds
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_resize
 
@@ -246,6 +274,148 @@ def split_size(uint64_t block, uint64_t size, uint64_t need):
 
 def page_rule_broken(uint64_t block):
     return bool(breaks_page_rule(block))
+
+
+# Arguments and grains ----------------------------------------------------------
+
+def argument(str kind, value):
+    """A value as a verb converts it."""
+    if kind == "size":
+        return size_argument(value)
+    if kind == "offset":
+        return offset_argument(value)
+    if kind == "align":
+        return align_argument(value)
+    return bool(flag_argument(value, "switch"))
+
+
+def count(value, uint64_t least):
+    return count_argument(value, "number", least)
+
+
+def words(values, bint are_offsets):
+    return words_argument(values, "values", are_offsets)
+
+
+cdef class Grains:
+    """The bits of the grains of 4096 bytes."""
+
+    cdef uint64_t bits[4]
+
+    def set(self, uint64_t offset):
+        grain_set(self.bits, offset)
+
+    def clear(self, uint64_t offset):
+        grain_clear(self.bits, offset)
+
+    def test(self, uint64_t offset):
+        return bool(grain_test(self.bits, 4096, offset))
+
+    def words(self):
+        return list(self.bits)
+
+
+# The core on a pool's own arena ------------------------------------------------
+
+def core_alloc(Pool pool, uint64_t n_bytes, uint64_t alignment=16):
+    return plain_alloc(&pool.arena.c, pool.c, n_bytes, alignment)
+
+
+def core_free(Pool pool, uint64_t payload):
+    plain_free(&pool.arena.c, pool.c, payload)
+
+
+def core_resize(Pool pool, uint64_t payload, uint64_t n_bytes, uint64_t alignment=16):
+    return plain_resize(&pool.arena.c, pool.c, payload, n_bytes, alignment)
+
+
+def core_block(Pool pool, uint64_t payload):
+    """Capacity and alignment of a live block."""
+    return (
+        plain_capacity(&pool.arena.c, pool.c, payload),
+        pool_alignment(&pool.arena.c, pool.c, payload),
+    )
+
+
+def core_owns(Pool pool, uint64_t payload):
+    return bool(pool_owns(&pool.arena.c, pool.c, payload))
+
+
+def starts(Pool pool, uint64_t payload):
+    """The bit of an offset, and the next set ones below and above it."""
+    return (
+        bool(start_test(&pool.arena.c, payload)),
+        start_before(&pool.arena.c, payload),
+        start_after(&pool.arena.c, payload),
+    )
+
+
+def start_search(Pool pool, uint64_t payload, uint64_t end, uint64_t n_words):
+    """Where a search that may look at so many words ends."""
+    return start_from(&pool.arena.c, payload, end, &n_words)
+
+
+def control_sizes(Arena arena, unsigned engine):
+    """Bytes of a control block, without and with quick lists."""
+    return (
+        control_bytes(&arena.c, engine, False),
+        control_bytes(&arena.c, engine, True),
+    )
+
+
+def control_parts():
+    """Bytes of pool_t, of its place in the arena, and of the quick lists."""
+    return sizeof(pool_t), POOL_BYTES, sizeof(quicklists_t)
+
+
+def control_word(Pool pool, uint64_t offset):
+    """A word of the pool's control block."""
+    return (<uint64_t*>(<char*>pool.c + offset))[0]
+
+
+# Measuring ---------------------------------------------------------------------
+
+def pattern(uint64_t n_bytes, uint64_t id):
+    """The pattern of an object."""
+    filled = bytearray(n_bytes)
+    pattern_fill(PyByteArray_AS_STRING(filled), n_bytes, id)
+    return filled
+
+
+def holds_pattern(bytearray held, uint64_t id):
+    return bool(pattern_holds(PyByteArray_AS_STRING(held), len(held), id))
+
+
+def is_zero(bytearray held):
+    return bool(all_zero(PyByteArray_AS_STRING(held), len(held)))
+
+
+def clock():
+    """Ticks and nanoseconds now."""
+    return clock_ticks(), clock_nanoseconds()
+
+
+def clock_figures():
+    """Ticks of a reading, and ticks per second."""
+    return clock_overhead(), clock_hz()
+
+
+def path_of(Pool pool, unsigned verb, uint64_t payload, uint64_t value):
+    """The path of a call (0: xmalloc, 1: xfree, 2: xrealloc) that is made here.
+
+    ``value`` is the size of a request.
+    """
+    cdef uint64_t path = path_before(&pool.arena.c, pool.c, verb, payload)
+    cdef uint64_t n_pages = pool.c.n_pages
+    cdef uint64_t result = 1
+    if verb == 0:
+        result = pool_alloc(&pool.arena.c, pool.c, value, 16)
+    elif verb == 1:
+        pool_free(&pool.arena.c, pool.c, payload)
+    else:
+        result = pool_resize(&pool.arena.c, pool.c, payload, value, 16)
+    path |= path_after(&pool.arena.c, pool.c, verb, payload, result, n_pages)
+    return result, path
 
 
 # Plain memory instead of an arena ----------------------------------------------

@@ -106,14 +106,14 @@ def verify(arena: Arena, note: dict[str, Any]) -> dict[str, Pool]:
         name: pool["id"] for name, pool in note["pools"].items()
     }
     pools = {}
-    for name, noted in note["pools"].items():
+    for name, expected in note["pools"].items():
         pools[name] = pool = Pool.open(arena, name)
         assert pool.name == name
         for key in ("engine", "grow_pages", "max_pages", "join_regions", "id"):
-            assert getattr(pool, key) == noted[key]
-        assert list(pool.stats()) == noted["stats"]
-        assert digest(pool.walk().tobytes()) == noted["walk"]
-        for offset, i, align, held in noted["blocks"]:
+            assert getattr(pool, key) == expected[key]
+        assert list(pool.stats()) == expected["stats"]
+        assert digest(pool.walk().tobytes()) == expected["walk"]
+        for offset, i, align, held in expected["blocks"]:
             view = pool.view(offset)
             assert digest(view) == held == digest(content(f"{name}-{i}", len(view)))
             assert offset % align == 0
@@ -134,9 +134,9 @@ def change(arena: Arena, note: dict[str, Any]) -> dict[str, Any]:
     """Free some, resize some, allocate some; contents and alignment are kept."""
     pools = verify(arena, note)
     for name, pool in pools.items():
-        noted = note["pools"][name]
+        expected = note["pools"][name]
         kept = []
-        for offset, i, align, _ in noted["blocks"]:
+        for offset, i, align, _ in expected["blocks"]:
             if i % 3 == 0:
                 pool.xfree(offset)
                 continue
@@ -154,7 +154,7 @@ def change(arena: Arena, note: dict[str, Any]) -> dict[str, Any]:
             pool.view(offset)[:] = content(f"{name}-{i}", pool.usable_size(offset))
             kept.append([offset, i, 16, digest(pool.view(offset))])
         pool.check()
-        noted["blocks"] = kept
+        expected["blocks"] = kept
     run, _, _ = note["runs"].pop(2)
     arena.page_free(run)
     note["root"] = arena.root = note["pools"]["limited"]["blocks"][-1][0]

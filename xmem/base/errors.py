@@ -149,7 +149,7 @@ class HeapCorruption(XmemError, RuntimeError):
         """Return what lies around, as the end of the message."""
         if not self.around:
             return ""
-        said = [f"; the bytes there: {self.around['bytes']}"]
+        parts = [f"; the bytes there: {self.around['bytes']}"]
         for place, name in (
             ("block", "the live block itself"),
             ("before", "the live block before"),
@@ -157,10 +157,10 @@ class HeapCorruption(XmemError, RuntimeError):
         ):
             block = self.around[place]
             if block is not None:
-                said.append(
+                parts.append(
                     f"; {name}: {block['capacity']} bytes at {block['offset']:#x}"
                 )
-        return "".join(said)
+        return "".join(parts)
 
     def __reduce__(self) -> tuple[type, tuple[str, int, str, dict[str, Any]]]:
         """Pickle by the parts."""

@@ -18,7 +18,7 @@ One idea to a file, and imports go down only::
     tables/printing                          how it is printed
     hgrm                                     histograms in HdrHistogram's format
     founding                                 the load behind the demo's picture
-    runs                                     traces on contenders, a replay each
+    contenders                               traces on contenders, a replay each
     progress                                 what is shown meanwhile
     outputs                                  files that are written
     extras exits                             missing libraries; exit statuses

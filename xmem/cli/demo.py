@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from xmem.cli.contenders import ENGINES, Settings, load_traces
 from xmem.cli.extras import require
 from xmem.cli.founding import (
     HOW_MEASURED,
@@ -15,7 +16,6 @@ from xmem.cli.founding import (
 )
 from xmem.cli.progress import Progress
 from xmem.cli.replay import refuse_failures, replay_and_print
-from xmem.cli.runs import ENGINES, Settings, load_traces
 from xmem.data import demo_trace_path
 
 PICTURE = "worst-xfree.png"
@@ -41,8 +41,8 @@ def demo(ctx: click.Context, folder: Path) -> None:
     from xmem.cli.plots.growth import draw_growth
 
     make_folder(folder)
-    runs = replay_and_print(load_traces([demo_trace_path()]), ENGINES, Settings())
-    refuse_failures(runs)
+    replays = replay_and_print(load_traces([demo_trace_path()]), ENGINES, Settings())
+    refuse_failures(replays)
     click.echo()
     with Progress(count_replays()) as progress:
         points = list(measure_points(progress))

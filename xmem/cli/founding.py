@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from xmem.cli.contenders import ENGINES, Settings, Trace, replay_one
 from xmem.cli.progress import Progress
-from xmem.cli.runs import ENGINES, Settings, Trace, run_one
 from xmem.measure.replay import ReplayResult
 from xmem.measure.trace import OP_FREE, OP_MALLOC, OP_REALLOC, TRACE_DTYPE
 
@@ -166,7 +166,7 @@ def measure_point(engine: str, n_blocks: int, progress: Progress) -> Point:
         load = founding_load(n_blocks)
     trace = Trace(f"{n_blocks:,} blocks", load)
     with progress.task(f"{trace.name} on {engine}") as report:
-        result = run_one(trace, engine, settings, report, cold_frees(load, rounds))
+        result = replay_one(trace, engine, settings, report, cold_frees(load, rounds))
     return Point(engine, n_blocks, worst_xfree(result, rounds), result.tsc_hz)
 
 

@@ -11,28 +11,28 @@ import click
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from xmem.cli.runs import Run
+from xmem.cli.contenders import Replay
 
 VERBS = ("xmalloc", "xfree", "xrealloc")
 SIGNIFICANT_DIGITS = 3
 
 
-def hgrm_names(runs: Sequence[Run]) -> dict[str, tuple[Run, str]]:
+def hgrm_names(replays: Sequence[Replay]) -> dict[str, tuple[Replay, str]]:
     """Return the names of the files: one for each replay and verb in it."""
     return {
-        f"{run.trace.name}.{run.result.contender}.{verb}.hgrm": (run, verb)
-        for run in runs
+        f"{replay.trace.name}.{replay.result.contender}.{verb}.hgrm": (replay, verb)
+        for replay in replays
         for verb in VERBS
-        if (run.result.of_kind(verb) & run.result.was_run).any()
+        if (replay.result.of_kind(verb) & replay.result.was_run).any()
     }
 
 
-def write_hgrm(runs: Sequence[Run], folder: Path) -> list[str]:
+def write_hgrm(replays: Sequence[Replay], folder: Path) -> list[str]:
     """Write the cycles of each verb of each replay into a folder.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         Replays to write.
     folder : Path
         Made if it does not exist. Files of the same names are replaced.
@@ -47,20 +47,20 @@ def write_hgrm(runs: Sequence[Run], folder: Path) -> list[str]:
     click.FileError
         The folder or a file cannot be written.
     """
-    names = hgrm_names(runs)
+    names = hgrm_names(replays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, (run, verb) in names.items():
+        for name, (replay, verb) in names.items():
             with (folder / name).open("wb") as file:
-                histogram(run, verb).output_percentile_distribution(file, 1.0)
+                histogram(replay, verb).output_percentile_distribution(file, 1.0)
     except OSError as error:
         raise click.FileError(str(folder), error.strerror or str(error)) from error
     return list(names)
 
 
-def histogram(run: Run, verb: str) -> HdrHistogram:
+def histogram(replay: Replay, verb: str) -> HdrHistogram:
     """Return a histogram of a verb's cycles; 0 counts as 1, the least it can hold."""
-    result = run.result
+    result = replay.result
     cycles = result.cycles[result.of_kind(verb) & result.was_run]
     values, counts = np.unique(np.maximum(cycles, 1), return_counts=True)
     recorded = HdrHistogram(1, max(int(values[-1]), 2), SIGNIFICANT_DIGITS)

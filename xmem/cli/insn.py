@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 import click
 
+from xmem.cli.contenders import ENGINES, Trace, load_traces
 from xmem.cli.exits import ReplayFailed
 from xmem.cli.options import (
     Hardened,
@@ -22,7 +23,6 @@ from xmem.cli.options import (
 )
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
-from xmem.cli.runs import ENGINES, Trace, load_traces
 from xmem.cli.tables.insn import NOTES, make_counts_table, make_scenarios_table
 from xmem.cli.tables.printing import print_whole
 from xmem.measure.insn import BUILD, SteppingUnavailable, cost, count

@@ -13,8 +13,8 @@ import click
 
 from xmem.base.errors import BadArgument
 from xmem.base.sizes import parse_size
+from xmem.cli.contenders import INTERFACES, SYSTEM
 from xmem.cli.outputs import OUTPUT_FILE, check_output, check_plot
-from xmem.cli.runs import INTERFACES, SYSTEM
 from xmem.pool import HARDENING
 
 #: Of `--hardened`: all kinds of hardening.

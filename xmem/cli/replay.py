@@ -6,6 +6,16 @@ from pathlib import Path
 
 import click
 
+from xmem.cli.contenders import (
+    DEFAULT_REPEATS,
+    ENGINES,
+    SYSTEM,
+    Replay,
+    Settings,
+    Trace,
+    load_traces,
+    replay_all,
+)
 from xmem.cli.exits import Interrupted, ReplayFailed
 from xmem.cli.extras import require
 from xmem.cli.options import (
@@ -26,16 +36,6 @@ from xmem.cli.options import (
 )
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
-from xmem.cli.runs import (
-    DEFAULT_REPEATS,
-    ENGINES,
-    SYSTEM,
-    Run,
-    Settings,
-    Trace,
-    load_traces,
-    run_all,
-)
 from xmem.cli.tables.printing import print_whole
 from xmem.cli.tables.replay import make_table, notes
 
@@ -133,29 +133,33 @@ def replay(
         outputs |= {f"--plot's {w}": further_picture(plot_file, w) for w in PICTURES}
     refuse_clashes(traces, outputs)
     aside = json_file == STDOUT
-    runs = replay_and_print(load_traces(traces, max_ops), contenders, settings, aside)
-    write_json([run.result.record(run.trace.name) for run in runs], json_file)
+    replays = replay_and_print(
+        load_traces(traces, max_ops), contenders, settings, aside
+    )
+    write_json(
+        [replay.result.record(replay.trace.name) for replay in replays], json_file
+    )
     if plot_file is not None:
-        pictures = draw_all(runs, plot_file)
+        pictures = draw_all(replays, plot_file)
         click.echo(f"Plots: {', '.join(map(str, pictures))}", err=aside)
     if hgrm_folder is not None:
         from xmem.cli.hgrm import write_hgrm
 
-        names = write_hgrm(runs, hgrm_folder)
+        names = write_hgrm(replays, hgrm_folder)
         click.echo(f"Histograms: {len(names)} files in {hgrm_folder}", err=aside)
-    refuse_failures(runs)
+    refuse_failures(replays)
 
 
-def draw_all(runs: Sequence[Run], plot_file: Path) -> list[Path]:
+def draw_all(replays: Sequence[Replay], plot_file: Path) -> list[Path]:
     """Draw the pictures and return their files."""
     from xmem.cli.plots.distributions import draw_distributions
     from xmem.cli.plots.live import draw_live
     from xmem.cli.plots.paths import draw_paths
 
     live, paths = (further_picture(plot_file, what) for what in PICTURES)
-    draw_distributions(runs, plot_file)
-    draw_live(runs, live)
-    return [plot_file, live, *([paths] if draw_paths(runs, paths) else [])]
+    draw_distributions(replays, plot_file)
+    draw_live(replays, live)
+    return [plot_file, live, *([paths] if draw_paths(replays, paths) else [])]
 
 
 def further_picture(plot_file: Path, what: str) -> Path:
@@ -168,7 +172,7 @@ def replay_and_print(
     contenders: Sequence[str],
     settings: Settings,
     aside: bool = False,
-) -> list[Run]:
+) -> list[Replay]:
     """Replay with progress, then print the table and what it means.
 
     Replays that have ended are printed even if a later one fails or is
@@ -179,30 +183,30 @@ def replay_and_print(
     Interrupted
         The user pressed Ctrl-C.
     """
-    runs: list[Run] = []
+    replays: list[Replay] = []
     n_replays = len(traces) * len(contenders)
     try:
         with Progress(n_replays) as progress:
-            for run in run_all(traces, contenders, settings, progress):
-                runs.append(run)
+            for replay in replay_all(traces, contenders, settings, progress):
+                replays.append(replay)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{len(runs)} of {n_replays} replays were finished; no file was written."
+            f"{len(replays)} of {n_replays} replays were finished; no file was written."
         ) from None
     finally:
-        if runs:
-            print_runs(runs, settings, aside)
-    return runs
+        if replays:
+            print_replays(replays, settings, aside)
+    return replays
 
 
-def print_runs(runs: Sequence[Run], settings: Settings, aside: bool) -> None:
+def print_replays(replays: Sequence[Replay], settings: Settings, aside: bool) -> None:
     """Print the table; it claims to be verified only if all of it is."""
-    verified = settings.verify and not any(run.failures() for run in runs)
-    print_whole(make_table(runs), notes(runs, settings.repeats, verified), aside)
+    verified = settings.verify and not any(replay.failures() for replay in replays)
+    print_whole(make_table(replays), notes(replays, settings.repeats, verified), aside)
 
 
-def refuse_failures(runs: Sequence[Run]) -> None:
+def refuse_failures(replays: Sequence[Replay]) -> None:
     """End with status 1 and a sentence for each failure, if there is any."""
-    failures = [sentence for run in runs for sentence in run.failures()]
+    failures = [sentence for replay in replays for sentence in replay.failures()]
     if failures:
         raise ReplayFailed("\n       ".join(failures))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from xmem.base.errors import PeerError
+from xmem.cli.contenders import ENGINES, load_traces
 from xmem.cli.exits import Interrupted, ReplayFailed
 from xmem.cli.options import (
     engines_option,
@@ -18,7 +19,6 @@ from xmem.cli.options import (
 )
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
-from xmem.cli.runs import ENGINES, load_traces
 from xmem.cli.tables.printing import print_whole
 from xmem.cli.tables.versus import make_versus_table, versus_notes
 from xmem.data import demo_trace_path

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from xmem.base.errors import BadArgument, XmemError
+from xmem.cli.contenders import INTERFACES
 from xmem.cli.exits import ReplayFailed
 from xmem.cli.options import interfaces_option, json_option, plot_option, size
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
-from xmem.cli.runs import INTERFACES
 from xmem.cli.tables.printing import print_whole
 from xmem.cli.tables.waste import make_waste_table, waste_notes
 from xmem.measure.waste import WasteCurve, measure_waste

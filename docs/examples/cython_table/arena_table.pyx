@@ -66,7 +66,7 @@ cdef class Table:
 
     cdef int enter(self) except -1:
         """Prove that the head is alive; it stays so until the call ends."""
-        self.pool.live(self.offset, "Table")
+        self.pool.require_live(self.offset, "Table")
         return 0
 
     def __len__(self):

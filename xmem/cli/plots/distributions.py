@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from xmem.cli.contenders import Replay
 from xmem.cli.plots.style import (
     COLOURS,
     TITLES,
@@ -16,39 +17,39 @@ from xmem.cli.plots.style import (
     label_panels,
     save,
 )
-from xmem.cli.runs import Run
 from xmem.cli.tables.replay import passes
 
 STYLES = {"xfree": "-", "xmalloc": ":"}
 
 
-def draw_distributions(runs: Sequence[Run], path: Path) -> None:
+def draw_distributions(replays: Sequence[Replay], path: Path) -> None:
     """Draw how the cycles of xmalloc and xfree are distributed.
 
     One panel per trace: the share of calls that take at least a number of cycles.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         At least one.
     path : Path
         The picture's file; an existing file is replaced.
     """
-    figure, panels, n_traces = draw_each_trace(runs, draw_tails)
+    figure, panels, n_traces = draw_each_trace(replays, draw_tails)
     label_panels(
         panels,
         n_traces,
         "share of calls that take\nat least this many cycles",
-        "cycles of one call (time-stamp counter),\n" + passes(runs[0].result.repeats),
+        "cycles of one call (time-stamp counter),\n"
+        + passes(replays[0].result.repeats),
     )
     figure.suptitle("How long one xfree and one xmalloc take", fontweight="bold")
     add_legend(figure, panels.flat[0], n_columns=2)
     save(figure, path)
 
 
-def draw_tails(axes: Axes, run: Run) -> None:
+def draw_tails(axes: Axes, replay: Replay) -> None:
     """Draw the lines of one engine or interface in the panel of its trace."""
-    result = run.result
+    result = replay.result
     for verb, style in STYLES.items():
         cycles = result.cycles[result.of_kind(verb) & result.was_run]
         axes.plot(

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from xmem.cli.contenders import ENGINES
 from xmem.cli.founding import BLOCK_BYTES, HOW_MEASURED, Point, worst_ratio
 from xmem.cli.plots.style import COLOURS, TITLES, save, style_grid
-from xmem.cli.runs import ENGINES
 
 MARKERS = {"tlsf": "o", "firstfit": "s"}
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from xmem.cli.contenders import Replay
 from xmem.cli.plots.style import (
     COLOURS,
     TITLES,
@@ -16,7 +17,6 @@ from xmem.cli.plots.style import (
     label_panels,
     save,
 )
-from xmem.cli.runs import Run
 from xmem.cli.tables.replay import passes
 from xmem.measure.trace import OP_FREE, OP_REALLOC, PeerResult
 
@@ -58,17 +58,17 @@ def worst_by_live(
     return ends[has_calls], np.maximum(worst[has_calls], 1)
 
 
-def draw_live(runs: Sequence[Run], path: Path) -> None:
+def draw_live(replays: Sequence[Replay], path: Path) -> None:
     """Draw the worst xfree against the number of live blocks.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         At least one.
     path : Path
         The picture's file; an existing file is replaced.
     """
-    figure, panels, n_traces = draw_each_trace(runs, draw_worst)
+    figure, panels, n_traces = draw_each_trace(replays, draw_worst)
     lines = [line for axes in panels.flat for line in axes.lines]
     if any(np.size(line.get_xdata()) for line in lines):
         # A logarithmic axis needs something to show.
@@ -77,18 +77,18 @@ def draw_live(runs: Sequence[Run], path: Path) -> None:
         panels,
         n_traces,
         "worst xfree\n(cycles of the time-stamp counter)",
-        f"live blocks; {passes(runs[0].result.repeats)}",
+        f"live blocks; {passes(replays[0].result.repeats)}",
     )
     figure.suptitle("The worst xfree against live blocks", fontweight="bold")
     add_legend(figure, panels.flat[0], n_columns=3)
     save(figure, path)
 
 
-def draw_worst(axes: Axes, run: Run) -> None:
+def draw_worst(axes: Axes, replay: Replay) -> None:
     """Draw the line of one engine or interface in the panel of its trace."""
-    contender = run.result.contender
+    contender = replay.result.contender
     axes.plot(
-        *worst_by_live(run.result),
+        *worst_by_live(replay.result),
         color=COLOURS[contender],
         linewidth=2,
         drawstyle="steps-pre",

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from xmem.cli.contenders import Replay
 from xmem.cli.plots.style import save
-from xmem.cli.runs import Run
 from xmem.cli.tables.replay import passes
 from xmem.measure.codes import TRACE_VERBS
 from xmem.measure.counts import path_name
@@ -58,12 +58,12 @@ def path_rows(
     return names, np.array(shares).reshape(len(names), len(edges) - 1)
 
 
-def draw_paths(runs: Sequence[Run], path: Path) -> bool:
+def draw_paths(replays: Sequence[Replay], path: Path) -> bool:
     """Draw a heat map of the paths of TLSF: how long the calls of each take.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         Those on TLSF with paths are drawn.
     path : Path
         The picture's file; an existing file is replaced.
@@ -71,14 +71,14 @@ def draw_paths(runs: Sequence[Run], path: Path) -> bool:
     Returns
     -------
     bool
-        False if no run has paths; then nothing is drawn.
+        False if no replay has paths; then nothing is drawn.
     """
     drawn = [
-        (run.trace.name, run.result)
-        for run in runs
-        if isinstance(run.result, ReplayResult)
-        and run.result.paths is not None
-        and run.result.engine == "tlsf"
+        (replay.trace.name, replay.result)
+        for replay in replays
+        if isinstance(replay.result, ReplayResult)
+        and replay.result.paths is not None
+        and replay.result.engine == "tlsf"
     ]
     if not drawn:
         return False

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from xmem.cli.runs import INTERFACES, SYSTEM, Run
+from xmem.cli.contenders import INTERFACES, SYSTEM, Replay
 
 COLOURS = {
     "tlsf": "#0072B2",
@@ -67,16 +67,16 @@ def label_panels(
 
 
 def draw_each_trace(
-    runs: Sequence[Run], draw: Callable[[Axes, Run], None]
+    replays: Sequence[Replay], draw: Callable[[Axes, Replay], None]
 ) -> tuple[Figure, npt.NDArray[Any], int]:
-    """Draw runs, those of one trace in one panel.
+    """Draw replays, those of one trace in one panel.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         At least one.
     draw : callable
-        Draws one run.
+        Draws one replay.
 
     Returns
     -------
@@ -85,13 +85,13 @@ def draw_each_trace(
     n_traces : int
         Panels in use.
     """
-    names = list(dict.fromkeys(run.trace.name for run in runs))
+    names = list(dict.fromkeys(replay.trace.name for replay in replays))
     figure, panels = make_panels(len(names))
     for name, axes in zip(names, panels.flat, strict=False):
         axes.set_title(name)
-        for run in runs:
-            if run.trace.name == name:
-                draw(axes, run)
+        for replay in replays:
+            if replay.trace.name == name:
+                draw(axes, replay)
         style_grid(axes)
     return figure, panels, len(names)
 

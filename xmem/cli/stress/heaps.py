@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from xmem.cli.contenders import ENGINES
 from xmem.cli.options import (
     ALL,
     Decorator,
@@ -18,7 +19,6 @@ from xmem.cli.options import (
     refuse_both,
     refuse_legacy,
 )
-from xmem.cli.runs import ENGINES
 from xmem.cli.stress.options import (
     CONTEXT,
     SessionOptions,

@@ -31,7 +31,7 @@ SECONDS_BETWEEN_FRAMES = 0.2
 def run_session(
     program: str,
     workload: Workload,
-    subject: str,
+    target: str,
     options: SessionOptions,
     episode_ops: int,
     batch_ops: int,
@@ -44,8 +44,8 @@ def run_session(
         Name of the command.
     workload : Workload
         The target and its operations.
-    subject : str
-        Its name for the summary.
+    target : str
+        Name of the target, for the summary.
     options : SessionOptions
         Options that all sessions have.
     episode_ops, batch_ops : int
@@ -81,8 +81,8 @@ def run_session(
         outcome = watch(plan, console)
     except XmemError as error:
         raise click.UsageError(str(error)) from error
-    console.print(summary(outcome, f"{program}: {subject}"))
-    record = record_of(outcome, program, subject, seed)
+    console.print(summary(outcome, f"{program}: {target}"))
+    record = record_of(outcome, program, target, seed)
     if outcome.fault is not None:
         command = command_of(program, plan, options.fault_file)
         record["fault"] = report_fault(
@@ -172,13 +172,11 @@ def summary(outcome: Outcome, title: str) -> Table:
     return table
 
 
-def record_of(
-    outcome: Outcome, program: str, subject: str, seed: int
-) -> dict[str, Any]:
+def record_of(outcome: Outcome, program: str, target: str, seed: int) -> dict[str, Any]:
     """Return the record of a session for ``--json``."""
     return {
         "program": program,
-        "subject": subject,
+        "target": target,
         "seed": seed,
         "ops": outcome.n_ops,
         "seconds": outcome.seconds,

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from xmem.base.errors import BadArgument
+from xmem.cli.contenders import ENGINES
 from xmem.cli.options import (
     arena_bytes_option,
     decorated,
@@ -17,7 +18,6 @@ from xmem.cli.options import (
     interface_option,
     refuse_both,
 )
-from xmem.cli.runs import ENGINES
 from xmem.cli.stress.options import (
     CONTEXT,
     SessionOptions,

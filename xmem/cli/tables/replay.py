@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from xmem.cli.runs import Run
+from xmem.cli.contenders import Replay
 from xmem.cli.tables.printing import NOTHING
 from xmem.measure.replay import ReplayResult
 from xmem.measure.trace import PeerResult
@@ -18,12 +18,12 @@ VERBS = ("xmalloc", "xfree")
 ENOUGH_REPEATS = 3
 
 
-def make_table(runs: Sequence[Run]) -> Table:
+def make_table(replays: Sequence[Replay]) -> Table:
     """Build the table: one row per trace and engine or interface.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         In the order of the rows; those of one trace stand together.
 
     Returns
@@ -35,20 +35,22 @@ def make_table(runs: Sequence[Run]) -> Table:
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
     table.add_column("\ntrace", no_wrap=True)
-    table.add_column(contender_heading(runs), no_wrap=True)
+    table.add_column(contender_heading(replays), no_wrap=True)
     for heading in headings():
         table.add_column(heading, justify="right", no_wrap=True)
-    for i, run in enumerate(runs):
-        last_of_trace = i + 1 < len(runs) and runs[i + 1].trace is not run.trace
-        table.add_row(*row(run), end_section=last_of_trace)
+    for i, replay in enumerate(replays):
+        last_of_trace = (
+            i + 1 < len(replays) and replays[i + 1].trace is not replay.trace
+        )
+        table.add_row(*row(replay), end_section=last_of_trace)
     return table
 
 
-def contender_heading(runs: Sequence[Run]) -> str:
+def contender_heading(replays: Sequence[Replay]) -> str:
     """Return the heading of the column that names engine or interface."""
     has_interface = {
-        isinstance(run.result, ReplayResult) and run.result.interface is not None
-        for run in runs
+        isinstance(replay.result, ReplayResult) and replay.result.interface is not None
+        for replay in replays
     }
     if has_interface == {True, False}:
         return "engine or\ninterface"
@@ -65,11 +67,11 @@ def headings() -> list[str]:
     return ["ns\nper op", *cycles, "pages\n/ live", "failed\nrequests"]
 
 
-def row(run: Run) -> list[str]:
+def row(replay: Replay) -> list[str]:
     """Return the cells of one replay."""
-    result = run.result
+    result = replay.result
     return [
-        run.trace.name,
+        replay.trace.name,
         result.contender,
         f"{result.ns_per_op:,.1f}",
         *(cell for verb in VERBS for cell in cycles(result, verb)),
@@ -91,12 +93,12 @@ def ratio(pages_per_live_byte: float | None) -> str:
     return NOTHING if pages_per_live_byte is None else f"{pages_per_live_byte:.2f}"
 
 
-def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
+def notes(replays: Sequence[Replay], repeats: int, verified: bool) -> list[str]:
     """Explain the figures.
 
     Parameters
     ----------
-    runs : sequence of Run
+    replays : sequence of Replay
         Those in the table.
     repeats : int
         Clocked passes of each trace.
@@ -109,7 +111,7 @@ def notes(runs: Sequence[Run], repeats: int, verified: bool) -> list[str]:
         Lines for below the table.
     """
     lines = [
-        f"xmalloc, xfree: cycles of the time-stamp counter ({clock(runs)}) per call,"
+        f"xmalloc, xfree: cycles of the time-stamp counter ({clock(replays)}) per call,"
         f" {passes(repeats)};",
         "worst: the maximum over all calls. pages / live: the most bytes held in pages,"
         " without the pool's control block, over the most bytes live.",
@@ -131,6 +133,6 @@ def passes(repeats: int) -> str:
     return f"the least of {repeats} repeats"
 
 
-def clock(runs: Sequence[Run]) -> str:
+def clock(replays: Sequence[Replay]) -> str:
     """Format the frequency of the time-stamp counter."""
-    return f"{runs[0].result.tsc_hz / 1e9:.2f} GHz"
+    return f"{replays[0].result.tsc_hz / 1e9:.2f} GHz"

@@ -53,7 +53,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Run:
+class Replay:
     """One replay: a trace on an engine or interface, and its result."""
 
     trace: Trace
@@ -129,12 +129,12 @@ def load_ops(path: Path) -> npt.NDArray[np.void]:
     return ops
 
 
-def run_all(
+def replay_all(
     traces: Sequence[Trace],
     contenders: Sequence[str],
     settings: Settings,
     progress: Progress,
-) -> Iterator[Run]:
+) -> Iterator[Replay]:
     """Replay each trace on each contender, one replay after the other.
 
     Parameters
@@ -150,26 +150,26 @@ def run_all(
 
     Yields
     ------
-    Run
+    Replay
         Each as soon as it has ended, so that an interruption loses only one.
     """
     for trace in traces:
         for contender in contenders:
             with progress.task(f"{trace.name} on {contender}") as report:
                 if contender == SYSTEM:
-                    yield Run(trace, run_system(trace, settings, report))
+                    yield Replay(trace, replay_system(trace, settings, report))
                 else:
-                    yield Run(trace, run_one(trace, contender, settings, report))
+                    yield Replay(trace, replay_one(trace, contender, settings, report))
 
 
-def run_system(trace: Trace, settings: Settings, report: Report) -> PeerResult:
+def replay_system(trace: Trace, settings: Settings, report: Report) -> PeerResult:
     """Replay one trace on the malloc of this process."""
     return measure(
         Peer.system(SYSTEM), trace.ops, repeats=settings.repeats, progress=report
     )
 
 
-def run_one(
+def replay_one(
     trace: Trace,
     contender: str,
     settings: Settings,
