@@ -102,20 +102,6 @@ def test_page_size_is_the_system_s_by_default(make: Callable[..., Arena]) -> Non
         assert arena.page_size == SYSTEM_PAGE
 
 
-@pytest.mark.parametrize("max_pools", [1, 2, 47, 48, 49, 1000])
-def test_max_pools(make: Callable[..., Arena], max_pools: int) -> None:
-    with make(1 << 25, page_size=4096, max_pools=max_pools) as arena:
-        pools = [Pool(arena, engine="firstfit") for _ in range(max_pools)]
-        with pytest.raises(OutOfMemory, match=str(max_pools)):
-            Pool(arena)
-        assert len(arena.pools()) == max_pools
-        assert pools[-1].id == max_pools
-        blocks = [pool.xmalloc(10) for pool in pools[:3]]
-        for pool, block in zip(pools, blocks, strict=False):
-            pool.xfree(block)
-        arena.check()
-
-
 def test_addresses_keep_max_align(make: Callable[..., Arena]) -> None:
     for n_bytes in (1 << 18, (1 << 18) + 1, 5 << 20, 1 << 26):
         with make(n_bytes, page_size=4096) as arena:

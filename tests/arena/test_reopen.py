@@ -13,7 +13,7 @@ from support.apart import apart
 from support.scene import ENGINES
 from support.steps import N_BYTES, content, occupy, step
 
-from xmem import Arena, BadArgument, Pool
+from xmem import Arena, Pool
 
 # Tests -----------------------------------------------------------------------
 
@@ -99,41 +99,6 @@ def test_copied_file_is_the_same_arena(tmp_path: Path) -> None:
     copy.rename(moved)
     with Arena.open(moved) as arena:
         assert bytes(Pool.open(arena, "kept").view(block, 5)) == b"other"
-
-
-def test_pools_are_found_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "arena"
-    names = ["a", "b" * 40, "\u20ac" * 13, "with space", "pool-2", "\x01", "A"]
-    with Arena.create(path, N_BYTES) as arena:
-        made = {name: Pool(arena, name=name) for name in names}
-        unnamed = Pool(arena)
-        blocks = {name: pool.xmalloc(100) for name, pool in made.items()}
-        default = unnamed.name
-        ids = {name: pool.id for name, pool in made.items()}
-    with Arena.open(path) as arena:
-        assert list(arena.pools()) == [*names, default]
-        for name in names:
-            pool = Pool.open(arena, name)
-            assert (pool.name, pool.id) == (name, ids[name])
-            pool.xfree(blocks[name])
-        for name in ("", "b" * 39, "b" * 41, "\u20ac", "pool-1", "none"):
-            with pytest.raises(BadArgument):
-                Pool.open(arena, name)
-        with pytest.raises(BadArgument, match=r"the arena has: .*with space"):
-            Pool.open(arena, "none")
-
-
-def test_number_and_name_of_a_destroyed_pool_are_free(tmp_path: Path) -> None:
-    path = tmp_path / "arena"
-    with Arena.create(path, N_BYTES) as arena:
-        for name in "abc":
-            Pool(arena, name=name)
-        Pool.open(arena, "b").destroy()
-    with Arena.open(path) as arena:
-        assert list(arena.pools()) == ["a", "c"]
-        assert Pool(arena, name="b", engine="firstfit").id == 2
-    with Arena.open(path) as arena:
-        assert arena.pools()["b"] == {"engine": "firstfit", "id": 2}
 
 
 def test_two_handles_of_one_pool(tmp_path: Path) -> None:
