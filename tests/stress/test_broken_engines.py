@@ -79,9 +79,10 @@ def includes(module: str, header: str) -> bool:
     while waiting:
         name = waiting.pop()
         seen.add(name)
-        path = (ROOT / name.replace(".", "/")).with_suffix(".pxd")
-        if path.exists():
-            waiting |= cimports(path) - seen
+        place = ROOT / name.replace(".", "/")
+        for path in (place.with_suffix(".pxd"), place / "__init__.pxd"):
+            if path.exists():
+                waiting |= cimports(path) - seen
     return "xmem." + header.removesuffix(".pxd").replace("/", ".") in seen
 
 
