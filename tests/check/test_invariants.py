@@ -272,7 +272,7 @@ def link(field: int, value: Callable[[Heap, int], int]) -> Spoil:
 
 
 def skip_first(heap: Heap) -> None:
-    """Take the first run off its list without its record's knowledge."""
+    """Take the first run off its list, but not in its record."""
     pages = listed(heap)
     order = heap.word(heap.frame(pages[0])) >> 8 & 0xFF
     heap.set_half(heap.head(order), pages[1])
@@ -518,7 +518,7 @@ def header_bits(place: Callable[[Heap], int], bits: int) -> Spoil:
 
 
 def whole_header(heap: Heap) -> int:
-    """Offset of the header of a run that the legacy engine handed out."""
+    """Offset of the header of a run that the legacy engine allocated."""
     return heap.pages(FRAME_WHOLE, heap.pool.id)[0] * PAGE
 
 

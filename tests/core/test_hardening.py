@@ -32,7 +32,7 @@ def arena():
 
 
 class Memory:
-    """The bytes of an arena, written to by nobody's leave."""
+    """The bytes of an arena, open to stray writes."""
 
     def __init__(self, arena):
         self.bytes = (ctypes.c_ubyte * arena.n_bytes).from_address(arena.address(0))

@@ -374,7 +374,7 @@ def test_an_arena_too_small_for_its_tables_says_so():
 @pytest.mark.parametrize("joins", [True, False])
 @pytest.mark.parametrize("grow_pages", [1, 2, 5])
 def test_an_emptied_pool_serves_all_of_its_limit(joins, grow_pages, seed):
-    """What it keeps in hand does not stand in the way."""
+    """The spare region does not prevent it."""
     source = random.Random(seed)
     with make_arena(150) as arena:
         for max_pages in range(1, 64):

@@ -84,7 +84,7 @@ def built_by(part):
 
 
 def differences(shown, now, tolerance=0.0):
-    """Lines on cells that the page has not, or has with other figures."""
+    """A line for each cell that the page lacks or that has another figure there."""
     found = []
     for key, cell in now.items():
         printed = shown.get(key)

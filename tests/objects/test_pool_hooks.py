@@ -336,18 +336,6 @@ def test_destroy_reports_what_is_live(arena, source):
     arena.check()
 
 
-@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
-def test_destroying_an_empty_pool_gives_all_its_pages_back(arena, engine):
-    start = arena.n_free_pages
-    pool = Pool(arena, engine=engine)
-    blocks = [pool.xmalloc(n) for n in (10, 3000, 9000)]
-    for offset in blocks:
-        pool.xfree(offset)
-    assert len(pool.destroy()) == 0
-    assert arena.n_free_pages == start
-    assert pool.closed
-
-
 def test_put_mem_that_raises_does_not_keep_a_pool_alive(arena, source, unraisable):
     def broken(offset, n_pages):
         raise LookupError(offset)

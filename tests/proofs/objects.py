@@ -302,7 +302,7 @@ class Round:
         return int(stats.live_blocks)
 
     def run(self, seconds: float) -> Counter[str]:
-        """Work, and check meanwhile; what was done."""
+        """Work and check at the same time; return what was done."""
         end = time.monotonic() + seconds
         for worker in self.workers:
             worker.start()
