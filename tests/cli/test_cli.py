@@ -340,6 +340,7 @@ def test_json_replaces_a_file(trace: Path, tmp_path: Path) -> None:
     assert len(json.loads(file.read_text())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_traces", [1, 2, 3])
 def test_plot_is_a_png_and_its_path_is_printed(tmp_path: Path, n_traces: int) -> None:
     traces = [

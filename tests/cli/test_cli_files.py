@@ -85,6 +85,7 @@ def test_two_outputs_do_not_go_into_one_file(small, here, command):
 # What kind of file ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "PNG"])
 @pytest.mark.parametrize("command", [["replay", "small.npz"], ["waste"]])
 def test_a_plot_is_of_the_kind_that_its_name_says(small, here, command, suffix):

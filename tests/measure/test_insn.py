@@ -161,6 +161,7 @@ def test_steps_makes_the_call_in_the_shared_arena(arena_path):
         assert insn.is_available()
 
 
+@pytest.mark.slow
 def test_a_trace_is_counted_whole_or_in_part():
     ops = load(REDIS)[:300]
     whole = insn.count(ops)
@@ -175,6 +176,7 @@ def test_a_trace_is_counted_whole_or_in_part():
     assert seen[-1][1] == 300
 
 
+@pytest.mark.slow
 def test_summaries_say_which_was_the_worst():
     counts = insn.count(load(REDIS)[:300])
     record = counts.record("redis")
@@ -376,6 +378,7 @@ def test_xfree_does_not_depend_on_the_block_or_what_it_becomes(flags):
 # The command -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_counts_a_trace(tmp_path):
     out = tmp_path / "counts.json"
     done = CliRunner().invoke(
