@@ -376,14 +376,19 @@ cdef class Heap(Allocator):
         return payload
 
     cdef offset_t require_subpage(self, offset_t payload, str verb) except 0:
-        """``payload``, proved to be a live block of xmalloc_subpage, or the error."""
-        if unlikely(not heap_is_ready(self)):
-            self.enter()
+        """``payload``, proved to be a live block of xmalloc_subpage, or the error.
+
+        The interface has been asked whether it has such blocks.
+        """
         if unlikely(not heap_owns_subpage(&self.c, payload)):
             self.refuse(self.subpage, payload, verb)
         if self.c.subpage.flags & POOL_HARDENED:
             self.subpage.require_sound(payload)
         return payload
+
+    cdef Pool pool_of_subpage(self):
+        """The pool on which xmalloc_subpage draws."""
+        return self.main if self.subpage is None else self.subpage
 
     cdef offset_t require_run(self, offset_t offset, str verb) except 0:
         """``offset``, proved to be a live run of page_alloc, or the error."""
@@ -395,8 +400,9 @@ cdef class Heap(Allocator):
 
     cdef int require_subpage_interface(self, str verb) except -1:
         """Refuse the subpage routines where they are absent."""
-        self.enter()
-        if self.c.subpage == NULL:
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(self.c.subpage == NULL):
             raise NotInInterface(
                 f"the 'legacy' interface has no {verb}; it came with 'subpage'"
             )
@@ -735,17 +741,19 @@ cdef class Heap(Allocator):
             As in `xfree`.
         """
         cdef offset_t payload = offset_argument(offset)
-        self.require_subpage_interface("xfree_subpage")
-        if self.subpage is None:
-            self.require_live(payload, "xfree_subpage")
-            arena_refuse_held(self.arena, payload)
-            self.free_live(payload)
-            return
-        self.require_subpage(payload, "xfree_subpage")
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(self.c.subpage == NULL):
+            self.require_subpage_interface("xfree_subpage")
+        if unlikely(not heap_owns_subpage(&self.c, payload)):
+            self.refuse(self.pool_of_subpage(), payload, "xfree_subpage")
+        if self.c.subpage.flags & POOL_HARDENED:
+            self.pool_of_subpage().require_sound(payload)
         arena_refuse_held(self.arena, payload)
         site_freed(self.c.arena, payload)
         heap_xfree_subpage(&self.c, payload)
-        self.subpage.raise_damage()
+        if self.c.subpage.flags & POOL_HARDENED:
+            self.pool_of_subpage().raise_damage()
 
     # Pages
 

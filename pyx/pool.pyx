@@ -117,7 +117,14 @@ from xmem.engine cimport (
     block_of,
 )
 from xmem.hooks cimport Hooks, hooks_from
-from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
+from xmem.verbs cimport (
+    pool_alloc,
+    pool_alloc_patiently,
+    pool_capacity,
+    pool_free,
+    pool_resize_patiently,
+    pool_try_again,
+)
 
 #: The ways in which a pool can be hardened, by name.
 HARDENING = {
@@ -692,9 +699,10 @@ cdef class Pool(Allocator):
 
     cdef int raise_damage(self) except -1:
         """HeapCorruption for what a verb of a hardened pool found."""
-        cdef finding_t finding = self.c.hard.damage
-        if finding.code == 0:
+        cdef finding_t finding
+        if self.c.hard.damage.code == 0:
             return 0
+        finding = self.c.hard.damage
         self.c.hard.damage.code = 0
         raise self.damage(&finding)
 
@@ -750,9 +758,10 @@ cdef class Pool(Allocator):
     cdef offset_t allocate_more(
         self, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
-        """Serve a request that found no room, by get_mem or not at all."""
-        cdef offset_t payload = 0
-        if self.hooks is not None:
+        """Serve a request that found no room: patiently, by get_mem, or not at all."""
+        cdef offset_t payload
+        payload = pool_try_again(&self.arena.c, self.c, n_bytes, alignment)
+        if payload == 0 and self.hooks is not None:
             self.hooks.obtain_for(self, self.c, n_bytes, alignment)
             self.enter()
             payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
@@ -772,7 +781,9 @@ cdef class Pool(Allocator):
         """Resize a block that was proved live and that nobody else holds."""
         cdef offset_t moved
         self.require_alignment(alignment)
-        moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
+        moved = pool_resize_patiently(
+            &self.arena.c, self.c, payload, n_bytes, alignment
+        )
         if moved == 0:
             moved = self.resize_more(payload, n_bytes, alignment, verb)
         site_freed(&self.arena.c, payload)
@@ -795,7 +806,7 @@ cdef class Pool(Allocator):
                 raise BufferError(
                     f"get_mem changed who owns the block at {payload:#x}"
                 )
-            moved = pool_resize(
+            moved = pool_resize_patiently(
                 &self.arena.c, self.c, payload, n_bytes, alignment
             )
         if moved == 0:
@@ -962,7 +973,9 @@ cdef class Pool(Allocator):
         if self.hooks is not None:
             return _allocate_hooked(self, wanted, alignment, offsets)
         for i in range(wanted.shape[0]):
-            blocks[i] = pool_alloc(&self.arena.c, self.c, wanted[i], alignment)
+            blocks[i] = pool_alloc_patiently(
+                &self.arena.c, self.c, wanted[i], alignment
+            )
             if blocks[i] == 0:
                 break
             site_allocated(&self.arena.c, blocks[i], wanted[i])

@@ -21,6 +21,7 @@ cdef class Heap(Allocator):
                         bint is_array, str verb)
     cdef int refuse(self, Pool pool, offset_t offset, str verb) except -1
     cdef offset_t require_subpage(self, offset_t payload, str verb) except 0
+    cdef Pool pool_of_subpage(self)
     cdef offset_t require_run(self, offset_t offset, str verb) except 0
     cdef int require_subpage_interface(self, str verb) except -1
     cdef uint64_t total(self, uint64_t header, uint64_t count, uint64_t size,

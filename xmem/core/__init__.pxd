@@ -36,7 +36,8 @@ from xmem.core.creation cimport (
     released_t,
     settings_t,
 )
-from xmem.core.growth cimport may_hold, region_pages_for, run_alloc, run_free
+from xmem.core.growth cimport run_alloc, run_free
+from xmem.core.regions cimport may_hold, region_pages_for
 from xmem.core.hardening cimport check_live, hard_overhead
 from xmem.core.plain cimport (
     is_run,

@@ -53,6 +53,7 @@ from xmem.engine.freelists cimport (
     LINK_NEXT,
     freelists_find,
     freelists_insert,
+    freelists_largest,
     freelists_remove,
 )
 from xmem.engine.mapping cimport (
@@ -72,6 +73,7 @@ from xmem.engine.tlsf cimport (
     tlsf_alloc,
     tlsf_alloc_aligned,
     tlsf_carve,
+    tlsf_coalesce,
     tlsf_detach,
     tlsf_find,
     tlsf_find_aligned,
