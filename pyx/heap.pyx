@@ -899,6 +899,8 @@ cdef class Heap(Allocator):
     def destroy(self, *, force=False):
         """Give all pages of the heap back; as `Pool.destroy`, for each pool.
 
+        What `Pool.destroy` refuses for one of the pools is refused for both.
+
         Returns
         -------
         tuple of numpy.ndarray
@@ -908,10 +910,13 @@ cdef class Heap(Allocator):
         self.enter()
         if self.subpage is None:
             return (self.main.destroy(force=force),)
-        if not force:
-            # All or nothing: the first pool could not be restored.
-            self.subpage.refuse_live()
-        return (
-            self.main.destroy(force=force),
-            self.subpage.destroy(force=force),
-        )
+        live = self.main.walk_live(force), self.subpage.walk_live(force)
+        main_offsets = live[0]["offset"].tolist()
+        subpage_offsets = live[1]["offset"].tolist()
+        regions = []        # none: a heap's pools have no put_mem
+        self.enter()
+        self.main.refuse_end(force)
+        self.subpage.refuse_end(force)
+        self.main.end(main_offsets, regions)
+        self.subpage.end(subpage_offsets, regions)
+        return live

@@ -1135,19 +1135,32 @@ cdef class Pool(Allocator):
         BufferError
             A view of a block is alive.
         """
-        cdef released_t released
-        cdef uint32_t page
         flag_argument(force, "force")
         live = self.walk_live(force)
         offsets = live["offset"].tolist()
         regions = []
+        self.enter()
+        self.refuse_end(force)
+        self.end(offsets, regions)
+        given = tuple(regions)          # the collector shows lists to put_mem
+        for i in range(0, len(given), 2):
+            self.hooks.put(given[i], given[i + 1])
+        return live
+
+    cdef int refuse_end(self, bint force) except -1:
+        """PoolInUse or BufferError if the pool, just entered, is still in use."""
         if not force:
             self.refuse_live()
-        self.enter()
-        self.refuse_exports()
-        # From here on no Python code runs, not even a finaliser: the only objects
-        # made are integers.
-        page = self.arena.c.first_page
+        return self.refuse_exports()
+
+    cdef int end(self, list offsets, list regions) except -1:
+        """Give all pages back, and append the regions that put_mem is to have.
+
+        ``offsets`` are those of the live blocks. Nothing refuses it, and no Python
+        code runs, not even a finaliser: the only objects made are integers.
+        """
+        cdef released_t released
+        cdef uint32_t page = self.arena.c.first_page
         pool_retire(&self.arena.c, self.c)
         for offset in offsets:
             site_freed(&self.arena.c, offset)
@@ -1160,9 +1173,7 @@ cdef class Pool(Allocator):
             if released.is_kept:
                 regions.append(released.start)
                 regions.append(released.n_pages)
-        for i in range(0, len(regions), 2):
-            self.hooks.put(regions[i], regions[i + 1])
-        return live
+        return 0
 
     cdef object walk_live(self, bint force):
         """The live blocks; with ``force`` none if corruption hides them."""

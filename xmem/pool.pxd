@@ -35,6 +35,8 @@ cdef class Pool(Allocator):
     cdef int refuse_live(self) except -1
     cdef int refuse_exports(self) except -1
     cdef object walk_live(self, bint force)
+    cdef int refuse_end(self, bint force) except -1
+    cdef int end(self, list offsets, list regions) except -1
     cdef uint64_t live_blocks(self) noexcept
     cdef uint64_t waiting(self) noexcept
     cdef int verify(self, census_t* census, bint all_frames,
