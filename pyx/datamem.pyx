@@ -114,6 +114,7 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
         payload = allocator.resize_owned(
             payload, n_bytes, handler.alignment, "numpy_memory"
         )
+        allocator.settle()
         return arena.c.base + payload
     except (MemoryError, SizeLimitError, BufferError):
         pass
@@ -202,8 +203,7 @@ cdef class numpy_memory:
     def __init__(self, pool, *, align=64, fallback=False):
         cdef handler_t* handler
         cdef uint64_t alignment
-        if self.capsule is not None:
-            raise BadArgument("a manager is initialised once")
+        self.refuse_again()
         if not isinstance(pool, Allocator):
             raise BadArgumentType(
                 f"pool must be a Pool or a Heap, not {type(pool).__name__}"
@@ -213,8 +213,8 @@ cdef class numpy_memory:
         (<Allocator>pool).enter()
         if alignment > (<Allocator>pool).arena.c.alignment:
             raise BadArgument(
-                f"align must be at most {pool.arena.max_align} bytes in this arena, "
-                f"not {alignment}"
+                f"align must be at most {(<Allocator>pool).arena.max_align} bytes in "
+                f"this arena, not {alignment}"
             )
         handler = <handler_t*>calloc(1, sizeof(handler_t))
         if handler == NULL:
@@ -236,10 +236,17 @@ cdef class numpy_memory:
             Py_DECREF(pool)
             free(handler)
             raise
+        self.refuse_again()     # what converted the arguments may have done it
         self.allocator = pool
         self.fallback = falls_back
         self.outer = []
         self.capsule = capsule
+
+    cdef int refuse_again(self) except -1:
+        """Refuse to be initialised a second time."""
+        if self.capsule is not None:
+            raise BadArgument("a manager is initialised once")
+        return 0
 
     def __reduce__(self):
         raise BadArgumentType("a memory handler cannot be copied or pickled")
