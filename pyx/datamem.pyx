@@ -13,6 +13,8 @@ is no room, which NumPy turns into a MemoryError, and report any other error by
 has to survive that.
 """
 
+from contextvars import ContextVar
+
 from xmem.base.errors import BadArgument, BadArgumentType, SizeLimitError
 
 cimport numpy as cnp
@@ -37,6 +39,10 @@ from xmem.base.offset cimport offset_t
 cnp.import_array()
 
 cdef const char* CAPSULE_NAME = "mem_handler"       # NumPy's choice
+
+# What a context has entered and not left: None or, the last first, a manager, the
+# handler that was in force before it, and the rest.
+_entered = ContextVar("xmem.numpy_memory", default=None)
 
 
 cdef struct handler_t:
@@ -160,6 +166,25 @@ cdef void _end(object capsule) noexcept:
     free(handler)
 
 
+cdef tuple _without(numpy_memory manager, tuple entered):
+    """What a context has entered but for a manager, where that is not the last.
+
+    The one that was entered after it is then left to the handler before it.
+    """
+    cdef list later = []
+    while entered is not None and entered[0] is not manager:
+        later.append(entered)
+        entered = entered[2]
+    if entered is None:
+        raise BadArgument("the manager has not been entered in this context")
+    outer, rest = entered[1], entered[2]
+    while later:
+        other = later.pop()
+        rest = (other[0], other[1] if outer is None else outer, rest)
+        outer = None
+    return rest
+
+
 cdef class numpy_memory:
     """Have NumPy take the data of new arrays from a pool (NEP 49).
 
@@ -182,8 +207,10 @@ cdef class numpy_memory:
     -----
     A context manager. It applies to the current context (`contextvars`): the
     thread or the task that entered it, and tasks started there; other threads
-    are not affected. It can be entered again, and nested. It covers all of
-    NumPy: results, temporaries, copies, arrays that grow in place.
+    are not affected. It can be entered again, nested, and by any number of
+    threads and tasks at once; each leaves it in the context in which it entered
+    it. It covers all of NumPy: results, temporaries, copies, arrays that grow in
+    place.
 
     An array made inside stays valid afterwards, and is freed to its own pool,
     by whichever thread drops it last. As long as one is alive, pool and arena
@@ -198,7 +225,6 @@ cdef class numpy_memory:
     cdef readonly Allocator allocator
     cdef readonly bint fallback
     cdef object capsule             # of the handler
-    cdef list outer                 # handlers that were in force before
 
     def __init__(self, pool, *, align=64, fallback=False):
         cdef handler_t* handler
@@ -239,7 +265,6 @@ cdef class numpy_memory:
         self.refuse_again()     # what converted the arguments may have done it
         self.allocator = pool
         self.fallback = falls_back
-        self.outer = []
         self.capsule = capsule
 
     cdef int refuse_again(self) except -1:
@@ -258,10 +283,20 @@ cdef class numpy_memory:
         if self.capsule is None:
             raise BadArgument("the manager was never initialised")
         self.allocator.enter()
-        self.outer.append(cnp.PyDataMem_SetHandler(self.capsule))
+        token = _entered.set(
+            (self, cnp.PyDataMem_GetHandler(), _entered.get())
+        )
+        try:
+            cnp.PyDataMem_SetHandler(self.capsule)
+        except BaseException:
+            _entered.reset(token)
+            raise
         return self
 
     def __exit__(self, *exc_info):
-        if not self.outer:
-            raise BadArgument("the manager has not been entered")
-        cnp.PyDataMem_SetHandler(self.outer.pop())
+        cdef tuple entered = _entered.get()
+        if entered is None or entered[0] is not self:
+            _entered.set(_without(self, entered))
+            return
+        cnp.PyDataMem_SetHandler(entered[1])
+        _entered.set(entered[2])

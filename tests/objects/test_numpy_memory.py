@@ -4,6 +4,7 @@
 import asyncio
 import contextvars
 import gc
+import itertools
 import os
 import re
 import subprocess
@@ -202,6 +203,148 @@ def test_tasks_have_each_their_own(arena):
     del kept
     gc.collect()
     assert [live(pool) for pool in pools] == [0] * 4
+
+
+def test_tasks_share_one_manager(arena):
+    """Each task leaves it to what was in force where that task entered it."""
+    one, two = Pool(arena, name="one"), Pool(arena, name="two")
+    first, second = numpy_memory(one), numpy_memory(two)
+    seen = []
+
+    def look(where):
+        kept = np.zeros(10)
+        seen.append((where, live(one), live(two)))
+        del kept
+
+    async def outer(inside, left, done):
+        with first:
+            with second:
+                inside.set()
+                await left.wait()
+                look("in second")
+            look("in first")
+        look("outside")
+        done.set()
+
+    async def inner(inside, left, done):
+        await inside.wait()
+        with second:
+            left.set()
+            await done.wait()
+            look("in second")
+        look("outside")
+
+    async def main():
+        events = [asyncio.Event() for _ in range(3)]
+        await asyncio.gather(outer(*events), inner(*events))
+
+    asyncio.run(main())
+    look("outside")
+    right = {"in first": (1, 0), "in second": (0, 1), "outside": (0, 0)}
+    assert len(seen) == 6
+    assert [(where, *right[where]) for where, *_ in seen] == seen
+
+
+def test_threads_share_one_manager(arena):
+    one, two = Pool(arena, name="one"), Pool(arena, name="two")
+    shared = numpy_memory(one)
+    entered, both, left = threading.Event(), threading.Event(), threading.Event()
+    names = {}
+
+    def first():
+        with shared:
+            entered.set()
+            both.wait()
+        names["first"] = get_handler_name(np.zeros(10))
+        left.set()
+
+    def second():
+        entered.wait()
+        with numpy_memory(two):
+            with shared:
+                both.set()
+                left.wait()
+            kept = np.zeros(10)
+            names["second"] = live(one), live(two)
+            del kept
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names == {"first": "default_allocator", "second": (0, 1)}
+
+
+def test_one_manager_is_nested_in_itself_in_many_tasks(pool):
+    manager = numpy_memory(pool)
+
+    async def work(depth):
+        """Handlers seen on the way in and out, each task's children started inside."""
+        seen = [get_handler_name(np.empty(5))]
+        if depth:
+            with manager, manager:
+                await asyncio.sleep(0)
+                for below in await asyncio.gather(work(depth - 1), work(depth - 1)):
+                    assert set(below) == {"xmem"}
+                seen.append(get_handler_name(np.empty(5)))
+        await asyncio.sleep(0)
+        seen.append(get_handler_name(np.empty(5)))
+        return seen
+
+    async def main():
+        return await asyncio.gather(*(work(3) for _ in range(3)))
+
+    assert (
+        asyncio.run(main()) == [["default_allocator", "xmem", "default_allocator"]] * 3
+    )
+    assert get_handler_name(np.empty(5)) == "default_allocator"
+    assert live(pool) == 0
+
+
+def test_it_is_left_where_it_was_entered(pool):
+    manager = numpy_memory(pool)
+    with pytest.raises(BadArgument, match="not been entered"):
+        manager.__exit__(None, None, None)
+    with manager:
+        elsewhere = contextvars.Context()
+        with pytest.raises(BadArgument, match="not been entered"):
+            elsewhere.run(manager.__exit__, None, None, None)
+        assert elsewhere.run(get_handler_name) == "default_allocator"
+        assert get_handler_name(np.zeros(5)) == "xmem"
+        inherited = contextvars.copy_context()
+        inherited.run(manager.__exit__, None, None, None)
+        assert inherited.run(get_handler_name) == "default_allocator"
+        assert get_handler_name(np.zeros(5)) == "xmem"
+    assert get_handler_name(np.zeros(5)) == "default_allocator"
+    with pytest.raises(BadArgument, match="not been entered"):
+        manager.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_managers_are_left_in_any_order(arena, order):
+    """As by generators: what was entered last, of what is left, is in force."""
+    pools = [Pool(arena) for _ in range(3)]
+    three = [numpy_memory(pool) for pool in pools]
+    managers = [*three, three[1]]
+    entered = []
+
+    def in_force():
+        kept = np.empty(10)
+        counts = [live(pool) for pool in pools]
+        del kept
+        return counts.index(1) if any(counts) else None
+
+    for manager in managers:
+        manager.__enter__()
+        entered.append(manager)
+    for place in order:
+        manager = managers[place]
+        assert in_force() == three.index(entered[-1])
+        manager.__exit__(None, None, None)
+        del entered[len(entered) - 1 - entered[::-1].index(manager)]
+    assert in_force() is None
+    assert get_handler_name() == "default_allocator"
 
 
 def test_any_thread_frees(pool):
