@@ -11,6 +11,11 @@ GIL, so they acquire it themselves. They cannot raise: they return NULL when the
 is no room, which NumPy turns into a MemoryError, and report any other error by
 `sys.unraisablehook`. An array may be freed while an exception is pending, which
 has to survive that.
+
+References to Python objects are counted by each process for itself, so a table of
+them must not lie where another process sees it. A handler does not learn the dtype
+of an array, but NumPy asks for zeroed memory where references are to lie. So in an
+arena in a file zeroed memory is the C library's; see ``_calloc``.
 """
 
 from contextvars import ContextVar
@@ -60,6 +65,11 @@ cdef inline bint _is_inside(Arena arena, void* at) noexcept:
     )
 
 
+cdef inline bint _is_shared(Arena arena) noexcept:
+    """Whether another process may see the arena's pages: a child that was forked."""
+    return arena.fd >= 0
+
+
 cdef void _report(object error, object where) noexcept:
     """Call `sys.unraisablehook` with an exception that was caught."""
     PyErr_SetObject(type(error), error)
@@ -96,6 +106,8 @@ cdef void* _calloc(void* context, size_t count, size_t n_bytes) noexcept with gi
     cdef void* at
     if n_bytes and count > ~<size_t>0 / n_bytes:
         return NULL
+    if _is_shared((<Allocator>handler.allocator).arena):
+        return calloc(count, n_bytes)       # it may be for references
     at = _obtain(handler, count * n_bytes)
     if at != NULL:
         memset(at, 0, count * n_bytes)
@@ -211,6 +223,10 @@ cdef class numpy_memory:
     threads and tasks at once; each leaves it in the context in which it entered
     it. It covers all of NumPy: results, temporaries, copies, arrays that grow in
     place.
+
+    In an arena in a file, what NumPy requests zeroed comes from the C library:
+    all tables of references to objects, which no other process may see, and with
+    them `numpy.zeros`.
 
     An array made inside stays valid afterwards, and is freed to its own pool,
     by whichever thread drops it last. As long as one is alive, pool and arena

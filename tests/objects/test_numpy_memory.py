@@ -3,9 +3,12 @@
 
 import asyncio
 import contextvars
+import copy
+import ctypes
 import gc
 import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -607,6 +610,212 @@ arena.close()
         if path:
             os.unlink(path[0])
         assert done.returncode == 0, done.stderr
+
+
+# Object arrays where another process sees the pages ---------------------------
+
+#: Ways to an array of objects, each from a list of them.
+OBJECT_ARRAYS = {
+    "empty": lambda objects: np.empty(len(objects), object),
+    "zeros": lambda objects: np.zeros(len(objects), object),
+    "full": lambda objects: np.full(len(objects), objects[0], object),
+    "array": np.array,
+    "fromiter": lambda objects: np.fromiter(iter(objects), object),
+    "fromiter of a count": lambda objects: np.fromiter(objects, object, len(objects)),
+    "astype": lambda objects: np.arange(len(objects)).astype(object),
+    "resize": lambda objects: resized(np.array(objects), 5000),
+    "resize of nothing": lambda objects: resized(np.empty(0, object), 500),
+    "numpy.resize": lambda objects: np.resize(np.array(objects), 5000),
+    "copy": lambda objects: copy.copy(np.array(objects)),
+    "deepcopy": lambda objects: copy.deepcopy(np.array(objects)),
+    "sort": lambda objects: np.sort(np.array([5, 3, 8] * 40, object)),
+    "concatenate": lambda objects: np.concatenate([np.array(objects)] * 2),
+    "take": lambda objects: np.array(objects)[np.arange(50)],
+    "transposed": lambda objects: np.array(objects[:60]).reshape(6, 10).T.copy(),
+    "ufunc": lambda objects: np.frompyfunc(lambda x: x, 1, 1)(np.array(objects)),
+    "scalar": lambda objects: np.array(objects[0], object),
+    "where": lambda objects: np.where([True] * len(objects), np.array(objects), None),
+    "structure": lambda objects: np.empty(9, [("a", "O"), ("b", "i4")]),
+    "structure, astype": lambda objects: np.empty(9, [("a", "i4")]).astype(
+        [("a", "O")]
+    ),
+    "loadtxt": lambda objects: np.loadtxt(["a 1", "b 2"] * 50, dtype=object),
+}
+
+
+def resized(array, n):
+    array.resize(n, refcheck=False)
+    return array
+
+
+class Thing:
+    """An object to point to."""
+
+
+@pytest.fixture
+def shared_arena(tmp_path):
+    with Arena.create(tmp_path / "arena", 16 << 20, page_size=4096) as arena:
+        yield arena
+        gc.collect()
+
+
+def is_inside(arena, array):
+    start = arena.address(0)
+    return start <= array.ctypes.data < start + arena.n_bytes
+
+
+@pytest.mark.parametrize("way", OBJECT_ARRAYS)
+def test_no_references_lie_in_a_shared_arena(shared_arena, way):
+    pool = Pool(shared_arena)
+    objects = [Thing() for _ in range(300)]
+    for fallback in (False, True):
+        with numpy_memory(pool, fallback=fallback):
+            array = OBJECT_ARRAYS[way](objects)
+            assert array.dtype.hasobject
+            assert not is_inside(shared_arena, array)
+        if array.flags.owndata:
+            array = resized(array, 7000)
+            assert not is_inside(shared_arena, array)
+        del array
+    assert live(pool) == 0
+    pool.check()
+
+
+def test_the_exceptions_are_those_that_the_docs_name(shared_arena):
+    """Where NumPy puts references into memory that it has not requested zeroed."""
+    pool = Pool(shared_arena)
+    pickled = pickle.dumps(np.array([1, None, "a"] * 20, object))
+    with numpy_memory(pool):
+        array = pickle.loads(pickled)
+    assert is_inside(shared_arena, array)
+    assert live(pool) == 1
+    del array
+
+    seen = []
+
+    class Ordered(Thing):
+        def __init__(self, n):
+            self.n = n
+
+        def __lt__(self, other):
+            inside = ctypes.string_at(shared_arena.address(0), 1 << 20)
+            seen.append(id(self).to_bytes(8, sys.byteorder) in inside)
+            return self.n < other.n
+
+    things = np.array([Ordered(n % 7) for n in range(60)]).reshape(6, 10)
+    whole = np.ascontiguousarray(things.T)
+    calls = [
+        (lambda: np.sort(things, axis=0), True),
+        (lambda: np.partition(things, 3, axis=0), True),
+        (lambda: np.sort(whole, axis=1), False),
+        (lambda: np.partition(whole, 3, axis=1), False),
+    ]
+    for call, has_buffer in calls:
+        seen.clear()
+        with numpy_memory(pool):
+            result = call()
+        assert not is_inside(shared_arena, result)
+        assert seen
+        assert any(seen) is has_buffer
+        assert live(pool) == 0
+        del result
+
+
+@pytest.mark.parametrize("way", OBJECT_ARRAYS)
+def test_a_private_arena_holds_references(maker, way):
+    with numpy_memory(maker):
+        array = OBJECT_ARRAYS[way]([Thing() for _ in range(300)])
+        assert is_inside(maker.arena, array)
+    del array
+
+
+def test_plain_data_lies_in_a_shared_arena_unless_numpy_asks_for_zeros(shared_arena):
+    pool = Pool(shared_arena)
+    with numpy_memory(pool):
+        inside = [
+            np.empty(100),
+            np.arange(100),
+            np.full(100, 7),
+            np.arange(50.0) + 1,
+            np.sort(np.arange(30)[::-1]),
+            pool.zeros(100),
+        ]
+        outside = [np.zeros(100), np.zeros((3, 3), "u1"), np.zeros(0)]
+        with pytest.raises(MemoryError):
+            np.empty(1 << 30, "u1")
+        large = np.zeros(1 << 30, "u1")  # the pool's limit is not asked
+        with pytest.raises(MemoryError):
+            np.zeros(1 << 62, "u1")
+    assert all(is_inside(shared_arena, array) for array in inside)
+    assert not any(is_inside(shared_arena, array) for array in outside)
+    assert not any(array.any() for array in (*outside, large[:: 1 << 20]))
+    assert live(pool) == len(inside)
+    del inside, outside, large
+    assert live(pool) == 0
+
+
+FORKS = {
+    "the child reads": """
+a[:] = [Thing() for _ in range(1000)]
+read, write = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.read(read, 1)
+    kinds = {type(x) for x in a}
+    del a
+    os._exit(0 if kinds == {Thing} else 1)
+a[:] = [Thing() for _ in range(1000)]
+del a
+with xmem.numpy_memory(pool):
+    b = np.full(1000, 0x4141414141414141, dtype=np.int64)
+os.write(write, b"x")
+""",
+    "the child writes": """
+a[:] = [object() for _ in range(1000)]
+before = [id(x) for x in a]
+pid = os.fork()
+if pid == 0:
+    a[:] = [("child", i) for i in range(1000)]
+    os._exit(0)
+""",
+}
+
+
+@pytest.mark.parametrize("way", ["empty", "fromiter", "astype", "resize"])
+@pytest.mark.parametrize("deed", FORKS)
+def test_a_child_has_references_of_its_own(deed, way, tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("the system has no fork")
+    made = {
+        "empty": "np.empty(1000, object)",
+        "fromiter": "np.fromiter((object() for _ in range(1000)), object)",
+        "astype": "np.arange(1000.0).astype(object)",
+        "resize": "np.array([object()] * 10)",
+    }[way]
+    code = f"""
+import os, sys, numpy as np, xmem
+arena = xmem.Arena.create(sys.argv[1], 4 << 20)
+pool = xmem.Pool(arena)
+class Thing: pass
+with xmem.numpy_memory(pool):
+    a = {made}
+    a.resize(1000, refcheck=False)
+{FORKS[deed]}
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+if {deed == "the child writes"}:
+    junk = [bytearray(100) for _ in range(10000)]
+    assert [id(x) for x in a] == before
+    a[:] = 0
+    del a
+pool.check()
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", code, str(tmp_path / "arena")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # Random programs -------------------------------------------------------------
