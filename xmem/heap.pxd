@@ -15,6 +15,8 @@ cdef class Heap(Allocator):
     cdef Pool main
     cdef Pool subpage                   # None unless it is a pool of its own
 
+    cdef int refuse_again(self) except -1
+    cdef int found(self, Pool main, Pool subpage, unsigned interface) except -1
     cdef int attach(self, Pool main, Pool subpage, unsigned interface) except -1
     cdef object limit_error(self, uint64_t n_bytes, uint64_t alignment, str verb)
     cdef object refusal(self, uint64_t n_bytes, uint64_t alignment,
