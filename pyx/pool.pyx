@@ -89,7 +89,7 @@ from xmem.core cimport (
     POOL_QUARANTINE,
     POOL_SAFE_LINKS,
     QUICK_MAX_BLOCKS,
-    check_live,
+    check_payload,
     creation_pages,
     creation_t,
     hard_overhead,
@@ -115,7 +115,6 @@ from xmem.engine cimport (
     FIRSTFIT_LINE,
     PAGE_RULE_BYTES,
     REGION_OVERHEAD_BYTES,
-    block_of,
 )
 from xmem.hooks cimport Hooks, hooks_from
 from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
@@ -141,8 +140,8 @@ BLOCK_DTYPE = np.dtype(
 )
 
 cdef enum:
-    SMALL_ARENA_PAGES = 1 << 14     # whose tables `stats` verifies
     DEFAULT_QUICK_BYTES = 1 << 16
+    SMALL_ARENA_PAGES = 1 << 14     # whose tables `stats` verifies
 
 
 cdef packed struct row_t:
@@ -681,12 +680,8 @@ cdef class Pool(Allocator):
         """HeapCorruption if a hardened pool's live block is damaged."""
         cdef finding_t finding
         cdef bint is_sound
-        if payload & (PAGE_RULE_BYTES - 1) == 0:
-            return 0            # whole pages, which have no header
         checker_pause()
-        is_sound = check_live(
-            &self.arena.c, self.c, block_of(payload), &finding
-        )
+        is_sound = check_payload(&self.arena.c, self.c, payload, &finding)
         checker_resume()
         if not is_sound:
             raise self.damage(&finding)
@@ -1209,17 +1204,17 @@ cdef class Pool(Allocator):
     cdef int verify(
         self, census_t* census, bint all_frames, bint control
     ) except -1:
+        """Check frames, control block and blocks without the GIL; fill ``census``.
+
+        Without ``all_frames`` only the heads of the page runs are checked, so
+        that the walk ends; without ``control`` the control block is trusted.
+        """
         return self.verify_by(census, all_frames, control, True)
 
     cdef int verify_by(
         self, census_t* census, bint all_frames, bint control, bint everywhere
     ) except -1:
         """``verify``; without ``everywhere`` it is the pool's own pages alone."""
-        """Check frames, control block and blocks without the GIL; fill ``census``.
-
-        Without ``all_frames`` only the heads of the page runs are checked, so
-        that the walk ends; without ``control`` the control block is trusted.
-        """
         cdef finding_t finding
         cdef arena_t* arena
         cdef bint is_sound
@@ -1306,14 +1301,14 @@ cdef class Pool(Allocator):
         checker_resume()
         if end == SLICE_DAMAGE:
             raise self.damage(&finding)
-        This takes time in proportion to the pool, and to the number of page runs in
-        the arena, however long they are. Only in an arena of at most 2**14 pages are
-        all its tables verified, as `check` does everywhere.
-
         return end == SLICE_END
 
     def stats(self):
         """Figures of the pool, counted by walking it.
+
+        This takes time in proportion to the pool, and to the number of page runs in
+        the arena, however long they are. Only in an arena of at most 2**14 pages are
+        all its tables verified, as `check` does everywhere.
 
         Returns
         -------
@@ -1343,7 +1338,9 @@ cdef class Pool(Allocator):
             header = FIRSTFIT_LINE
             used = self.c.firstfit.used_bytes + run_bytes
             overhead = header * (live + census.n_free)
-        largest = census.largest_free - header if census.largest_free else 0
+        largest = 0
+        if census.largest_free:
+            largest = census.largest_free - header - hard_overhead(self.c)
         return PoolStats(
             live_blocks=live,
             used_bytes=used,

@@ -31,7 +31,13 @@ from xmem.base cimport (
 from xmem.check.audit cimport audit
 from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport POOL_HARDENED, pool_t
-from xmem.core.hardened cimport hard_alloc, hard_free, hard_resize
+from xmem.core.hardened cimport (
+    hard_alloc,
+    hard_free,
+    hard_resize,
+    hard_run,
+    hard_run_resize,
+)
 from xmem.core.plain cimport (
     has_tag,
     outlined_alloc,
@@ -41,8 +47,10 @@ from xmem.core.plain cimport (
     plain_free,
     plain_resize,
     pool_owns,
+    run_resize,
     tlsf_pool_alloc,
     tlsf_pool_free,
+    tlsf_pool_run,
 )
 from xmem.core.quicklists cimport quick_alloc, quick_free, quick_resize
 from xmem.core.startbits cimport start_test
@@ -184,3 +192,23 @@ cdef inline offset_t pool_resize(
         memory_defined(arena.base + payload, capacity)
         audit(arena, pool)
     return moved
+
+
+# Blocks of whole pages, which heaps ask for below the alignment that needs them.
+
+cdef inline offset_t pool_alloc_run(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a TLSF pool's block of whole pages, or 0."""
+    if unlikely(pool.flags & POOL_HARDENED):
+        return hard_run(arena, pool, n_bytes, alignment)
+    return tlsf_pool_run(arena, pool, n_bytes, alignment)
+
+
+cdef inline bint pool_resize_run(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a sound block of whole pages within its pages; False above them."""
+    if unlikely(pool.flags & POOL_HARDENED):
+        return hard_run_resize(arena, pool, payload, n_bytes)
+    return run_resize(arena, pool, payload, n_bytes)

@@ -99,8 +99,9 @@ cdef struct entry_t:                # of the pool directory, 64 bytes
 
 cdef struct frame_t:                # of the frame table, 16 bytes
     uint64_t word                   # see frames.pxd
-    # Of a free run the neighbours on its list. Of a pool's run `next` is log2 of
-    # the alignment asked for.
+    # Of a free run the neighbours on its list. Of a pool's run the lowest bits of
+    # `next` are log2 of the alignment asked for; of a hardened pool's block the rest
+    # of the two is the number of bytes asked for, see hardening.pxd.
     uint32_t next
     uint32_t prev
 
@@ -132,8 +133,8 @@ cdef inline void superblock_claims() noexcept nogil:
     claim(<uint64_t>&(<superblock_t*>NULL).n_bytes == 16)
     claim(<uint64_t>&(<superblock_t*>NULL).directory == 40)
     claim(<uint64_t>&(<superblock_t*>NULL).secret == 64)
-    claim(<uint64_t>&(<superblock_t*>NULL).fixed_crc == SUPERBLOCK_FIXED_BYTES)
     claim(<uint64_t>&(<superblock_t*>NULL).flags == 72)
+    claim(<uint64_t>&(<superblock_t*>NULL).fixed_crc == SUPERBLOCK_FIXED_BYTES)
     claim(SUPERBLOCK_FIXED_BYTES == 112)
     claim(<uint64_t>&(<superblock_t*>NULL).state == 120)
     claim(<uint64_t>&(<superblock_t*>NULL).page_crc == 136)

@@ -38,6 +38,7 @@ from xmem.check.census cimport census_clear, census_t, count_starts
 from xmem.check.firstfit cimport check_legacy_list, check_page, check_start, check_tag
 from xmem.check.tlsf cimport check_bins, check_stretch, stretch_t
 from xmem.core.control cimport pool_t
+from xmem.core.hardening cimport check_run_seal
 from xmem.core.quicklists cimport quick_count
 from xmem.engine cimport BLOCK_FREE, block_word, word_size
 
@@ -70,7 +71,7 @@ cdef inline bint check_run_block(
         return True
     census.n_whole += 1
     if pool.engine == ENGINE_TLSF:
-        return True
+        return check_run_seal(arena, pool, start, finding)
     word = block_word(arena.base, start)
     if not check_tag(pool, start, word, finding):
         return False

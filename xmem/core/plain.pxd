@@ -92,16 +92,26 @@ cdef extern from *:
 
 # TLSF ------------------------------------------------------------------------
 
+cdef inline uint64_t run_pages_for(
+    arena_t* arena, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Pages of a run that holds ``n_bytes`` at an alignment.
+
+    A run is aligned to the power of two that holds it, so one that is shorter than
+    its alignment is taken longer.
+    """
+    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
+    cdef uint64_t aligned_pages = alignment >> arena.page_shift
+    if n_pages <= aligned_pages >> 1:
+        n_pages = (aligned_pages >> 1) + 1
+    return n_pages
+
+
 cdef inline offset_t tlsf_pool_run(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """Whole pages for an alignment that a block cannot have."""
-    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
-    cdef uint64_t aligned_pages = alignment >> arena.page_shift
-    # A run is aligned to the power of two that holds it, so one that is
-    # shorter than its alignment is taken longer.
-    if n_pages <= aligned_pages >> 1:
-        n_pages = (aligned_pages >> 1) + 1
+    cdef uint64_t n_pages = run_pages_for(arena, n_bytes, alignment)
     return page_offset(
         arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
     )
