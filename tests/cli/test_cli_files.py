@@ -195,8 +195,16 @@ def test_arenas_that_cannot_be(small, value):
 
 def test_small_arenas_are_used_for_what_they_hold(small):
     result = run("replay", small, "--arena-bytes", "40K", "--json", "-")
-    assert result.exit_code in (0, 1)
-    assert [r["arena_bytes"] for r in json.loads(result.stdout)] == [40960] * 2
+    assert result.exit_code == 0
+    records = json.loads(result.stdout)
+    assert [r["arena_bytes"] for r in records] == [40960] * 2
+    assert [r["failed"] for r in records] == [0] * 2
+    # One page less than the tables and what the trace needs: requests fail.
+    result = run("replay", small, "--arena-bytes", "12K", "--json", "-")
+    assert result.exit_code == 1
+    records = json.loads(result.stdout)
+    assert [r["arena_bytes"] for r in records] == [12288] * 2
+    assert all(r["failed"] > 0 for r in records)
 
 
 # What is claimed ------------------------------------------------------------------
