@@ -68,6 +68,7 @@ from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
     ARENA_MAX_LOG2 as _MAX_LOG2,
+    ARENA_PREALLOCATED,
     ARENA_READY,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
@@ -302,7 +303,8 @@ cdef class Arena:
         preallocate : bool
             Allocate all disk blocks of the file now. Otherwise the file is sparse,
             and touching a page for which the file system has no room kills the
-            process (SIGBUS), as with every mapped file.
+            process (SIGBUS), as with every mapped file. The file keeps its blocks:
+            `trim` returns none of them.
 
         Raises
         ------
@@ -320,6 +322,7 @@ cdef class Arena:
         flag_argument(preallocate, "preallocate")
         memset(&plan, 0, sizeof(superblock_t))
         superblock_plan(&plan, n_bytes, page_size, max_pools)
+        plan.flags = ARENA_PREALLOCATED if preallocate else 0
         fd = _vm.file_create(path, plan.n_bytes, preallocate)
         try:
             arena.map(plan.n_bytes, fd)
@@ -420,7 +423,8 @@ cdef class Arena:
         superblock_layout(
             &plan, super.n_bytes, super.page_bytes, super.max_pools
         )
-        if tables > TOUCHED_BYTES:
+        plan.flags = super.flags
+        if tables > TOUCHED_BYTES and not plan.flags & ARENA_PREALLOCATED:
             discarded = align_down(tables, vm_page_bytes())
             if vm_discard(self.c.base, discarded, self.fd >= 0):
                 raise vm_error("the tables could not be returned to the system")
@@ -947,7 +951,9 @@ cdef class Arena:
     def trim(self):
         """Return the memory of free page runs to the system.
 
-        No other method does so; in particular neither xmalloc nor xfree.
+        No other method does so; in particular neither xmalloc nor xfree. A file that
+        was created with ``preallocate=True`` keeps its disk blocks: nothing is
+        returned.
 
         Returns
         -------
@@ -963,6 +969,8 @@ cdef class Arena:
         cdef uint64_t returned = 0
         self.enter()
         self._count_runs()
+        if self.c.super.flags & ARENA_PREALLOCATED:
+            return 0
         page = self.c.first_page
         while page < self.c.n_pages:
             word = self.c.frames[page].word

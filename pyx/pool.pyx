@@ -67,6 +67,7 @@ from xmem.check cimport (
     block_info_t,
     census_t,
     check_control,
+    check_own,
     check_pool,
     check_slice,
     cursor_init,
@@ -89,7 +90,7 @@ from xmem.core cimport (
     POOL_QUARANTINE,
     POOL_SAFE_LINKS,
     QUICK_MAX_BLOCKS,
-    check_live,
+    check_payload,
     creation_pages,
     creation_t,
     hard_overhead,
@@ -115,7 +116,6 @@ from xmem.engine cimport (
     FIRSTFIT_LINE,
     PAGE_RULE_BYTES,
     REGION_OVERHEAD_BYTES,
-    block_of,
 )
 from xmem.hooks cimport Hooks, hooks_from
 from xmem.verbs cimport (
@@ -149,6 +149,7 @@ BLOCK_DTYPE = np.dtype(
 
 cdef enum:
     DEFAULT_QUICK_BYTES = 1 << 16
+    SMALL_ARENA_PAGES = 1 << 14     # whose tables `stats` verifies
 
 
 cdef packed struct row_t:
@@ -700,12 +701,8 @@ cdef class Pool(Allocator):
         """HeapCorruption if a hardened pool's live block is damaged."""
         cdef finding_t finding
         cdef bint is_sound
-        if payload & (PAGE_RULE_BYTES - 1) == 0:
-            return 0            # whole pages, which have no header
         checker_pause()
-        is_sound = check_live(
-            &self.arena.c, self.c, block_of(payload), &finding
-        )
+        is_sound = check_payload(&self.arena.c, self.c, payload, &finding)
         checker_resume()
         if not is_sound:
             raise self.damage(&finding)
@@ -1259,6 +1256,12 @@ cdef class Pool(Allocator):
         Without ``all_frames`` only the heads of the page runs are checked, so
         that the walk ends; without ``control`` the control block is trusted.
         """
+        return self.verify_by(census, all_frames, control, True)
+
+    cdef int verify_by(
+        self, census_t* census, bint all_frames, bint control, bint everywhere
+    ) except -1:
+        """``verify``; without ``everywhere`` it is the pool's own pages alone."""
         cdef finding_t finding
         cdef arena_t* arena
         cdef bint is_sound
@@ -1276,7 +1279,11 @@ cdef class Pool(Allocator):
                         else check_heads(arena, &finding)
                     )
                     and (not control or check_control(arena, self.number, &finding))
-                    and check_pool(arena, self.c, census, &finding)
+                    and (
+                        check_pool(arena, self.c, census, &finding)
+                        if everywhere
+                        else check_own(arena, self.c, census, &finding)
+                    )
                 )
                 checker_resume()
         finally:
@@ -1346,6 +1353,10 @@ cdef class Pool(Allocator):
     def stats(self):
         """Figures of the pool, counted by walking it.
 
+        This takes time in proportion to the pool, and to the number of page runs in
+        the arena, however long they are. Only in an arena of at most 2**14 pages are
+        all its tables verified, as `check` does everywhere.
+
         Returns
         -------
         PoolStats
@@ -1358,7 +1369,10 @@ cdef class Pool(Allocator):
         cdef census_t census
         cdef uint64_t live, used, header, overhead, largest
         cdef uint64_t run_bytes
-        self.verify(&census, True, True)
+        cdef bint is_small
+        self.enter()
+        is_small = self.arena.c.n_pages <= SMALL_ARENA_PAGES
+        self.verify_by(&census, is_small, True, is_small)
         run_bytes = self.c.run_pages << self.arena.c.page_shift
         live = self.live_blocks()
         if self.c.engine == ENGINE_TLSF:
@@ -1371,7 +1385,9 @@ cdef class Pool(Allocator):
             header = FIRSTFIT_LINE
             used = self.c.firstfit.used_bytes + run_bytes
             overhead = header * (live + census.n_free)
-        largest = census.largest_free - header if census.largest_free else 0
+        largest = 0
+        if census.largest_free:
+            largest = census.largest_free - header - hard_overhead(self.c)
         return PoolStats(
             live_blocks=live,
             used_bytes=used,

@@ -26,8 +26,11 @@ from libc.string cimport memcpy, memset
 
 from xmem.arena.frames cimport FRAME_RUN, frame_pages
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base cimport ENGINE_TLSF, offset_t
+from xmem.base cimport ENGINE_TLSF, finding_t, offset_t, unlikely
 from xmem.core cimport (
+    POOL_HARDENED,
+    check_payload,
+    damage_of,
     hard_overhead,
     is_run,
     pool_alignment,
@@ -35,8 +38,6 @@ from xmem.core cimport (
     pool_t,
     run_alloc,
     run_free,
-    run_resize,
-    tlsf_pool_run,
 )
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -48,9 +49,11 @@ from xmem.engine cimport (
 )
 from xmem.verbs cimport (
     pool_alloc_patiently,
+    pool_alloc_run_patiently,
     pool_capacity,
     pool_free,
     pool_resize_patiently,
+    pool_resize_run,
 )
 
 cdef extern from *:
@@ -135,7 +138,7 @@ cdef inline offset_t heap_alloc(
         return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
         return 0
-    return tlsf_pool_run(heap.arena, heap.main, n_bytes, alignment)
+    return pool_alloc_run_patiently(heap.arena, heap.main, n_bytes, alignment)
 
 
 cdef inline offset_t heap_xmalloc(
@@ -242,6 +245,14 @@ cdef inline bint is_whole(heap_t* heap, offset_t payload) noexcept nogil:
     )
 
 
+cdef inline bint heap_is_sound(heap_t* heap, offset_t payload) noexcept nogil:
+    """Whether a hardened heap's block is undamaged; others are not looked at."""
+    cdef finding_t later
+    return not heap.main.flags & POOL_HARDENED or check_payload(
+        heap.arena, heap.main, payload, damage_of(heap.main, &later)
+    )
+
+
 cdef inline offset_t heap_move(
     heap_t* heap,
     offset_t payload,
@@ -251,7 +262,10 @@ cdef inline offset_t heap_move(
 ) noexcept nogil:
     """Resize by allocating anew, copying and freeing; 0 leaves all as it was."""
     cdef uint64_t capacity = pool_capacity(heap.arena, heap.main, payload)
-    cdef offset_t moved = heap_alloc(heap, n_bytes, alignment, is_array)
+    cdef offset_t moved
+    if unlikely(not heap_is_sound(heap, payload)):
+        return 0
+    moved = heap_alloc(heap, n_bytes, alignment, is_array)
     if moved == 0:
         return 0
     memcpy(
@@ -261,6 +275,15 @@ cdef inline offset_t heap_move(
     )
     pool_free(heap.arena, heap.main, payload)
     return moved
+
+
+cdef inline bint heap_resize_whole(
+    heap_t* heap, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a block of whole pages within its pages, if that can be done."""
+    return heap_is_sound(heap, payload) and pool_resize_run(
+        heap.arena, heap.main, payload, n_bytes
+    )
 
 
 cdef inline offset_t heap_resize(
@@ -276,15 +299,12 @@ cdef inline offset_t heap_resize(
     alignment becomes the greater of ``alignment`` and its own.
     """
     cdef uint64_t own = pool_alignment(heap.arena, heap.main, payload)
-    cdef bint shrinks
+    cdef bint may_stay = alignment <= own
     cdef offset_t moved
     if heap.main.engine != ENGINE_TLSF:
         return pool_resize_patiently(
             heap.arena, heap.main, payload, n_bytes, alignment
         )
-    shrinks = alignment <= own and n_bytes <= pool_capacity(
-        heap.arena, heap.main, payload
-    )
     if alignment < own:
         alignment = own
     if n_bytes <= heap_small_max(heap, alignment):
@@ -293,14 +313,16 @@ cdef inline offset_t heap_resize(
                 heap.arena, heap.main, payload, n_bytes, alignment
             )
         moved = heap_move(heap, payload, n_bytes, alignment, is_array)
-        if moved == 0 and shrinks:
-            run_resize(heap.arena, heap.main, payload, n_bytes)
+        if moved == 0 and may_stay and heap_resize_whole(heap, payload, n_bytes):
             return payload
         return moved
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
         return 0
-    if is_whole(heap, payload) and shrinks:
-        run_resize(heap.arena, heap.main, payload, n_bytes)
+    if (
+        may_stay
+        and is_whole(heap, payload)
+        and heap_resize_whole(heap, payload, n_bytes)
+    ):
         return payload
     return heap_move(heap, payload, n_bytes, alignment, is_array)
 

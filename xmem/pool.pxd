@@ -43,6 +43,9 @@ cdef class Pool(Allocator):
     cdef uint64_t waiting(self) noexcept
     cdef int verify(self, census_t* census, bint all_frames,
                     bint control) except -1
+    cdef int verify_by(
+        self, census_t* census, bint all_frames, bint control, bint everywhere
+    ) except -1
     cdef bint see(self, cursor_t* cursor, block_info_t* info) noexcept
 
 

@@ -20,7 +20,8 @@ class PoolStats(NamedTuple):
     free_blocks : int
         Number of free blocks.
     largest_free_bytes : int
-        Greatest request that the largest free block can serve as it lies.
+        Greatest request that the largest free block can serve as it lies, in a
+        hardened pool with its trailer.
     n_regions : int
         Regions obtained from the page frames and not given back.
     n_pages : int

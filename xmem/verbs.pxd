@@ -31,7 +31,14 @@ from xmem.base cimport (
 from xmem.check.audit cimport audit
 from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport POOL_HARDENED, pool_t
-from xmem.core.hardened cimport hard_alloc, hard_free, hard_resize
+from xmem.core.hardened cimport (
+    hard_alloc,
+    hard_free,
+    hard_resize,
+    hard_run,
+    hard_run_resize,
+    quarantine_drain_for,
+)
 from xmem.core.plain cimport (
     copy_payload,
     has_tag,
@@ -43,10 +50,18 @@ from xmem.core.plain cimport (
     plain_resize,
     pool_alignment,
     pool_owns,
+    run_resize,
     tlsf_pool_alloc,
     tlsf_pool_free,
+    tlsf_pool_run,
 )
-from xmem.core.quicklists cimport quick_alloc, quick_free
+from xmem.core.quicklists cimport (
+    QUICK_DRAIN,
+    quick_alloc,
+    quick_drain,
+    quick_free,
+)
+from xmem.core.spares cimport is_waiting
 from xmem.core.startbits cimport start_test
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
 
@@ -195,6 +210,36 @@ cdef inline offset_t pool_resize(
     return moved
 
 
+# Blocks of whole pages, which heaps ask for below the alignment that needs them ---
+
+cdef inline offset_t pool_alloc_run(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a TLSF pool's block of whole pages, or 0.
+
+    While freed blocks wait, no region leaves the pool to make room: a few are freed.
+    """
+    cdef offset_t payload
+    if unlikely(pool.flags & POOL_HARDENED):
+        payload = hard_run(arena, pool, n_bytes, alignment)
+        if payload == 0 and pool.hard.damage.code == 0:
+            quarantine_drain_for(arena, pool, ~<uint64_t>0)
+        return payload
+    payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
+    if payload == 0 and pool.quick_bytes != 0:
+        quick_drain(arena, pool, QUICK_DRAIN)
+    return payload
+
+
+cdef inline bint pool_resize_run(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Resize a sound block of whole pages within its pages; False above them."""
+    if unlikely(pool.flags & POOL_HARDENED):
+        return hard_run_resize(arena, pool, payload, n_bytes)
+    return run_resize(arena, pool, payload, n_bytes)
+
+
 # For callers who would rather wait than fail ----------------------------------
 
 cdef enum:
@@ -217,6 +262,22 @@ cdef inline offset_t pool_try_again(
             and n_waiting == pool.quick_bytes + pool.hard.n_waiting
         ):
             break
+    return payload
+
+
+cdef inline offset_t pool_alloc_run_patiently(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """As ``pool_alloc_run``, and where that fails, again while it makes room."""
+    cdef offset_t payload = pool_alloc_run(arena, pool, n_bytes, alignment)
+    cdef unsigned n_left = PATIENCE
+    while payload == 0 and n_left != 0 and is_waiting(pool) and (
+        pool.hard.damage.code == 0
+    ):
+        n_left -= 1
+        payload = pool_alloc_run(arena, pool, n_bytes, alignment)
+    if payload == 0 and n_left != 0 and pool.hard.damage.code == 0:
+        payload = pool_alloc_run(arena, pool, n_bytes, alignment)
     return payload
 
 

@@ -65,3 +65,19 @@ def test_what_is_no_regular_file_is_no_arena(tmp_path):
             Arena.open(path)
     with pytest.raises(IsADirectoryError):
         Arena.open(tmp_path)
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_trim_keeps_the_blocks_of_a_preallocated_file(tmp_path, reopened):
+    path = tmp_path / "arena"
+    arena = Arena.create(path, 8 << 20, preallocate=True)
+    if reopened:
+        arena.close()
+        arena = Arena.open(path)
+    pool = Pool(arena)
+    pool.xfree(pool.xzalloc(1 << 20))
+    pool.shrink()
+    assert arena.trim() == 0
+    arena.sync()
+    assert 512 * path.stat().st_blocks >= 8 << 20
+    arena.close()

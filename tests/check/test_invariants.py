@@ -651,6 +651,14 @@ def lost_bin_bit(heap: Heap) -> int:
     return head
 
 
+def bits_beyond_the_bins(heap: Heap) -> None:
+    """The two levels agree with each other, but there is no such bin."""
+    index = 18 * 64 + 63
+    assert index >= heap.word(heap.control_at + fmt.N_BINS)
+    heap.flip(heap.control_at + fmt.LOWER + index // 64 * 8, 1 << index % 64)
+    heap.flip(heap.control_at + fmt.UPPER, 1 << index // 64)
+
+
 def lost_row(heap: Heap) -> None:
     _, index = heap.bin_of(heap.pool, heap.block("f"))
     heap.flip(heap.control_at + fmt.UPPER, 1 << index // 64)
@@ -661,6 +669,7 @@ def lost_row(heap: Heap) -> None:
         "bit of an empty bin": flip_control(fmt.LOWER, 1 << 3),
         "bit of bin 0": flip_control(fmt.LOWER, 1),
         "bit beyond the bins": flip_control(fmt.LOWER + 18 * 8, 1 << 63),
+        "both bits beyond the bins": bits_beyond_the_bins,
         "lost bit": lost_bin_bit,
         "lost upper bit": lost_row,
         "upper bit of an empty word": flip_control(fmt.UPPER, 1 << 17),
@@ -900,6 +909,10 @@ def given_control(heap: Heap) -> None:
         "engine in the control block": flip_control(fmt.POOL_ENGINE, 3),
         "greatest request": add_control(fmt.MAX_REQUEST, 16),
         "no growth": set_control(fmt.GROW_PAGES, lambda h: 0),
+        "growth beyond the arena": set_control(
+            fmt.GROW_PAGES, lambda h: h.arena.n_pages + 1
+        ),
+        "growth by 2**64 - 1": set_control(fmt.GROW_PAGES, lambda h: -1),
         "tag": flip_control(fmt.TLSF_TAG, fmt.TAG),
         "tag of the legacy engine": flip_control(fmt.LEGACY_TAG, fmt.TAG),
         "page of the legacy engine": add_control(fmt.LEGACY_PAGE, PAGE),
@@ -961,8 +974,15 @@ def test_C5_region_in_hand(unjoined: Heap, spoil: Spoil) -> None:
     expect(unjoined, "C5", spoil)
 
 
+def counted_waiting(heap: Heap) -> None:
+    """The ring and its count agree, but the pool has no quarantine."""
+    heap.set(heap.control_at + fmt.RING, heap.region + 8)
+    heap.set(heap.control_at + fmt.N_WAITING, 1)
+
+
 @invariant_cases(
     {
+        "a block waits, and is counted": counted_waiting,
         "a block waits that is not counted": set_control(fmt.RING, lambda h: h.region),
         "more are counted than wait": set_control(fmt.N_WAITING, lambda h: 1),
         "the last slot": set_control(fmt.RING + 120, lambda h: 8),

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The files that the command reads and writes: what is refused before any work."""
 
+import io
 import json
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,8 @@ from support.tracing import trace
 
 from xmem.cli import contenders
 from xmem.cli.group import xmem
-from xmem.measure.trace import OP_FREE, OP_MALLOC
+from xmem.measure import trace as traces
+from xmem.measure.trace import OP_FREE, OP_MALLOC, TRACE_DTYPE
 
 OPS = [(OP_MALLOC, 0, 100), (OP_MALLOC, 1, 5000), (OP_FREE, 0, 0)]
 
@@ -190,8 +195,16 @@ def test_arenas_that_cannot_be(small, value):
 
 def test_small_arenas_are_used_for_what_they_hold(small):
     result = run("replay", small, "--arena-bytes", "40K", "--json", "-")
-    assert result.exit_code in (0, 1)
-    assert [r["arena_bytes"] for r in json.loads(result.stdout)] == [40960] * 2
+    assert result.exit_code == 0
+    records = json.loads(result.stdout)
+    assert [r["arena_bytes"] for r in records] == [40960] * 2
+    assert [r["failed"] for r in records] == [0] * 2
+    # One page less than the tables and what the trace needs: requests fail.
+    result = run("replay", small, "--arena-bytes", "12K", "--json", "-")
+    assert result.exit_code == 1
+    records = json.loads(result.stdout)
+    assert [r["arena_bytes"] for r in records] == [12288] * 2
+    assert all(r["failed"] > 0 for r in records)
 
 
 # What is claimed ------------------------------------------------------------------
@@ -224,7 +237,7 @@ def test_an_unwritable_file_is_reported_at_once_or_plainly(small, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     result = run("replay", small, "--json", "out.json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "No space left on device" in result.stderr
 
 
@@ -258,3 +271,71 @@ def test_hgrm_into_a_file_is_refused(small):
     Path("taken").write_text("x")
     assert run("replay", small, "--hgrm", "taken").exit_code == 2
     assert Path("taken").read_text() == "x"
+
+
+# What is too large ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["replay", "versus"])
+def test_a_trace_that_no_memory_holds_is_refused_at_once(here, command):
+    np.savez(here / "huge.npz", ops=trace((OP_MALLOC, 0, 1 << 44), (OP_MALLOC, 1, 100)))
+    refused("17,592,186,044,516 bytes live at once", command, "huge.npz")
+    assert (
+        run("replay", "huge.npz", "--arena-bytes", "64K", "--repeats", 1).exit_code == 1
+    )
+
+
+def bomb(path, n_bytes, claimed):
+    """An archive whose array of ``claimed`` operations unpacks to ``n_bytes``."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header,
+        {
+            "descr": np.lib.format.dtype_to_descr(TRACE_DTYPE),
+            "fortran_order": False,
+            "shape": (claimed,),
+        },
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ops.npy", header.getvalue() + bytes(n_bytes))
+
+
+def test_an_archive_that_unpacks_to_too_much_is_no_trace(here, monkeypatch):
+    bomb(here / "bomb.npz", 16 << 20, (16 << 20) // TRACE_DTYPE.itemsize)
+    monkeypatch.setattr(traces, "machine_bytes", lambda: 32 << 20)
+    refused("unpacks to 16,777", "replay", "bomb.npz")
+    monkeypatch.undo()
+    assert "unpacks" not in run("replay", "bomb.npz", "--max-ops", 1).output
+
+
+def test_an_array_that_claims_too_much_is_no_trace(here):
+    bomb(here / "lie.npz", 1000, 1 << 44)
+    refused("claims more operations than this machine", "replay", "lie.npz")
+    bomb(here / "lie.npz", 1000, 1 << 59)
+    refused("lie.npz: not a trace", "replay", "lie.npz")
+
+
+@pytest.mark.parametrize("option", ["stdout", "--json", "--plot", "--hgrm"])
+def test_a_full_disk_is_one_line(small, option):
+    """Of /dev/full every write fails as on a full disk."""
+    command = [sys.executable, "-m", "xmem.cli.main", "replay", small, "--repeats", "1"]
+    if option == "--json":
+        command += ["--json", "/dev/full"]
+    elif option == "--plot":
+        Path("full.png").symlink_to("/dev/full")
+        command += ["--plot", "full.png"]
+    elif option == "--hgrm":
+        Path("made").mkdir()
+        for engine in ("tlsf", "firstfit"):
+            for verb in ("xmalloc", "xfree"):
+                name = f"small.{engine}.{verb}.hgrm"
+                Path("made", name).symlink_to("/dev/full")
+        command += ["--hgrm", "made"]
+    with open("/dev/full" if option == "stdout" else "out", "w") as out:
+        done = subprocess.run(
+            command, stdout=out, stderr=subprocess.PIPE, text=True, check=False
+        )
+    errors = [line for line in done.stderr.splitlines() if "done, " not in line]
+    assert len(errors) == 1, done.stderr
+    assert "No space left on device" in errors[0]
+    assert done.returncode == 2

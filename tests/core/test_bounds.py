@@ -113,6 +113,74 @@ def test_every_verb_of_tlsf_is_bounded(probe, joins, grow_pages, seed):
         pool.check()
 
 
+def in_vain(probe, arena, pool):
+    """What a request does for which pages enough are free, but not side by side."""
+    payload, counts = probe.counted_alloc(pool, 1000 * 4096)
+    assert payload == 0
+    pool.check()
+    arena.check()
+    return {name: counts[name] for name in (*MOST["alloc"], "calls")}
+
+
+def fragmented():
+    """An arena whose free pages are runs of 512 at most, with others between them."""
+    arena = make_arena(4096)
+    while arena.largest_free_order >= 9:
+        arena.page_alloc(9)
+    for run in arena.frames():
+        if run["n_pages"] == 512 and run["page"] // 512 % 2:
+            arena.page_free(int(run["page"]) * 4096)
+    assert arena.largest_free_order == 9
+    return arena
+
+
+def scattered(arena, pool, n_regions):
+    """Give a pool empty regions of 8 pages, no two of them side by side."""
+    for _ in range(n_regions):
+        assert pool.reserve(8) == 8
+        arena.page_alloc(3)
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_request_in_vain_gives_few_of_many_empty_regions_back(probe, joins):
+    """Its work does not grow with their number; nor do more of them leave."""
+    found = []
+    for n_regions in (12, 60):
+        with fragmented() as arena:
+            pool = xmem.Pool(arena, join_regions=joins)
+            pool.xmalloc(1000)
+            scattered(arena, pool, n_regions)
+            held = pool.stats().n_regions
+            counts = in_vain(probe, arena, pool)
+            found.append((held - pool.stats().n_regions, counts))
+    (few, of_few), (many, of_many) = found
+    assert few == many < 12
+    for name in MOST["alloc"]:
+        # What is next to the runs that are looked at may differ.
+        assert of_many[name] <= 2 * of_few[name], (name, found)
+    assert of_many["calls"] <= 2 * of_few["calls"], found
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_request_in_vain_looks_at_few_of_many_lists(probe, joins):
+    """Free blocks as large as a region, each on a list of its own, and none is one."""
+    found = []
+    for n_lists in (12, 24):
+        with fragmented() as arena:
+            pool = xmem.Pool(arena, join_regions=joins)
+            pool.reserve(1)
+            pool.xmalloc(4072)
+            assert pool.reserve(256) == 256
+            sizes = [4096 + 600 * i for i in range(n_lists)]
+            blocks = [(pool.xmalloc(n), pool.xmalloc(16)) for n in sizes]
+            rest = pool.stats().largest_free_bytes
+            pool.xmalloc(rest)
+            for block, _ in blocks:
+                pool.xfree(block)
+            found.append(in_vain(probe, arena, pool))
+    assert found[0] == found[1]
+
+
 def test_the_legacy_engine_climbs(probe):
     """The count sees a loop: the whole list is walked by each xfree."""
     calls = []

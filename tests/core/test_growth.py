@@ -5,11 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import support.damage as fmt
+from support.damage import Words
 
 import xmem
 from xmem import Arena, Pool
 
 PAGE = 4096
+FRAME_FREE = 1
 
 
 @pytest.fixture
@@ -61,10 +64,14 @@ def scattered(arena: Arena) -> tuple[Pool, list[int]]:
 
 
 def neighbours(runs: list[int], n: int) -> list[int]:
-    """Return ``n`` adjacent runs, the first not aligned to the length of two."""
+    """Return ``n`` adjacent runs, the first not aligned to the length of two.
+
+    Nor is the second aligned to the length of four: when they are freed, no more than
+    two of them merge.
+    """
     for i in range(len(runs) - n):
         if (
-            runs[i] // (8 * PAGE) % 2
+            runs[i] // (8 * PAGE) % 4 == 1
             and runs[i + n - 1] - runs[i] == (n - 1) * 8 * PAGE
         ):
             return runs[i : i + n]
@@ -86,18 +93,66 @@ def test_a_request_for_which_no_run_is_long_enough(arena: Arena) -> None:
     arena.check()
 
 
-def test_a_request_that_is_in_vain_gives_the_runs_back(arena: Arena) -> None:
+@pytest.mark.parametrize(("n", "n_free"), [(2, 2), (4, 3), (6, 4)])
+def test_runs_side_by_side_serve_a_request_for_all_their_pages(
+    arena: Arena, n: int, n_free: int
+) -> None:
+    """Up to the last byte that a region of all these pages has."""
     pool, runs = scattered(arena)
-    for run in neighbours(runs, 2):
+    for run in neighbours(runs, n):
         arena.page_free(run)
-    first = pool.xmalloc(100)
-    before = pool.stats()
+    assert (arena.frames()["state"] == FRAME_FREE).sum() == n_free
+    whole = 8 * n * PAGE - 24
     with pytest.raises(xmem.OutOfMemory):
-        pool.xmalloc(16 * PAGE)
-    assert pool.stats() == before
-    assert arena.n_free_pages == 16 - before.n_pages
+        pool.xmalloc(whole + 1)
+    offset = pool.xmalloc(whole)
+    assert arena.n_free_pages == 0
+    assert pool.stats().free_bytes == 0
+    pool.view(offset)[:] = bytes(whole)
     pool.check()
-    pool.xfree(first)
+    pool.xfree(offset)
+    pool.shrink()
+    assert arena.n_free_pages == 8 * n
+    arena.check()
+
+
+def state(arena: Arena, pool: Pool) -> tuple[object, ...]:
+    """All that a request in vain has to leave as it was."""
+    words = Words(arena)
+    return (
+        pool.stats(),
+        words.word(words.control(pool) + fmt.RELEASE_BYTES),
+        pool.walk().tobytes(),
+        arena.frames().tobytes(),
+        arena.n_free_pages,
+    )
+
+
+@pytest.mark.parametrize("n_pages", [12, 15, 22])
+def test_a_request_that_is_in_vain_gives_the_runs_back(
+    arena: Arena, n_pages: int
+) -> None:
+    """A block in use keeps the runs on its left and right apart."""
+    pool, runs = scattered(arena)
+    left, middle, right = neighbours(runs, 3)
+    arena.page_free(middle)
+    blocks = [pool.xmalloc(2 * PAGE) for _ in range(3)]
+    for block in (blocks[0], blocks[2]):
+        pool.xfree(block)
+    arena.page_free(left)
+    arena.page_free(right)
+    # One of the runs is split: pieces of less than a region, too.
+    page = arena.page_alloc(0)
+    before = state(arena, pool)
+    for _ in range(3):
+        with pytest.raises(xmem.OutOfMemory):
+            pool.xmalloc(n_pages * PAGE)
+        assert state(arena, pool) == before
+    pool.check()
+    arena.check()
+    arena.page_free(page)
+    pool.xfree(blocks[1])
+    assert pool.xmalloc(23 * PAGE)
 
 
 def test_runs_join_what_the_pool_has(arena: Arena) -> None:

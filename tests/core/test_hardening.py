@@ -21,6 +21,7 @@ pytestmark = pytest.mark.damages
 
 PAGE = 4096
 POISONED_BYTES = 256
+CANARY_BYTES = 256
 RING = 16
 SIZES = (*range(66), 100, 247, 248, 249, 255, 256, 257, 1000, 3500, 4040, 9000)
 
@@ -465,3 +466,140 @@ def test_an_empty_block_of_a_hardened_heap_has_no_room(arena):
     offset = heap.xmalloc(0)
     assert heap.usable_size(offset) == 0
     assert len(heap.view(offset)) == 0
+
+
+# Whole pages ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 100, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE - 300])
+def test_whole_pages_have_a_canary_behind_what_was_requested(arena, memory, n):
+    pool = Pool(arena, hardened=True)
+    offset = pool.xmalloc(n, align=PAGE)
+    end = -(-max(n, 1) // PAGE) * PAGE
+    assert pool.usable_size(offset) == len(pool.view(offset)) == n
+    (row,) = [row for row in pool.walk() if row["offset"] == offset]
+    assert row["capacity"] == n
+    assert row["size"] == end
+    fill(pool, offset)
+    pool.check()
+    for place in {n, min(n + CANARY_BYTES, end) - 1} & set(range(n, end)):
+        memory.flip(offset + place)
+        for call in (
+            pool.check,
+            lambda: pool.xfree(offset),
+            lambda: pool.xrealloc(offset, 10),
+            lambda: pool.xrealloc(offset, 9 * PAGE),
+            lambda: pool.view(offset),
+            lambda: pool.usable_size(offset),
+        ):
+            assert corrupt(call, "H1").offset == offset
+        memory.flip(offset + place)
+    pool.xfree(offset)
+    pool.check()
+    assert pool.stats().n_pages == 0
+
+
+def test_a_canary_of_whole_pages_has_256_bytes(arena, memory):
+    pool = Pool(arena, hardened=True)
+    offset = pool.xmalloc(100, align=PAGE)
+    memory.flip(offset + 100 + CANARY_BYTES)  # beyond the limit: nobody looks
+    pool.check()
+    pool.xfree(offset)
+
+
+@pytest.mark.parametrize("flag", HARDENING)
+def test_whole_pages_under_each_flag(arena, memory, flag):
+    pool = Pool(arena, hardened=[flag])
+    offset = pool.xmalloc(100, align=PAGE)
+    known = flag in ("canaries", "checksums")
+    assert pool.usable_size(offset) == (100 if known else PAGE)
+    memory.flip(offset + 100)
+    if flag == "canaries":
+        corrupt(lambda: pool.xfree(offset), "H1")
+    else:
+        pool.xfree(offset)
+
+
+def test_resized_whole_pages_keep_bytes_and_canary(arena, memory, seed):
+    rng = np.random.default_rng(seed)
+    pool = Pool(arena, hardened=True)
+    offset = pool.xmalloc(5, align=PAGE)
+    data = b"hello"
+    pool.view(offset)[:] = data
+    for _ in range(300):
+        n = int(rng.integers(0, 4 * PAGE))
+        offset = pool.xrealloc(offset, n)
+        assert offset % PAGE == 0
+        assert pool.usable_size(offset) == n
+        view = pool.view(offset)
+        kept = min(n, len(data))
+        assert bytes(view[:kept]) == data[:kept]
+        data = rng.bytes(n)
+        view[:] = data
+        view.release()
+        pool.check()
+        if n % PAGE:
+            memory.flip(offset + n)
+            corrupt(lambda: pool.xrealloc(offset, 1), "H1")  # noqa: B023
+            memory.flip(offset + n)
+
+
+def test_whole_pages_survive_a_new_process(arena_path):
+    with Arena.create(arena_path, 1 << 20, page_size=PAGE) as arena:
+        pool = Pool(arena, name="p", hardened=True)
+        offset = pool.xmalloc(100, align=2 * PAGE)
+    with Arena.open(arena_path) as arena:
+        pool = Pool.open(arena, "p")
+        assert pool.usable_size(offset) == 100
+        assert offset % (2 * PAGE) == 0
+        assert pool.xrealloc(offset, 300) == offset
+        Memory(arena).flip(offset + 300)
+        corrupt(lambda: pool.xfree(offset), "H1")
+    with pytest.raises(HeapCorruption, match="H1"), Arena.open(arena_path) as arena:
+        Pool.open(arena, "p")
+
+
+@pytest.mark.parametrize("interface", ["array", "merged"])
+def test_whole_pages_of_a_heap_have_a_canary(arena, memory, interface):
+    heap = Heap(arena, interface, hardened=True)
+    offset = heap.xmalloc_array(50, 100)
+    assert heap.usable_size(offset) == 5000
+    pages = heap.stats().run_pages
+    assert heap.xrealloc_array(offset, 51, 100) == offset
+    assert heap.usable_size(offset) == 5100
+    assert heap.stats().run_pages == pages == 2
+    memory.flip(offset + 5100)
+    for call in (
+        heap.check,
+        lambda: heap.xfree(offset),
+        lambda: heap.view(offset),
+        lambda: heap.xrealloc_array(offset, 52, 100),
+        lambda: heap.xrealloc_array(offset, 1, 100),
+        lambda: heap.xrealloc_array(offset, 300, 100),
+    ):
+        corrupt(call, "H1")
+    memory.flip(offset + 5100)
+    run = heap.page_alloc(0)
+    heap.view(run)[:] = bytes(PAGE)  # pages are not blocks: all of them may be used
+    heap.check()
+    heap.page_free(run)
+    heap.xfree(offset)
+    heap.check()
+
+
+# Figures ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hardened", [False, True, ["canaries"], ["poison"]], ids=str)
+def test_a_request_of_the_largest_free_bytes_is_served(arena, hardened):
+    pool = Pool(arena, max_pages=32, hardened=hardened)
+    pool.reserve(32)
+    blocks = [pool.xmalloc(777) for _ in range(60)]
+    for block in blocks[::2]:
+        pool.xfree(block)
+    largest = pool.stats().largest_free_bytes
+    free = pool.walk()
+    assert largest == free["capacity"][~free["used"] & (free["kind"] == 0)].max()
+    assert pool.xmalloc(largest)
+    assert pool.stats().n_pages == 32
+    pool.check()

@@ -31,6 +31,16 @@ def fill(pool, n_bytes):
             return blocks
 
 
+def fill_aligned(pool, n_bytes, align):
+    """Blocks of one size and alignment until no more fits."""
+    blocks = []
+    while True:
+        try:
+            blocks.append(pool.xmalloc(n_bytes, align))
+        except xmem.OutOfMemory:
+            return blocks
+
+
 # Every size by itself ----------------------------------------------------------
 
 
@@ -432,6 +442,22 @@ def test_an_emptied_pool_serves_all_of_its_arena(engine, seed):
                     assert pool.total_size < held
             pool.check()
             pool.xfree(block)
+
+
+@pytest.mark.parametrize("align", [32, 64, 256, 1024])
+@pytest.mark.parametrize("n_bytes", [100, 1100, 1500, 3001, 5000])
+def test_a_full_pool_serves_the_aligned_size_just_freed(n_bytes, align):
+    """Of every size: a search that only rounds up would find nothing."""
+    with make_arena(64) as arena:
+        pool = xmem.Pool(arena, grow_pages=1, max_pages=32)
+        blocks = fill_aligned(pool, n_bytes, align)
+        fill(pool, 1)
+        for block in blocks[:: len(blocks) // 4]:
+            pool.xfree(block)
+            assert pool.xmalloc(n_bytes, align) == block
+            with pytest.raises(xmem.OutOfMemory):
+                pool.xmalloc(n_bytes, align)
+        pool.check()
 
 
 # Regions come and go -----------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xmem.measure import insn
-from xmem.measure.replay import load
+from xmem.measure.replay import load, replay
 
 SUITE = Path(__file__).resolve().parents[2] / "asv_bench"
 MODULES = (
@@ -112,15 +112,28 @@ def test_the_replay_that_is_timed_runs_and_repeats(suite):
         assert benchmark.replayer.seen() == before
 
 
-def test_the_founding_load_leaves_a_hole_in_every_page(suite):
+def test_the_founding_load_leaves_a_hole_in_every_page(suite, monkeypatch):
     ops = suite["founding"].founding_load(100)
     result = suite["common"].run_trace(ops, "firstfit", 1)
     n_frees = suite["founding"].N_FREES
     assert result.stats.live_blocks == 100 - n_frees
     assert result.stats.free_blocks == 100 - n_frees
+    results = []
+
+    def recorded(*arguments):
+        results.append(suite["common"].run_trace(*arguments))
+        return results[-1]
+
+    monkeypatch.setattr(suite["founding"], "run_trace", recorded)
     benchmark = suite["founding"].Founding()
-    benchmark.setup("tlsf", 1000)
-    assert benchmark.track_xfree_worst_cycles("tlsf", 1000) >= 0
+    benchmark.setup("firstfit", 1000)
+    figure = benchmark.track_xfree_worst_cycles("firstfit", 1000)
+    # The figure is that of the replay: of all its frees, and of nothing else.
+    (result,) = results
+    frees = result.cycles[result.of_kind("xfree")]
+    assert result.contender == "firstfit"
+    assert (len(frees), result.n_ops) == (n_frees, 2 * 1000 + n_frees)
+    assert figure == frees.max() > 0
 
 
 @pytest.mark.slow
@@ -220,13 +233,30 @@ def test_the_suite_imports_without_xmem():
 
 
 def test_hardening_reports_every_kind(suite, monkeypatch):
-    monkeypatch.setattr(suite["hardening"], "REPEATS", 1)
-    benchmark = suite["hardening"].Hardening()
+    module = suite["hardening"]
+    calls, results = [], []
+
+    def recorded(ops, repeats, **settings):
+        calls.append(settings)
+        results.append(replay(ops, repeats=1, **settings))
+        return results[-1]
+
+    monkeypatch.setattr(module, "replay", recorded)
+    benchmark = module.Hardening()
     for kind in benchmark.params[0]:
         benchmark.setup(kind, "redis")
-        assert benchmark.track_xfree_worst_cycles(kind, "redis") >= 0
-        assert benchmark.track_ns_per_op(kind, "redis") > 0
-        assert benchmark.track_ratio_to_plain(kind, "redis") > 0
+        worst = benchmark.track_xfree_worst_cycles(kind, "redis")
+        assert worst == results[-1].summary("xfree")["worst"] > 0
+        assert benchmark.track_ns_per_op(kind, "redis") == results[-1].ns_per_op
+        ratio = benchmark.track_ratio_to_plain(kind, "redis")
+        assert ratio == results[-2].ns_per_op / results[-1].ns_per_op
+        assert calls[-1] == {}
+        assert calls[-2] == calls[-3] == calls[-4]
+        assert calls[-2] == {
+            "plain": {},
+            "checked": {"checked": True},
+            "all": {"hardened": True},
+        }.get(kind, {"hardened": [kind]})
 
 
 @pytest.mark.slow

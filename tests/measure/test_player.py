@@ -10,8 +10,10 @@ from support.tracing import ENGINES, trace
 import xmem
 from xmem.measure.replay import replay
 from xmem.measure.trace import (
+    OP_CALLOC,
     OP_FREE,
     OP_MALLOC,
+    OP_MEMALIGN,
     OP_REALLOC,
 )
 
@@ -55,6 +57,45 @@ def test_spoiled_contents_are_seen_at_the_end(engine):
     assert spoiled == [20]
     assert result.content_errors == 20
     assert replay(ops, engine=engine, verify=True, repeats=1).content_errors == 0
+
+
+@pytest.mark.parametrize("kind", [OP_MALLOC, OP_CALLOC, OP_MEMALIGN, OP_REALLOC])
+def test_a_block_that_is_not_aligned_is_an_error(probe, kind):
+    for align_log2 in range(4, 13):
+        for payload, wrong in (
+            (3 << align_log2, 0),
+            ((3 << align_log2) + (1 << align_log2 - 1), 1),
+            ((3 << align_log2) + 8, 1),
+        ):
+            held = bytearray(20)
+            assert probe.errors_of_object(kind, align_log2, payload, held) == wrong
+            held = bytearray(20)
+            assert not probe.errors_of_object(
+                kind, align_log2, payload, held, verify=False
+            )
+            assert held == bytes(20)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 7, 8, 9, 100])
+def test_a_byte_of_calloc_that_is_not_zero_is_an_error(probe, n_bytes):
+    assert probe.errors_of_object(OP_CALLOC, 4, 64, bytearray(n_bytes)) == 0
+    for place in range(n_bytes):
+        for kind, wrong in ((OP_CALLOC, 1), (OP_MALLOC, 0), (OP_MEMALIGN, 0)):
+            held = bytearray(n_bytes)
+            held[place] = 128
+            assert probe.errors_of_object(kind, 4, 64, held) == wrong
+
+
+def test_a_byte_that_a_resize_did_not_keep_is_an_error(probe):
+    for kept in (0, 1, 8, 33):
+        held = probe.pattern(100, 0)
+        assert probe.errors_of_object(OP_REALLOC, 4, 64, held, kept) == 0
+        for place in (0, kept - 1, kept):
+            held = probe.pattern(100, 0)
+            held[place] ^= 1
+            assert probe.errors_of_object(OP_REALLOC, 4, 64, held, kept) == (
+                place < kept
+            ) * (kept > 0)
 
 
 @pytest.mark.parametrize("last", [(OP_FREE, 0, 0), (OP_REALLOC, 0, 3000)])

@@ -3,6 +3,7 @@
 
 import ctypes.util
 import json
+import statistics
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from xmem.base.errors import BadArgument, PeerError
 from xmem.cli.group import xmem
 from xmem.cli.versus import enter
 from xmem.data import demo_trace_path
-from xmem.measure.trace import OP_FREE, OP_MALLOC
+from xmem.measure import versus as measure
+from xmem.measure.trace import OP_FREE, OP_MALLOC, peak_live
 from xmem.measure.versus import (
     Contender,
     compare,
@@ -66,6 +68,10 @@ def test_all_run_in_each_round(small):
     for record in found:
         assert set(record) == RECORD_KEYS
         assert len(record["ns"]) == len(record["ratio"]) == 2
+        (reference,) = [r for r in found[:2] if r["trace"] == record["trace"]]
+        assert record["ratio"] == [
+            mine / its for mine, its in zip(record["ns"], reference["ns"], strict=True)
+        ]
         assert record["failed"] == 0
         # What the process has in hand already may serve a small trace.
         assert record["memory"] > (0.9 if record["name"].startswith("xmem") else 0)
@@ -93,12 +99,82 @@ def test_all_run_in_each_round(small):
         "libc",
     ]
     for mean in means:
-        median, least, greatest = mean["ratio"]
-        assert least <= median <= greatest
         mine = [r for r in found if r["name"] == mean["name"]]
+        by_round = [
+            statistics.geometric_mean(r["ratio"][i] for r in mine) for i in range(2)
+        ]
+        assert mean["ratio"] == [
+            statistics.median(by_round),
+            min(by_round),
+            max(by_round),
+        ]
         assert mean["xfree_cycles"]["worst_of_all"] == max(
             r["xfree_cycles"]["worst"] for r in mine
         )
+
+
+def fake_child(times, worst=None, memory=None):
+    """A child whose nanoseconds and cycles are given, round by round."""
+    turns = dict.fromkeys(times, 0)
+
+    def run(contender, traces, *, repeats=1, memory_of=memory, **keywords):
+        name = contender.name
+        if keywords.get("memory"):
+            return [{"trace": t.stem, "memory": memory_of[name]} for t in traces]
+        i = turns[name]
+        turns[name] += 1
+        cycles = {"p50": 1, "p999": 2, "worst": (worst or times)[name][i]}
+        return [
+            {
+                "trace": t.stem,
+                "ops": 7,
+                "failed": 0,
+                "ns_per_op": times[name][i],
+                "xmalloc_cycles": cycles,
+                "xfree_cycles": cycles,
+            }
+            for t in traces
+        ]
+
+    return run
+
+
+def test_ratios_are_of_times_less_the_rig_s_and_cycles_are_medians(small, monkeypatch):
+    times = {"null": [10, 20, 30], "first": [60, 70, 80], "other": [110, 70, 55]}
+    worst = {"null": [0, 0, 0], "first": [5, 100, 7], "other": [9, 1, 3]}
+    memory = {"first": 3 * peak_live(OPS), "other": peak_live(OPS)}
+    monkeypatch.setattr(measure, "run_child", fake_child(times, worst, memory))
+    first, other = compare(
+        [Contender("first", "engine"), Contender("other", "engine")], [small], rounds=3
+    )
+    assert first["ns"] == [50, 50, 50]
+    assert other["ns"] == [100, 50, 25]
+    assert first["ratio"] == [1, 1, 1]
+    assert other["ratio"] == [2, 1, 0.5]
+    assert first["xfree_cycles"] == {"p50": 1, "p999": 2, "worst": 7}
+    assert other["xmalloc_cycles"]["worst"] == 3
+    assert (first["memory"], other["memory"]) == (3, 1)
+    mean = overall([first, other])[1]
+    assert mean["ratio"] == [1, 0.5, 2]
+    assert mean["ns"] == pytest.approx(50)
+
+
+def test_means_over_traces_are_geometric():
+    def result(name, ratio, ns, cycles):
+        verb = {"p50": cycles, "p999": cycles, "worst": cycles}
+        return {
+            **{"name": name, "failed": 1, "ratio": ratio, "ns": ns, "memory": cycles},
+            **{"xmalloc_cycles": verb, "xfree_cycles": verb},
+        }
+
+    (mean,) = overall(
+        [result("a", [1, 4, 9], [2, 8, 18], 2), result("a", [4, 1, 1], [8, 2, 2], 8)]
+    )
+    assert mean["ratio"] == pytest.approx([2, 2, 3])
+    assert mean["ns"] == pytest.approx(4)
+    assert mean["xfree_cycles"]["worst"] == pytest.approx(4)
+    assert mean["xfree_cycles"]["worst_of_all"] == 8
+    assert (mean["memory"], mean["failed"]) == (pytest.approx(4), 2)
 
 
 def test_a_peer_of_ones_own_enters(small, tmp_path):

@@ -306,13 +306,17 @@ def test_a_resize_that_fails_changes_nothing(maker):
 
 def test_a_block_that_moves_leaves_its_old_place_to_others(pool):
     block, fence = pool.block(20), pool.block(20)
+    block.view()[:] = b"b" * 20
+    fence.view()[:] = b"f" * 20
     before = block.offset
     block.resize(5000)
     assert block.offset != before
     offset = pool.xmalloc(20)
     assert offset == before
+    pool.view(offset)[:] = b"x" * pool.usable_size(offset)
     pool.xfree(offset)
-    assert bytes(fence.view()) is not None
+    assert bytes(block.view())[:20] == b"b" * 20
+    assert bytes(fence.view()) == b"f" * 20
 
 
 # Whose it is -----------------------------------------------------------------

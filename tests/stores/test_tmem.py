@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import xmem
-from xmem import Arena, Heap, Pool
+from xmem import Arena, Heap, OutOfMemory, Pool
 from xmem.stores.images import file_pages
-from xmem.stores.tmem import Put, TmemStore
+from xmem.stores.memory import Memory
+from xmem.stores.tmem import DESCRIPTOR, Put, TmemStore
 
 PAGE = 4096
 HEAPS: dict[str, Callable[[Arena], Heap | Pool]] = {
@@ -55,6 +56,38 @@ KINDS = {
     "ephemeral shared": ("ephemeral", "cluster"),
     "persistent": ("persistent", None),
 }
+
+
+@pytest.mark.parametrize("kind", HEAPS)
+def test_a_page_whose_descriptor_finds_no_room_leaves_nothing(kind: str) -> None:
+    """The data fits, the descriptor does not: the data is freed again."""
+    with Arena.anonymous(1 << 20, page_size=PAGE) as arena:
+        memory = Memory(HEAPS[kind](arena))
+        store = TmemStore(memory)
+        pool = store.new_pool("persistent")
+        assert store.put_page(pool, 1, 0, page(1)) is Put.STORED
+        before = memory.heap.stats()
+        put = memory.put
+        sizes: list[int] = []
+
+        def full(data: bytes) -> int:
+            sizes.append(len(data))
+            if len(sizes) == 2:
+                raise OutOfMemory("no room for the descriptor")
+            return put(data)
+
+        for data in (page(2), noise(2)):
+            sizes.clear()
+            memory.put = full  # type: ignore[method-assign]
+            assert not store.put_page(pool, 1, 1, data)
+            memory.put = put  # type: ignore[method-assign]
+            assert sizes[1] == DESCRIPTOR.size
+            after = memory.heap.stats()
+            assert after.live_blocks == before.live_blocks
+            assert after.used_bytes == before.used_bytes
+            assert store.get_page(pool, 1, 1) is None
+            assert store.get_page(pool, 1, 0) == page(1)
+            store.check()
 
 
 # The table ---------------------------------------------------------------------

@@ -188,7 +188,6 @@ def test_it_is_found(
     )
     assert end.returncode == 1, end.stdout + end.stderr
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record["seconds"] < 30
     fault = record["fault"]
     assert fault["command"] in end.stdout
     again = shlex.split(fault["command"])

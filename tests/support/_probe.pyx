@@ -9,7 +9,7 @@ in every turn, so the calls bound the work.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
@@ -22,7 +22,7 @@ from xmem.arena.frames cimport (
     frames_link,
     frames_unlink,
 )
-from xmem.arena.superblock cimport page_of, page_offset
+from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.arguments cimport (
     align_argument,
     count_argument,
@@ -109,8 +109,10 @@ from xmem.measure.clock cimport (
     clock_overhead,
     clock_ticks,
 )
+from xmem.measure.codes cimport OP_REALLOC, op_t
 from xmem.measure.paths cimport path_after, path_before
 from xmem.measure.pattern cimport all_zero, pattern_fill, pattern_holds
+from xmem.measure.player cimport count_new, count_resized, object_t, player_t
 from xmem.pool cimport Pool
 from xmem.verbs cimport pool_alloc, pool_free, pool_resize
 
@@ -388,6 +390,40 @@ def holds_pattern(bytearray held, uint64_t id):
 
 def is_zero(bytearray held):
     return bool(all_zero(PyByteArray_AS_STRING(held), len(held)))
+
+
+def errors_of_object(
+    unsigned kind,
+    uint64_t align_log2,
+    uint64_t payload,
+    bytearray held,
+    uint64_t kept=0,
+    bint verify=True,
+):
+    """Errors that a player counts of a new object, or of a resized one.
+
+    ``held`` is what it finds at ``payload``, of which ``kept`` bytes were the object's.
+    """
+    cdef player_t player
+    cdef arena_t arena
+    cdef object_t target
+    cdef op_t op
+    cdef uint8_t align = align_log2
+    memset(&player, 0, sizeof(player_t))
+    memset(&op, 0, sizeof(op_t))
+    arena.base = PyByteArray_AS_STRING(held) - payload
+    player.arena = &arena
+    player.aligns = &align
+    player.verify = verify
+    target.payload = payload
+    target.size = kept
+    op.op = kind
+    op.size = len(held)
+    if kind == OP_REALLOC:
+        count_resized(&player, &target, &op, payload)
+    else:
+        count_new(&player, &target, &op)
+    return player.content_errors
 
 
 def clock():

@@ -37,6 +37,7 @@ from xmem.arena.superblock cimport (
     ENTRY_READY,
     arena_t,
     entry_t,
+    frame_t,
     page_of,
     page_offset,
 )

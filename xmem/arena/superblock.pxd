@@ -42,6 +42,8 @@ cdef enum:
     ARENA_READY = 0x22D3            # open in a process, or left by one that died
     ARENA_CLEAN = 0x443C
 
+    ARENA_PREALLOCATED = 1          # flag: the file keeps all its disk blocks
+
     FRAMES_N_ORDERS = 33
     SUPERBLOCK_BYTES = 1024
     SUPERBLOCK_FIXED_BYTES = 112    # covered by fixed_crc
@@ -73,7 +75,8 @@ cdef struct superblock_t:
     uint64_t frame_table
     uint64_t start_bitmap
     uint64_t secret                 # random, this arena's own
-    uint64_t reserved[5]
+    uint64_t flags                  # ARENA_PREALLOCATED, or 0
+    uint64_t reserved[4]
     uint32_t fixed_crc
     uint32_t padding
     # Changing part
@@ -96,8 +99,9 @@ cdef struct entry_t:                # of the pool directory, 64 bytes
 
 cdef struct frame_t:                # of the frame table, 16 bytes
     uint64_t word                   # see frames.pxd
-    # Of a free run the neighbours on its list. Of a pool's run `next` is log2 of
-    # the alignment asked for.
+    # Of a free run the neighbours on its list. Of a pool's run the lowest bits of
+    # `next` are log2 of the alignment asked for; of a hardened pool's block the rest
+    # of the two is the number of bytes asked for, see hardening.pxd.
     uint32_t next
     uint32_t prev
 
@@ -129,6 +133,7 @@ cdef inline void superblock_claims() noexcept nogil:
     claim(<uint64_t>&(<superblock_t*>NULL).n_bytes == 16)
     claim(<uint64_t>&(<superblock_t*>NULL).directory == 40)
     claim(<uint64_t>&(<superblock_t*>NULL).secret == 64)
+    claim(<uint64_t>&(<superblock_t*>NULL).flags == 72)
     claim(<uint64_t>&(<superblock_t*>NULL).fixed_crc == SUPERBLOCK_FIXED_BYTES)
     claim(SUPERBLOCK_FIXED_BYTES == 112)
     claim(<uint64_t>&(<superblock_t*>NULL).state == 120)

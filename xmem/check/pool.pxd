@@ -38,6 +38,7 @@ from xmem.check.census cimport census_clear, census_t, count_starts
 from xmem.check.firstfit cimport check_legacy_list, check_page, check_start, check_tag
 from xmem.check.tlsf cimport check_bins, check_stretch, stretch_t
 from xmem.core.control cimport pool_t
+from xmem.core.hardening cimport check_run_seal
 from xmem.core.quicklists cimport quick_count
 from xmem.engine cimport BLOCK_FREE, block_word, word_size
 
@@ -70,7 +71,7 @@ cdef inline bint check_run_block(
         return True
     census.n_whole += 1
     if pool.engine == ENGINE_TLSF:
-        return True
+        return check_run_seal(arena, pool, start, finding)
     word = block_word(arena.base, start)
     if not check_tag(pool, start, word, finding):
         return False
@@ -173,19 +174,24 @@ cdef inline bint check_counters(
     return True
 
 
-cdef inline bint check_pool(
-    arena_t* arena, pool_t* pool, census_t* census, finding_t* finding
+cdef inline bint check_pages(
+    arena_t* arena,
+    pool_t* pool,
+    bint everywhere,
+    census_t* census,
+    finding_t* finding,
 ) noexcept nogil:
-    """Every invariant of one pool; False with the first that fails.
-
-    Requires that ``check_frames`` has passed. Fills ``census``.
+    """``check_pool``; only with ``everywhere`` is the start bitmap of pages without
+    blocks looked at, which is as long as the arena.
     """
     cdef uint64_t page = arena.first_page
     cdef offset_t covered = 0
     cdef uint64_t word
     finding.code = 0
     census_clear(census)
-    if not check_no_start(arena, 0, page_offset(arena, page), finding):
+    if everywhere and not check_no_start(
+        arena, 0, page_offset(arena, page), finding
+    ):
         return False
     while page < arena.n_pages:
         word = arena.frames[page].word
@@ -195,7 +201,7 @@ cdef inline bint check_pool(
         elif is_handed_out(word, pool.number):
             if not check_run_block(arena, pool, page, census, finding):
                 return False
-        elif not holds_blocks(word) and not check_no_start(
+        elif everywhere and not holds_blocks(word) and not check_no_start(
             arena,
             page_offset(arena, page),
             page_offset(arena, page + frame_pages(word)),
@@ -209,3 +215,24 @@ cdef inline bint check_pool(
     elif not check_legacy_list(arena, pool, census.n_free, finding):
         return False
     return check_counters(pool, quick_count(arena, pool), census, finding)
+
+
+cdef inline bint check_pool(
+    arena_t* arena, pool_t* pool, census_t* census, finding_t* finding
+) noexcept nogil:
+    """Every invariant of one pool; False with the first that fails.
+
+    Requires that ``check_frames`` has passed. Fills ``census``.
+    """
+    return check_pages(arena, pool, True, census, finding)
+
+
+cdef inline bint check_own(
+    arena_t* arena, pool_t* pool, census_t* census, finding_t* finding
+) noexcept nogil:
+    """Every invariant of the pool's own pages, blocks, lists and counters.
+
+    Requires that ``check_heads`` has passed. Takes time linear in the pool and in the
+    number of page runs, however long these are.
+    """
+    return check_pages(arena, pool, False, census, finding)

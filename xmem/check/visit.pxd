@@ -19,6 +19,7 @@ from xmem.base cimport ENGINE_TLSF, offset_t
 from xmem.check.pool cimport is_handed_out
 from xmem.core.control cimport POOL_HARDENED, pool_t
 from xmem.core.hardened cimport hard_capacity
+from xmem.core.hardening cimport hard_overhead
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
     BLOCK_FREE,
@@ -70,6 +71,8 @@ cdef inline bint visit_run(
         info.kind = VISIT_PAGES
     elif pool.engine != ENGINE_TLSF:
         visit_payload(arena, info)
+    elif pool.flags & POOL_HARDENED:
+        info.capacity = hard_capacity(arena, pool, info.offset)
     cursor.page += n_pages
     return True
 
@@ -102,7 +105,9 @@ cdef inline bint visit_block(
     if pool.engine == ENGINE_TLSF:
         info.offset = payload_of(cursor.block)
         info.capacity = info.size - BLOCK_HEADER_BYTES
-        if info.used and (pool.flags & POOL_HARDENED or pool.quicklists != 0):
+        if not info.used:
+            info.capacity -= hard_overhead(pool)
+        elif pool.flags & POOL_HARDENED or pool.quicklists != 0:
             info.capacity = hard_capacity(arena, pool, info.offset)
             if not start_test(arena, info.offset):
                 info.used = False

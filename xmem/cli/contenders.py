@@ -21,7 +21,7 @@ from xmem.heap import INTERFACES as INTERFACE_NUMBERS
 from xmem.measure.peers import Peer, measure
 from xmem.measure.replay import ReplayResult, load
 from xmem.measure.replay import replay as replay_ops
-from xmem.measure.trace import PeerResult
+from xmem.measure.trace import PeerResult, machine_bytes, peak_live
 
 ENGINES = tuple(ENGINE_NUMBERS)
 #: The malloc of this process, to compare with.
@@ -97,6 +97,27 @@ def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace
         Trace(name, load_ops(path)[:max_ops])
         for name, path in zip(trace_names(paths), paths, strict=True)
     ]
+
+
+def refuse_too_large(traces: Sequence[Trace]) -> None:
+    """Refuse a trace whose blocks would not fit into this machine's memory.
+
+    An arena may be larger, but its tables alone would take minutes to write.
+
+    Raises
+    ------
+    click.BadParameter
+        Names the trace and what it requests.
+    """
+    most = machine_bytes()
+    for trace in traces:
+        n_bytes = peak_live(trace.ops)
+        if n_bytes > most:
+            raise click.BadParameter(
+                f"{trace.name} has {n_bytes:,} bytes live at once; this machine has "
+                f"{most:,} bytes of memory.",
+                param_hint="'TRACE'",
+            )
 
 
 def refuse_twice(paths: Sequence[Path]) -> None:

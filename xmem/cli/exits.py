@@ -6,7 +6,7 @@
 1      a replay could not run, a request failed, verification failed, or
        a stress session found a fault
 2      usage: a wrong option, a missing file, a file that is not a trace,
-       a missing library
+       a missing library; an output that could not be written
 130    interrupted (Ctrl-C)
 ====== ==================================================================
 
@@ -18,6 +18,7 @@ and the files are written all the same.
 import click
 
 FAILED = 1
+UNWRITTEN = 2
 INTERRUPTED = 130
 
 
@@ -25,6 +26,15 @@ class ReplayFailed(click.ClickException):
     """A replay could not run, left requests unserved or failed verification."""
 
     exit_code = FAILED
+
+
+class Unwritten(click.FileError):
+    """A file, or standard output, could not be written: a disk is full."""
+
+    exit_code = UNWRITTEN
+
+    def __init__(self, filename: str, error: OSError) -> None:
+        super().__init__(filename, error.strerror or str(error))
 
 
 class Interrupted(click.ClickException):

@@ -1,14 +1,29 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command `xmem`, which imports a subcommand when it is asked for."""
 
+import errno
+import os
+import sys
 from importlib import import_module
 
 import click
 
-from xmem.cli.exits import Interrupted
+from xmem.cli.exits import Interrupted, Unwritten
 
 #: Each is the command of its name in the module `xmem.cli` NAME.
 COMMANDS = ("demo", "insn", "replay", "versus", "waste")
+
+
+#: What a system reports when a disk, a file or a user's share of them is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def drop_output() -> None:
+    """Drop what standard output still holds, or Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class LazyGroup(click.Group):
@@ -27,11 +42,18 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Invoke the subcommand; turn Ctrl-C into one clear line."""
+        """Invoke the subcommand; turn Ctrl-C, or a full disk, into one clear line."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             raise Interrupted("stopped before the end.") from None
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            drop_output()
+            raise Unwritten(error.filename or "standard output", error) from None
+        return done
 
 
 @click.group(

@@ -7,11 +7,11 @@ Plotters of HdrHistogram read it. The library is its port to Python.
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from xmem.cli.contenders import Replay
+from xmem.cli.exits import Unwritten
 
 VERBS = ("xmalloc", "xfree", "xrealloc")
 SIGNIFICANT_DIGITS = 3
@@ -44,7 +44,7 @@ def write_hgrm(replays: Sequence[Replay], folder: Path) -> list[str]:
 
     Raises
     ------
-    click.FileError
+    Unwritten
         The folder or a file cannot be written.
     """
     names = hgrm_names(replays)
@@ -54,7 +54,7 @@ def write_hgrm(replays: Sequence[Replay], folder: Path) -> list[str]:
             with (folder / name).open("wb") as file:
                 histogram(replay, verb).output_percentile_distribution(file, 1.0)
     except OSError as error:
-        raise click.FileError(str(folder), error.strerror or str(error)) from error
+        raise Unwritten(str(folder), error) from error
     return list(names)
 
 

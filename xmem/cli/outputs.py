@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xmem.cli.exits import Unwritten
 from xmem.cli.extras import require
 
 #: `--json -`: the records go to standard output, the table to standard error.
@@ -93,7 +94,7 @@ def write_json(
 
     Raises
     ------
-    click.FileError
+    Unwritten
         The file cannot be written.
     """
     if path is None:
@@ -105,4 +106,4 @@ def write_json(
     try:
         path.write_text(text)
     except OSError as error:
-        raise click.FileError(str(path), error.strerror or str(error)) from error
+        raise Unwritten(str(path), error) from error

@@ -14,6 +14,7 @@ from xmem.cli.contenders import (
     Settings,
     Trace,
     load_traces,
+    refuse_too_large,
     replay_all,
 )
 from xmem.cli.exits import Interrupted, ReplayFailed
@@ -133,9 +134,10 @@ def replay(
         outputs |= {f"--plot's {w}": further_picture(plot_file, w) for w in PICTURES}
     refuse_clashes(traces, outputs)
     aside = json_file == STDOUT
-    replays = replay_and_print(
-        load_traces(traces, max_ops), contenders, settings, aside
-    )
+    loaded = load_traces(traces, max_ops)
+    if arena_bytes is None:
+        refuse_too_large(loaded)
+    replays = replay_and_print(loaded, contenders, settings, aside)
     write_json(
         [replay.result.record(replay.trace.name) for replay in replays], json_file
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from xmem.base.errors import PeerError
-from xmem.cli.contenders import ENGINES, load_traces
+from xmem.cli.contenders import ENGINES, load_traces, refuse_too_large
 from xmem.cli.exits import Interrupted, ReplayFailed
 from xmem.cli.options import (
     engines_option,
@@ -83,7 +83,8 @@ def versus(
     """
     files = list(traces) or [demo_trace_path()]
     refuse_clashes(files, {"--json": json_file, "--plot": plot_file})
-    load_traces(files)  # refuses what is not a trace before the work
+    # Refuses what is not a trace, or too large, before the work.
+    refuse_too_large(load_traces(files, max_ops))
     aside = json_file == STDOUT
     contenders = enter(peers, sonames, engines or USUAL)
     try:

@@ -37,16 +37,10 @@ from xmem.core.creation cimport (
     settings_t,
 )
 from xmem.core.growth cimport run_alloc, run_free
-from xmem.core.regions cimport may_hold, region_pages_for
-from xmem.core.hardening cimport check_live, hard_overhead
-from xmem.core.plain cimport (
-    is_run,
-    pool_alignment,
-    pool_owns,
-    run_resize,
-    tlsf_pool_run,
-)
+from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
+from xmem.core.plain cimport is_run, pool_alignment, pool_owns
 from xmem.core.quicklists cimport quick_count
+from xmem.core.regions cimport may_hold, region_pages_for
 from xmem.core.reserve cimport (
     pool_reserve,
     pool_shrink,

@@ -6,24 +6,32 @@ first finding in ``pool.hard.damage``, changes nothing, and returns as if there 
 room; the block in question stays as it is. The work of each verb is bounded.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena cimport arena_t
-from xmem.base cimport engine_fill, finding_t, offset_t
+from xmem.arena cimport (
+    FRAME_PENDING,
+    FRAME_WHOLE,
+    arena_t,
+    page_offset,
+)
+from xmem.base cimport engine_fill, finding_t, offset_t, store_barrier
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
-from xmem.core.spares cimport region_release
+from xmem.core.growth cimport run_alloc
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
     HARD_POISON,
     HARD_TRAILER_BYTES,
     check_listed,
     check_live,
+    check_payload,
     check_waiting,
     damage_of,
     hard_overhead,
     poison_bytes,
     poison_free,
+    run_requested,
     seal_block,
+    seal_run,
     trailer_at,
 )
 from xmem.core.plain cimport (
@@ -32,11 +40,12 @@ from xmem.core.plain cimport (
     plain_capacity,
     plain_free,
     pool_alignment,
+    run_pages_for,
     run_resize,
     tlsf_pool_alloc,
     tlsf_pool_alloc_aligned,
-    tlsf_pool_run,
 )
+from xmem.core.spares cimport region_release
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -186,10 +195,36 @@ cdef inline void hard_free(
 ) noexcept nogil:
     """``pool_free`` of a hardened pool."""
     cdef finding_t later
+    if not check_payload(arena, pool, payload, damage_of(pool, &later)):
+        return
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
         plain_free(arena, pool, payload)
-    elif check_live(arena, pool, block_of(payload), damage_of(pool, &later)):
+    else:
         hard_retire(arena, pool, payload, True)
+
+
+cdef inline offset_t hard_run(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``tlsf_pool_run`` of a hardened pool: the run is a block once it is sealed."""
+    cdef uint64_t n_pages = run_pages_for(arena, n_bytes, alignment)
+    cdef uint32_t page = run_alloc(arena, pool, n_pages, alignment, FRAME_PENDING)
+    if page == 0:
+        return 0
+    seal_run(arena, pool, page_offset(arena, page), n_bytes)
+    store_barrier()
+    arena.frames[page].word ^= FRAME_PENDING ^ FRAME_WHOLE
+    return page_offset(arena, page)
+
+
+cdef inline bint hard_run_resize(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """``run_resize`` of a hardened pool's verified run."""
+    if n_bytes > plain_capacity(arena, pool, payload):
+        return False
+    seal_run(arena, pool, payload, n_bytes)
+    return run_resize(arena, pool, payload, n_bytes)
 
 
 cdef inline offset_t find_verified(
@@ -225,7 +260,7 @@ cdef inline offset_t hard_alloc(
     if total > pool.max_request or alignment > pool.max_request or n_bytes > total:
         return 0
     if alignment > BLOCK_ALIGN_MAX:
-        payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
+        payload = hard_run(arena, pool, n_bytes, alignment)
         if payload == 0 and not pool.hard.damage.code:
             quarantine_drain_for(arena, pool, ~<uint64_t>0)
         return payload
@@ -247,7 +282,10 @@ cdef inline uint64_t hard_capacity(
     """``pool_capacity`` of a hardened pool: with trailers, what was asked for."""
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
     cdef uint64_t taken
-    if (payload & (PAGE_RULE_BYTES - 1)) == 0 or hard_overhead(pool) == 0:
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        taken = run_requested(arena, payload, capacity)
+        return taken if taken < capacity else capacity
+    if hard_overhead(pool) == 0:
         return capacity
     taken = HARD_TRAILER_BYTES + (
         trailer_at(arena.base, block_of(payload))[0] >> 56
@@ -315,15 +353,13 @@ cdef inline offset_t hard_resize(
     cdef offset_t moved
     if n_bytes > pool.max_request - HARD_TRAILER_BYTES:
         return 0
-    if not is_run and not check_live(
-        arena, pool, block_of(payload), damage_of(pool, &later)
-    ):
+    if not check_payload(arena, pool, payload, damage_of(pool, &later)):
         return 0
     own = pool_alignment(arena, pool, payload)
     if alignment > own:
         return hard_move(arena, pool, payload, n_bytes, alignment)
     if is_run:
-        if run_resize(arena, pool, payload, n_bytes):
+        if hard_run_resize(arena, pool, payload, n_bytes):
             return payload
         return hard_move(arena, pool, payload, n_bytes, own)
     moved = hard_resize_near(arena, pool, payload, n_bytes + hard_overhead(pool))

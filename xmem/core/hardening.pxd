@@ -26,17 +26,40 @@ string whose final NUL is written one byte too far is noticed. A free block whos
 bytes were poisoned is marked in its header (BLOCK_POISONED); the engine knows nothing
 of the mark and drops it with the next header that it writes.
 
+A block of whole pages has no trailer, which would cost a page where the last one is
+full. Its record in the frame table holds what was asked for, and the pattern fills what
+is left of its pages, at most HARD_CANARY_BYTES of it::
+
+    frame_t     63          8     7       6       5            0
+      next, prev | requested | RUN_NOTED | 0 | log2 of alignment |
+
 H1  pattern and trailer of a block in use are as they were written
 H2  a marked free block holds the poison behind its links
 H3  a block in quarantine is in use, has no start bit, and its first bytes hold the
     poison; no other such block exists
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from xmem.arena cimport FRAME_REGION, arena_t, frame_state, page_of, page_offset
-from xmem.base cimport engine_fill, finding_t, invariant, offset_t, report, require
+from xmem.arena cimport (
+    FRAME_REGION,
+    arena_t,
+    frame_pages,
+    frame_state,
+    frame_t,
+    page_of,
+    page_offset,
+)
+from xmem.base cimport (
+    engine_fill,
+    finding_t,
+    invariant,
+    offset_t,
+    report,
+    require,
+    store_barrier,
+)
 from xmem.core.control cimport (
     HARD_RING,
     POOL_CANARY,
@@ -57,7 +80,9 @@ from xmem.engine cimport (
     BLOCK_TAG_MASK,
     LINK_BACK,
     LINK_NEXT,
+    PAGE_RULE_BYTES,
     REGION_HEAD_BYTES,
+    block_of,
     block_size,
     block_word,
     payload_of,
@@ -70,10 +95,16 @@ cdef enum:
     HARD_PATTERN = 0xC5         # behind the payload
     HARD_POISON = 0xDF          # in free memory
     HARD_POISON_BYTES = 256
+    HARD_CANARY_BYTES = 256     # of a block of whole pages
     HARD_LINKS_BYTES = 24       # header and links of a free block
 
     # In a free block's header, in the bits of the alignment of one in use.
     BLOCK_POISONED = 1 << BLOCK_ALIGN_SHIFT
+
+    # In the record of a block of whole pages.
+    RUN_ALIGN_MASK = 63
+    RUN_NOTED = 1 << 7          # what was asked for stands above
+    RUN_REQUESTED_SHIFT = 8
 
 
 # Trailer ---------------------------------------------------------------------
@@ -183,6 +214,69 @@ cdef inline bint check_seal(
             HARD_PATTERN,
         )
     return True
+
+
+# Whole pages -----------------------------------------------------------------
+
+cdef inline uint64_t run_requested(
+    arena_t* arena, offset_t payload, uint64_t run_bytes
+) noexcept nogil:
+    """Bytes asked for of a block of whole pages; all where that is not noted."""
+    cdef frame_t* frame = &arena.frames[page_of(arena, payload)]
+    cdef uint64_t note = frame.next | <uint64_t>frame.prev << 32
+    return note >> RUN_REQUESTED_SHIFT if note & RUN_NOTED else run_bytes
+
+
+cdef inline uint64_t canary_bytes(uint64_t room) noexcept nogil:
+    """How many of the ``room`` bytes behind whole pages' payload are filled."""
+    return room if room < HARD_CANARY_BYTES else HARD_CANARY_BYTES
+
+
+cdef inline void seal_run(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes
+) noexcept nogil:
+    """Write the pattern behind ``n_bytes`` of whole pages, and note ``n_bytes``.
+
+    The run may already be sealed. In this order H1 holds after each store.
+    """
+    cdef frame_t* frame = &arena.frames[page_of(arena, payload)]
+    cdef uint64_t room = page_offset(arena, frame_pages(frame.word)) - n_bytes
+    cdef uint64_t note = (
+        n_bytes << RUN_REQUESTED_SHIFT | RUN_NOTED | (frame.next & RUN_ALIGN_MASK)
+    )
+    if hard_overhead(pool) == 0:
+        return
+    if pool.flags & POOL_CANARY:
+        engine_fill(
+            arena.base + payload + n_bytes, HARD_PATTERN, canary_bytes(room)
+        )
+        store_barrier()
+    frame.next = <uint32_t>note
+    frame.prev = <uint32_t>(note >> 32)
+
+
+cdef inline bint check_run_seal(
+    arena_t* arena, pool_t* pool, offset_t payload, finding_t* finding
+) noexcept nogil:
+    """H1 for a block of whole pages."""
+    cdef uint64_t run_bytes = page_offset(
+        arena, frame_pages(arena.frames[page_of(arena, payload)].word)
+    )
+    cdef uint64_t requested = run_requested(arena, payload, run_bytes)
+    cdef offset_t end = payload + requested
+    if requested > run_bytes:
+        return report(finding, invariant(c"H", 1), payload, requested, run_bytes)
+    if not pool.flags & POOL_CANARY or holds_byte(
+        arena.base + end, canary_bytes(run_bytes - requested), HARD_PATTERN
+    ):
+        return True
+    return report(
+        finding,
+        invariant(c"H", 1),
+        payload,
+        word_at(arena.base, end & ~<uint64_t>7)[0],
+        HARD_PATTERN,
+    )
 
 
 # Poison ----------------------------------------------------------------------
@@ -438,6 +532,15 @@ cdef inline bint check_live(
     return not pool.flags & POOL_SAFE_LINKS or check_neighbours(
         arena, pool, block, finding
     )
+
+
+cdef inline bint check_payload(
+    arena_t* arena, pool_t* pool, offset_t payload, finding_t* finding
+) noexcept nogil:
+    """``check_live`` of any live block, one of whole pages too."""
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        return check_run_seal(arena, pool, payload, finding)
+    return check_live(arena, pool, block_of(payload), finding)
 
 
 cdef inline finding_t* damage_of(pool_t* pool, finding_t* spare) noexcept nogil:

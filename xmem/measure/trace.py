@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +73,16 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             raise TraceFormatError(f"{name}: not an .npz file, and so not a trace")
         file.seek(0)
         try:
+            _refuse_bomb(file, name)
+            file.seek(0)
             found = np.load(file, allow_pickle=False)
             ops = found["ops"] if "ops" in found.files else None
-        except MemoryError:
+        except TraceFormatError:
             raise
+        except MemoryError:
+            raise TraceFormatError(
+                f"{name}: claims more operations than this machine has memory for"
+            ) from None
         except Exception as error:
             # A damaged archive can raise anything, from any layer of the reader.
             raise TraceFormatError(f"{name}: not a trace ({error})") from None
@@ -89,6 +95,25 @@ def load(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         return check_trace(ops)
     except (BadArgument, BadArgumentType) as error:
         raise TraceFormatError(f"{name}: {error}") from None
+
+
+def machine_bytes() -> int:
+    """Return the bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _refuse_bomb(file: IO[bytes], name: str) -> None:
+    """Refuse an archive that unpacks to more than a quarter of the memory.
+
+    A trace is copied when it is checked, and what is measured takes room, too.
+    """
+    with zipfile.ZipFile(file) as archive:
+        n_bytes = max((info.file_size for info in archive.infolist()), default=0)
+    if n_bytes > machine_bytes() // 4:
+        raise TraceFormatError(
+            f"{name}: unpacks to {n_bytes:,} bytes, more than a quarter of this "
+            "machine's memory"
+        )
 
 
 def _is_trace_dtype(dtype: np.dtype[Any]) -> bool:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from xmem.cli.contenders import INTERFACES, SYSTEM, Replay
+from xmem.cli.exits import Unwritten
 
 COLOURS = {
     "tlsf": "#0072B2",
@@ -115,11 +115,11 @@ def save(figure: Figure, path: Path) -> None:
 
     Raises
     ------
-    click.FileError
+    Unwritten
         The file cannot be written.
     """
     FigureCanvasAgg(figure)
     try:
         figure.savefig(path, format=path.suffix[1:].lower(), dpi=DPI)
     except OSError as error:
-        raise click.FileError(str(path), error.strerror or str(error)) from error
+        raise Unwritten(str(path), error) from error
