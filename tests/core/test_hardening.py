@@ -200,6 +200,22 @@ def test_freeing_and_asking_again_succeeds_in_a_full_pool(arena, hardened):
         pool.destroy(force=True)
 
 
+@pytest.mark.parametrize("hardened", [True, *([flag] for flag in HARDENING)], ids=str)
+def test_a_resize_without_room_changes_nothing(arena, hardened):
+    pool = Pool(arena, grow_pages=4, max_pages=8, hardened=hardened)
+    block, run = pool.xmalloc(100), pool.xmalloc(PAGE, align=PAGE)
+    for offset in (block, run):
+        pool.view(offset)[:100] = bytes(range(100))
+    head = ctypes.string_at(arena.address(0), PAGE)
+    for offset in (block, run):
+        with pytest.raises(xmem.OutOfMemory):
+            pool.xrealloc(offset, 7 * PAGE)
+        assert bytes(pool.view(offset)[:100]) == bytes(range(100))
+    assert ctypes.string_at(arena.address(0), PAGE) == head
+    assert pool.stats().live_blocks == 2
+    pool.check()
+
+
 def test_the_quarantine_holds_back_sixteen_blocks(arena):
     pool = Pool(arena, hardened=["quarantine"])
     blocks = [pool.xmalloc(64) for _ in range(40)]

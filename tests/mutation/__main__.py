@@ -264,7 +264,8 @@ def main() -> int:
     }
     left = [work for work in every if work[1].name in names - done]
     # In an order without areas, so that a run which is stopped has tried some of each.
-    left.sort(key=lambda work: work[1].name)
+    # Survivors come first: somebody waits for them.
+    left.sort(key=lambda work: (work[1].name not in run.results, work[1].name))
     # What is no longer in the sources says nothing about them.
     if options.seed == 1:
         drawn = {one.name for _, one, _ in every}
