@@ -224,7 +224,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("areas", nargs="*", help="areas to try instead of all")
     parser.add_argument("--seed", type=int, default=1, help="draw other changes")
-    parser.add_argument("--retry", action="store_true", help="try survivors again")
+    parser.add_argument("--retry", action="store_true", help="try what survived again")
     parser.add_argument("--fresh", action="store_true", help="forget all results")
     parser.add_argument("--minutes", type=float, default=120, help="stop after")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -232,9 +232,11 @@ def main() -> int:
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     chosen = areas()
-    known = [area.name for area in chosen]
-    if unknown := set(options.areas) - set(known):
-        parser.error(f"{', '.join(sorted(unknown))}: the areas are {', '.join(known)}")
+    all_names = [area.name for area in chosen]
+    if unknown := set(options.areas) - set(all_names):
+        parser.error(
+            f"{', '.join(sorted(unknown))}: the areas are {', '.join(all_names)}"
+        )
     run = Run(
         options.seed, deadline, options.jobs, {} if options.fresh else read_results()
     )
@@ -257,10 +259,11 @@ def main() -> int:
                     f" {short(one.original)} -> {short(one.changed)}"
                 )
         return 0
+    known = equivalents()
     done = {
         name
         for name, one in run.results.items()
-        if not (options.retry and one.verdict == "survived")
+        if not (options.retry and one.verdict == "survived" and name not in known)
     }
     left = [work for work in every if work[1].name in names - done]
     # In an order without areas, so that a run which is stopped has tried some of each.
