@@ -12,7 +12,7 @@ BUILD := pyproject.toml setup.cfg $(SOURCES)
 PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE -u XMEM_FLAGS -u XMEM_MODULES
 
 .PHONY: help demo docs clean \
-	quick test programs checked sanitize fuzz proofs soak lint format \
+	quick test programs checked sanitize fuzz proofs mutants soak lint format \
 	figures performance stores bench bench-quick history history-whole history-html regress \
 	dist wheels pythons
 
@@ -78,6 +78,11 @@ proofs: $(PROOFS:%=proof-%) ## the proofs by brute force at full length; `make p
 
 proof-%: $(VENV)/.test
 	cd tests && $(CURDIR)/$(BIN)/python -m proofs.$*
+
+# Options, such as areas, --retry, --seed 2, --minutes 30.
+MUTANTS ?=
+mutants: $(VENV)/.test ## change lines of xmem one at a time and see whether the tests notice; two hours, goes on where it was
+	cd tests && $(CURDIR)/$(BIN)/python -m mutation $(MUTANTS)
 
 SOAK_SECONDS ?= 3600
 soak: $(VENV)/.tools ## the stress commands with a fresh seed for `SOAK_SECONDS=3600`

@@ -4,7 +4,7 @@
 Random tests take the fixture ``seed``: ``XMEM_TEST_SEED`` if it is set, else
 one that is always the same. The run prints it first. Hypothesis draws the state
 machines; ``XMEM_TEST_PROFILE=soak`` makes it run many more examples, others each
-time.
+time, and ``unshrunk`` leaves a failing example as it was found.
 """
 
 import gc
@@ -29,6 +29,11 @@ hypothesis.settings.register_profile(
     deadline=None,
     derandomize=True,
     suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "unshrunk",
+    hypothesis.settings.get_profile("quick"),
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
 )
 hypothesis.settings.register_profile(
     "soak",

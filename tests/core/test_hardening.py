@@ -201,6 +201,22 @@ def test_freeing_and_asking_again_succeeds_in_a_full_pool(arena, hardened):
         pool.destroy(force=True)
 
 
+@pytest.mark.parametrize("hardened", [True, *([flag] for flag in HARDENING)], ids=str)
+def test_a_resize_without_room_changes_nothing(arena, hardened):
+    pool = Pool(arena, grow_pages=4, max_pages=8, hardened=hardened)
+    block, run = pool.xmalloc(100), pool.xmalloc(PAGE, align=PAGE)
+    for offset in (block, run):
+        pool.view(offset)[:100] = bytes(range(100))
+    head = ctypes.string_at(arena.address(0), PAGE)
+    for offset in (block, run):
+        with pytest.raises(xmem.OutOfMemory):
+            pool.xrealloc(offset, 7 * PAGE)
+        assert bytes(pool.view(offset)[:100]) == bytes(range(100))
+    assert ctypes.string_at(arena.address(0), PAGE) == head
+    assert pool.stats().live_blocks == 2
+    pool.check()
+
+
 def test_the_quarantine_holds_back_sixteen_blocks(arena):
     pool = Pool(arena, hardened=["quarantine"])
     blocks = [pool.xmalloc(64) for _ in range(40)]
@@ -221,6 +237,26 @@ def test_the_quarantine_holds_back_sixteen_blocks(arena):
     large = pool.xmalloc(2 * PAGE)
     pool.xfree(large)
     assert pool.stats().waiting_blocks == 0  # more than a page does not wait
+
+
+@pytest.mark.parametrize("flag", [*HARDENING, None])
+def test_a_size_to_which_the_trailer_does_not_fit_is_refused(arena, flag):
+    pool = Pool(arena, hardened=[flag] if flag else True)
+    offset = pool.xmalloc(100)
+    pool.view(offset)[:100] = bytes(range(100))
+    run = pool.xmalloc(100, align=2 * PAGE)
+    room = pool.usable_size(offset)
+    for n in (2**64 - 1, 2**64 - 7, 2**64 - 8, 2**64 - 9, 2**63, arena.n_bytes):
+        for call in (
+            lambda n=n: pool.xmalloc(n),
+            lambda n=n: pool.xrealloc(offset, n),
+            lambda n=n: pool.xrealloc(run, n),
+        ):
+            with pytest.raises((xmem.OutOfMemory, xmem.SizeLimitError)):
+                call()
+            pool.check()
+    assert pool.usable_size(offset) == room
+    assert bytes(pool.view(offset)[:100]) == bytes(range(100))
 
 
 # Overflow -----------------------------------------------------------------------
@@ -262,6 +298,32 @@ def test_a_text_written_with_its_nul_one_byte_too_far(arena):
         offset = pool.xmalloc(n)
         ctypes.memset(arena.address(offset) + n, 0, 1)
         corrupt(lambda offset=offset: pool.xfree(offset), "H1")
+
+
+def test_a_nul_behind_a_block_that_is_full_is_seen_by_its_trailer(arena):
+    """No byte of the pattern is there: the trailer's own first byte is never 0."""
+    pool = Pool(arena, hardened=["canaries"])
+    for offset in [pool.xmalloc(16) for _ in range(4000)]:
+        assert pool.usable_size(offset) == 16
+        ctypes.memset(arena.address(offset) + 16, 0, 1)
+        corrupt(lambda offset=offset: pool.xfree(offset), "H1")
+
+
+def test_a_trailer_is_worth_nothing_in_another_arena():
+    """A forged block, copied whole from an arena whose secret is another."""
+    with Arena.anonymous(1 << 20) as mine, Arena.anonymous(1 << 20) as theirs:
+        offsets = []
+        for arena in (mine, theirs):
+            pool = Pool(arena, hardened=["checksums"])
+            offsets.append(pool.xmalloc(100))
+        assert offsets[0] == offsets[1]
+        (row,) = (row for row in pool.walk() if row["used"])
+        ctypes.memmove(
+            theirs.address(offsets[0]) - 8,
+            mine.address(offsets[0]) - 8,
+            int(row["size"]),
+        )
+        corrupt(lambda: pool.xfree(offsets[0]), "H1")
 
 
 def test_a_byte_in_front_of_a_block_is_seen(arena, memory):

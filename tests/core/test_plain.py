@@ -53,6 +53,22 @@ def test_another_pool_s_block_is_not_owned(probe, small_arena, engine):
             assert probe.core_owns(pool, at) == (at in live)
 
 
+@pytest.mark.parametrize("hardened", [False, True])
+def test_a_run_stays_where_it_is_while_its_pages_hold_it(small_arena, hardened):
+    pool = xmem.Pool(small_arena, hardened=hardened)
+    run = pool.xmalloc(4 * 4096, align=4096)
+    behind = pool.xmalloc(4096, align=4096)
+    for n_bytes in (4 * 4096, 3 * 4096 + 1, 3 * 4096, 4097, 4096, 1, 4096, 0):
+        assert pool.xrealloc(run, n_bytes) == run
+        n_pages = max(-(-n_bytes // 4096), 1)
+        (row,) = (row for row in pool.walk() if row["offset"] == run)
+        assert row["size"] == n_pages * 4096
+        pool.check()
+    assert pool.xrealloc(run, 5 * 4096) != run
+    pool.xfree(behind)
+    pool.check()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_resize_keeps_contents_and_alignment(probe, small_arena, engine, seed):
     source = random.Random(seed)

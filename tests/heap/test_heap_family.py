@@ -2,6 +2,7 @@
 """The whole family of xmalloc.h: sizes, zeros, copies, alignments, overflow."""
 
 import array
+import contextlib
 import itertools
 
 import numpy as np
@@ -252,6 +253,26 @@ def test_resizing_keeps_what_both_sizes_have(interface):
             heap.xfree(moved)
             heap.xfree(wall)
         assert heap.stats().live_blocks == 0
+
+
+@pytest.mark.parametrize("interface", ["array", "merged"])
+@pytest.mark.parametrize("n", [0, 1, 100, PAGE - 100, PAGE, PAGE + 1, 2 * PAGE])
+def test_a_shrink_from_whole_pages_succeeds_in_a_full_heap(interface, n):
+    with heap_of(interface) as heap:
+        first = heap.xmalloc_array(1, 3 * PAGE)
+        heap.view(first)[: 3 * PAGE] = bytes(range(256)) * (3 * PAGE // 256)
+        for size in (16 * PAGE, PAGE, 16):
+            with contextlib.suppress(xmem.OutOfMemory):
+                while True:
+                    heap.xmalloc_array(1, size)
+        n_live = heap.stats().live_blocks
+        assert heap.xrealloc_array(first, 1, n) == first
+        kept = heap.view(first)
+        assert len(kept) >= n
+        assert bytes(kept[:n]) == (bytes(range(256)) * 48)[:n]
+        kept.release()
+        assert heap.stats().live_blocks == n_live
+        heap.check()
 
 
 # The object form ---------------------------------------------------------------

@@ -425,6 +425,19 @@ def test_detached_memory_stays_while_it_is_viewed(maker):
     maker.xfree(offset)
 
 
+def test_detached_memory_waits_for_its_own_views_alone(maker):
+    other = maker.array([7])
+    array = maker.array([1, 2, 3])
+    look = memoryview(maker.block_of(array))
+    offset = maker.block_of(array).detach()
+    del array
+    with pytest.raises(BufferError):
+        maker.xfree(offset)
+    look.release()
+    maker.xfree(offset)
+    assert other.tolist() == [7]
+
+
 # Ends ------------------------------------------------------------------------
 
 

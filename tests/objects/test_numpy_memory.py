@@ -25,9 +25,9 @@ import xmem
 from xmem import Arena, BadArgument, Heap, Pool, numpy_memory
 
 try:
-    from numpy._core.multiarray import get_handler_name
+    from numpy._core.multiarray import _ARRAY_API, get_handler_name
 except ImportError:  # NumPy 1
-    from numpy.core.multiarray import get_handler_name
+    from numpy.core.multiarray import _ARRAY_API, get_handler_name
 
 MAKERS = {
     "tlsf": lambda arena: Pool(arena),
@@ -60,6 +60,22 @@ def pool(arena):
 
 def live(allocator):
     return allocator.stats().live_blocks
+
+
+def handler_in_force():
+    """Context and calloc of NumPy's handler: of NEP 49's structures, in C."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype = ctypes.c_void_p
+    pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    table = ctypes.cast(pointer(_ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p))
+    # PyDataMem_GetHandler; its capsule has a name of 127 bytes, a version, a context.
+    capsule = ctypes.PYFUNCTYPE(ctypes.py_object)(table[305])()
+    handler = pointer(capsule, b"mem_handler")
+    words = ctypes.cast(handler + 128, ctypes.POINTER(ctypes.c_void_p))
+    calloc = ctypes.CFUNCTYPE(
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t
+    )
+    return words[0], calloc(words[2])
 
 
 # Where data comes from and goes to -------------------------------------------
@@ -425,6 +441,27 @@ def test_or_it_falls_back(maker):
         assert all(array[-1] == i for i, array in enumerate(kept))
     del large, small, kept
     assert live(maker) == 0
+
+
+def test_a_shrink_that_falls_back_copies_what_fits(maker):
+    """Data that a view keeps from being resized leaves the arena, and shrinks."""
+    with numpy_memory(maker, fallback=True):
+        array = np.arange(3 << 18, dtype="u8")
+    view = maker.view(array.ctypes.data - maker.arena.address(0))
+    # Six MiB written into ten words would leave the process's heap.
+    array.resize(10, refcheck=False)
+    assert array.tolist() == list(range(10))
+    view.release()
+    assert live(maker) == 0
+
+
+def test_a_product_that_overflows_is_no_memory(pool):
+    with numpy_memory(pool):
+        context, zeroed = handler_in_force()
+    for count, size in ((1 << 63, 2), ((1 << 61) + 1, 8), (2, (1 << 63) + 8)):
+        assert zeroed(context, count, size) is None
+        assert zeroed(context, size, count) is None
+    assert live(pool) == 0
 
 
 def test_what_falls_back_outlives_the_arena():

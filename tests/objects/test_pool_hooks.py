@@ -211,6 +211,40 @@ def test_wrong_returns_are_refused_and_change_nothing(arena, source):
     other.check()
 
 
+def test_a_run_beyond_the_limit_is_refused(arena, source):
+    given = []
+    pool = Pool(
+        arena, max_pages=8, grow_pages=1, get_mem=lambda n: given[-1], put_mem=print
+    )
+    # The limit admits what is asked for, but not what is given.
+    for n_pages in (9, 64):
+        given.append(arena.page_alloc_exact(n_pages))
+        before = image(arena)
+        for ask in (lambda: pool.xmalloc(5000), lambda: pool.reserve(4)):
+            with pytest.raises(xmem.BadArgument, match=f"{n_pages} pages"):
+                ask()
+        assert image(arena) == before
+    given.append(arena.page_alloc_exact(8))
+    assert pool.xmalloc(5000)
+    assert pool.total_size == 8 * PAGE
+    pool.check()
+
+
+def test_a_run_that_is_viewed_is_refused(arena, source):
+    run = arena.page_alloc_exact(4)
+    pool = Pool(arena, grow_pages=4, get_mem=lambda n: run, put_mem=source.put_mem)
+    view = arena.view(run)
+    part = view[8:9]
+    before = image(arena)
+    for held in (view, part):
+        for ask in (lambda: pool.xmalloc(100), lambda: pool.reserve(1)):
+            with pytest.raises(BufferError):
+                ask()
+        assert image(arena) == before
+        held.release()
+    assert pool.xmalloc(100) - run in range(4 * PAGE)
+
+
 def test_what_get_mem_raises_comes_through(arena, source):
     pool = Pool(arena, grow_pages=1, **source.hooks)
     offset = pool.xmalloc(3000)

@@ -3,7 +3,7 @@
 
 Whatever is made lies in a folder that the workers of pytest-xdist share, under a name
 with a digest of what it was made of. A lock on a file keeps the others waiting until
-it is complete. Nothing outlives the run.
+it is complete. Nothing outlives the run, unless ``XMEM_TEST_BUILDS`` names a folder.
 """
 
 import fcntl
@@ -119,7 +119,9 @@ setup(
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    """Makes things once for all workers of a run."""
+    """Makes things once for all workers of a run; for all runs with a kept folder."""
+    if "XMEM_TEST_BUILDS" in os.environ:
+        return Builds(Path(os.environ["XMEM_TEST_BUILDS"]))
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
