@@ -845,6 +845,11 @@ cdef class Pool(Allocator):
         BadArgument, BadArgumentType
             A negative size, an alignment that is no power of two or greater
             than `Arena.max_align`, or not integers.
+        HeapCorruption
+            The pool is hardened, and a free block that the request needs is
+            damaged, or one that left the quarantine to make room. Nothing was
+            allocated; a block damaged in the quarantine is never used again,
+            so the next request does without it.
         """
         return self.allocate(
             size_argument(n), align_argument(align), False, "xmalloc"
@@ -887,6 +892,9 @@ cdef class Pool(Allocator):
             ``offset`` is no live block of this pool.
         BufferError
             A view of the block is alive.
+        HeapCorruption
+            As in `xmalloc`, or the pool is hardened and the block is damaged;
+            the block is as it was.
         """
         cdef offset_t payload = offset_argument(offset)
         cdef uint64_t n_bytes = size_argument(n)
@@ -1357,7 +1365,8 @@ cdef class Pool(Allocator):
             bytes with its header, ``capacity`` of the payload in bytes,
             ``used``, ``region`` (page where the region or run starts),
             ``kind`` (0 a block, 1 a block of whole pages, 2 pages of a heap's
-            page_alloc, 3 a freed block in quarantine or in the quick lists).
+            page_alloc, 3 a freed block in quarantine or in the quick lists, 4 a
+            lost one, which was damaged in the quarantine).
 
         Raises
         ------

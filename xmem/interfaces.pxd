@@ -29,6 +29,7 @@ from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base cimport ENGINE_TLSF, offset_t
 from xmem.core cimport (
     hard_overhead,
+    hard_prepare_free,
     is_run,
     pool_alignment,
     pool_owns,
@@ -246,7 +247,10 @@ cdef inline offset_t heap_move(
 ) noexcept nogil:
     """Resize by allocating anew, copying and freeing; 0 leaves all as it was."""
     cdef uint64_t capacity = pool_capacity(heap.arena, heap.main, payload)
-    cdef offset_t moved = heap_alloc(heap, n_bytes, alignment, is_array)
+    cdef offset_t moved
+    if not hard_prepare_free(heap.arena, heap.main, payload):
+        return 0
+    moved = heap_alloc(heap, n_bytes, alignment, is_array)
     if moved == 0:
         return 0
     memcpy(
@@ -286,7 +290,7 @@ cdef inline offset_t heap_resize(
                 heap.arena, heap.main, payload, n_bytes, alignment
             )
         moved = heap_move(heap, payload, n_bytes, alignment, is_array)
-        if moved == 0 and shrinks:
+        if moved == 0 and shrinks and heap.main.hard.damage.code == 0:
             run_resize(heap.arena, heap.main, payload, n_bytes)
             return payload
         return moved

@@ -37,6 +37,7 @@ from xmem.core.creation cimport (
     settings_t,
 )
 from xmem.core.growth cimport may_hold, region_pages_for, run_alloc, run_free
+from xmem.core.hardened cimport hard_prepare_free
 from xmem.core.hardening cimport check_live, hard_overhead
 from xmem.core.plain cimport (
     is_run,

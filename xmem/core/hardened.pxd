@@ -3,15 +3,28 @@
 
 hardening.pxd says what they write and verify. A verb that finds damage records the
 first finding in ``pool.hard.damage``, changes nothing, and returns as if there were no
-room; the block in question stays as it is. The work of each verb is bounded.
+room; the block in question stays as it is. Only a block that is found damaged when it
+leaves the quarantine changes: it becomes lost (hardening.pxd). A verb that meets one
+while it makes room for its request reports it in the same way; ``hard_free`` frees its
+own block nevertheless. The work of each verb is bounded.
+
+A block's start bit is set when its seal is written, and cleared before anything of it
+is changed: see startbits.pxd.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena cimport arena_t
-from xmem.base cimport engine_fill, finding_t, offset_t
+from xmem.base cimport (
+    engine_fill,
+    finding_t,
+    invariant,
+    offset_t,
+    report,
+    store_barrier,
+)
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
-from xmem.core.growth cimport region_release
+from xmem.core.growth cimport region_grow, region_release
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
     HARD_POISON,
@@ -20,6 +33,7 @@ from xmem.core.hardening cimport (
     check_live,
     check_waiting,
     damage_of,
+    follows_free,
     hard_overhead,
     poison_bytes,
     poison_free,
@@ -32,8 +46,6 @@ from xmem.core.plain cimport (
     plain_free,
     pool_alignment,
     run_resize,
-    tlsf_pool_alloc,
-    tlsf_pool_alloc_aligned,
     tlsf_pool_run,
 )
 from xmem.core.startbits cimport start_clear, start_set
@@ -48,8 +60,10 @@ from xmem.engine cimport (
     block_of,
     block_size,
     block_word,
+    block_write,
     freelists_insert,
     payload_of,
+    tlsf_carve,
     tlsf_find,
     tlsf_find_aligned,
     tlsf_free,
@@ -88,33 +102,89 @@ cdef inline void release_block(
     poison_free(arena, pool, block)
 
 
+cdef inline void lose_block(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size
+) noexcept nogil:
+    """Make a block of ``size`` bytes one that nobody uses and nobody merges with.
+
+    Whatever stands in its header, the new one leads to its right neighbour.
+    """
+    cdef uint64_t bits = 0
+    if follows_free(arena, pool, block):
+        bits = BLOCK_PREV_FREE
+    block_write(arena.base, block, size, bits)
+    pool.hard.n_lost += 1
+
+
+cdef inline bint check_quarantined(
+    arena_t* arena, pool_t* pool, unsigned slot, finding_t* finding
+) noexcept nogil:
+    """Whether a block in quarantine is as it was when it was freed."""
+    cdef offset_t block = pool.hard.ring[slot]
+    cdef uint64_t size = pool.hard.sizes[slot]
+    if block_size(arena.base, block) != size:
+        return report(
+            finding,
+            invariant(c"B", 1),
+            block,
+            block_word(arena.base, block),
+            size,
+        )
+    return check_live(arena, pool, block, finding) and check_waiting(
+        arena, pool, block, finding
+    )
+
+
 cdef inline bint leave_quarantine(
     arena_t* arena, pool_t* pool, unsigned slot
 ) noexcept nogil:
-    """Free the block in a slot; a damaged one stays in use for ever."""
+    """Free the block in a slot, if any; False if it was damaged, and is lost now."""
     cdef finding_t later
-    cdef finding_t* finding = damage_of(pool, &later)
     cdef offset_t block = pool.hard.ring[slot]
     cdef bint is_sound
     if block == 0:
         return True
-    is_sound = check_live(arena, pool, block, finding) and check_waiting(
-        arena, pool, block, finding
-    )
+    is_sound = check_quarantined(arena, pool, slot, damage_of(pool, &later))
     pool.hard.ring[slot] = 0
     pool.hard.n_waiting -= 1
-    if not is_sound:
-        pool.hard.n_lost += 1
-        return False
-    release_block(arena, pool, block)
-    return True
+    if is_sound:
+        release_block(arena, pool, block)
+    else:
+        lose_block(arena, pool, block, pool.hard.sizes[slot])
+    return is_sound
 
 
-cdef inline void end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Free all blocks in quarantine: at most HARD_RING."""
+cdef inline bint end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Free all blocks in quarantine, at most HARD_RING; False if one was damaged."""
+    cdef uint64_t n_lost = pool.hard.n_lost
     cdef unsigned slot
     for slot in range(HARD_RING):
         leave_quarantine(arena, pool, slot)
+    return pool.hard.n_lost == n_lost
+
+
+cdef inline bint is_to_wait(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Whether a live block goes to the quarantine when it is freed."""
+    return (
+        (pool.flags & POOL_QUARANTINE) != 0
+        and (payload & (PAGE_RULE_BYTES - 1)) != 0
+        and block_size(arena.base, block_of(payload)) <= arena.page_bytes
+    )
+
+
+cdef inline bint hard_prepare_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Make room in the quarantine for a live block that is going to be freed.
+
+    False if the block that waited there was damaged. So a verb that replaces a block
+    hears of that before it has done anything.
+    """
+    return not is_to_wait(arena, pool, payload) or leave_quarantine(
+        arena, pool, <unsigned>(pool.hard.n_freed & (HARD_RING - 1))
+    )
 
 
 cdef inline void hard_free(
@@ -132,14 +202,16 @@ cdef inline void hard_free(
     if not check_live(arena, pool, block, finding):
         return
     size = block_size(arena.base, block)
-    if not pool.flags & POOL_QUARANTINE or size > arena.page_bytes:
+    if not is_to_wait(arena, pool, payload):
         start_clear(arena, payload)
+        store_barrier()
         release_block(arena, pool, block)
         return
     slot = <unsigned>(pool.hard.n_freed & (HARD_RING - 1))
     pool.hard.n_freed += 1
     leave_quarantine(arena, pool, slot)
     start_clear(arena, payload)
+    store_barrier()
     if pool.flags & POOL_POISON:
         engine_fill(
             arena.base + payload,
@@ -153,6 +225,8 @@ cdef inline void hard_free(
             block,
             size - BLOCK_HEADER_BYTES - HARD_TRAILER_BYTES,
         )
+    pool.hard.sizes[slot] = <uint32_t>size
+    store_barrier()
     pool.hard.ring[slot] = block
     pool.hard.n_waiting += 1
 
@@ -160,21 +234,27 @@ cdef inline void hard_free(
 cdef inline offset_t find_verified(
     arena_t* arena, pool_t* pool, uint64_t total, uint64_t alignment
 ) noexcept nogil:
-    """Payload of a new block, or 0; the free block used is verified first."""
+    """Payload of a new block, or 0; the free block used is verified first.
+
+    It has no start bit yet.
+    """
     cdef finding_t later
     cdef uint64_t need = block_bytes_for(total)
     cdef offset_t block
     if alignment > BLOCK_GRAIN:
         block = tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment)
     else:
+        alignment = BLOCK_GRAIN
         block = tlsf_find(arena.base, &pool.tlsf, need)
-    if block != 0 and not check_listed(
-        arena, pool, block, damage_of(pool, &later)
-    ):
+    if block == 0:
+        block = region_grow(arena, pool, need, alignment)
+        if block == 0:
+            return 0
+    elif not check_listed(arena, pool, block, damage_of(pool, &later)):
         return 0
-    if alignment > BLOCK_GRAIN:
-        return tlsf_pool_alloc_aligned(arena, pool, total, alignment)
-    return tlsf_pool_alloc(arena, pool, total)
+    return payload_of(
+        tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
+    )
 
 
 cdef inline offset_t hard_alloc(
@@ -182,7 +262,8 @@ cdef inline offset_t hard_alloc(
 ) noexcept nogil:
     """``pool_alloc`` of a hardened pool.
 
-    Without room it frees the blocks in quarantine and tries once more.
+    Without room it frees the blocks in quarantine and tries once more, unless one
+    of them was damaged: the caller hears of that instead.
     """
     cdef uint64_t total = n_bytes + hard_overhead(pool)
     cdef bint is_run = alignment > BLOCK_ALIGN_MAX
@@ -196,11 +277,13 @@ cdef inline offset_t hard_alloc(
             payload = find_verified(arena, pool, total, alignment)
         if payload != 0 or pool.hard.n_waiting == 0 or pool.hard.damage.code:
             break
-        end_quarantine(arena, pool)
+        if not end_quarantine(arena, pool):
+            return 0
     if payload == 0 or is_run:
         return payload
     poison_rest(arena, pool, block_of(payload))
     seal_block(arena, pool, block_of(payload), n_bytes)
+    store_barrier()
     start_set(arena, payload)
     return payload
 
@@ -271,6 +354,8 @@ cdef inline offset_t hard_resize(
                 poison_rest(arena, pool, block_of(moved))
                 seal_block(arena, pool, block_of(moved), n_bytes)
                 return moved
+    if not hard_prepare_free(arena, pool, payload):
+        return 0
     moved = hard_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:
         return 0
