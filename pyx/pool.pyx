@@ -239,6 +239,19 @@ cdef object _creation_error(
     )
 
 
+cdef object _say_repair(Arena arena, object error):
+    """The error of a pool that does not open, with what may help."""
+    if arena.path is None:
+        return error
+    return HeapCorruption(
+        error.invariant,
+        error.offset,
+        f"{error.detail} (if a process died while it used the pool, "
+        "Arena.open(path, repair=True) repairs it)",
+        error.around,
+    )
+
+
 cdef uint32_t _create(Arena arena, bytes name, settings_t* settings) except 0:
     """Number of a new pool; if anything is refused nothing has changed."""
     cdef uint32_t number = 0
@@ -498,7 +511,9 @@ cdef class Pool(Allocator):
         BadArgument
             The arena has no such pool.
         HeapCorruption
-            An invariant does not hold.
+            An invariant does not hold: the pool is damaged, or a process died
+            in the middle of a call; `Arena.open` with ``repair=True`` repairs
+            what that left.
         """
         cdef Pool pool
         cdef Arena owner
@@ -521,13 +536,19 @@ cdef class Pool(Allocator):
             raise BadArgument(f"no pool named {name!r}; the arena has: {known}")
         number = <uint32_t>(entry - owner.c.directory) + 1
         if not check_control(&owner.c, number, &finding):
-            raise corruption(
-                finding.code, finding.offset, finding.found, finding.expected
+            raise _say_repair(
+                owner,
+                corruption(
+                    finding.code, finding.offset, finding.found, finding.expected
+                ),
             )
         pool = Pool.__new__(Pool)
         pool.attach(owner, encoded.decode(), number)
         if verify:
-            pool.verify(&census, not owner.frames_checked, False)
+            try:
+                pool.verify(&census, not owner.frames_checked, False)
+            except HeapCorruption as error:
+                raise _say_repair(owner, error) from None
         pool.hook(hooks_from(pool.engine, get_mem, put_mem))
         return pool
 

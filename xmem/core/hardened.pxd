@@ -146,6 +146,7 @@ cdef inline bint leave_quarantine(
         return True
     is_sound = check_quarantined(arena, pool, slot, damage_of(pool, &later))
     pool.hard.ring[slot] = 0
+    store_barrier()
     pool.hard.n_waiting -= 1
     if is_sound:
         release_block(arena, pool, block)
@@ -204,14 +205,12 @@ cdef inline void hard_free(
     size = block_size(arena.base, block)
     if not is_to_wait(arena, pool, payload):
         start_clear(arena, payload)
-        store_barrier()
         release_block(arena, pool, block)
         return
     slot = <unsigned>(pool.hard.n_freed & (HARD_RING - 1))
     pool.hard.n_freed += 1
     leave_quarantine(arena, pool, slot)
     start_clear(arena, payload)
-    store_barrier()
     if pool.flags & POOL_POISON:
         engine_fill(
             arena.base + payload,
@@ -283,7 +282,6 @@ cdef inline offset_t hard_alloc(
         return payload
     poison_rest(arena, pool, block_of(payload))
     seal_block(arena, pool, block_of(payload), n_bytes)
-    store_barrier()
     start_set(arena, payload)
     return payload
 
@@ -313,11 +311,12 @@ cdef inline offset_t hard_resize_near(
     cdef uint64_t need = block_bytes_for(n_bytes)
     if tlsf_resize(arena.base, &pool.tlsf, block, need):
         return payload
-    block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
+    block = tlsf_resize_left(
+        arena.base, &pool.tlsf, block, need, arena.start_bits
+    )
     if block == 0:
         return 0
     start_clear(arena, payload)
-    start_set(arena, payload_of(block))
     return payload_of(block)
 
 
