@@ -147,10 +147,10 @@ def expect_whole_or_refused(path: Path, invariant: str, place: int | None) -> No
     before = path.read_bytes()
     try:
         arena = Arena.open(path)
-    except HeapCorruption as error:
-        assert error.invariant in ("P1", "P2", "P3")
+    except HeapCorruption:
+        assert invariant in ("P1", "P2", "P3")
         assert path.read_bytes() == before
-        with pytest.raises(HeapCorruption, match=error.invariant):
+        with pytest.raises(HeapCorruption, match=r"^P[123] "):
             Arena.open(path, repair=True)
         assert path.read_bytes() == before
         return

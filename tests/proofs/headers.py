@@ -65,7 +65,8 @@ class Snapshot:
 
     def start(self, payload: int) -> bool:
         """Whether the start bit of a payload is set."""
-        return bool(self.word(self.word(56) + (payload >> 10) * 8) >> (payload >> 4 & 63) & 1)
+        word = self.word(self.word(56) + (payload >> 10) * 8)
+        return bool(word >> (payload >> 4 & 63) & 1)
 
     def runs(self) -> list[tuple[int, int, int, int]]:
         """Page, state, owner and pages of every run, in order."""

@@ -287,8 +287,8 @@ def main(kills: int, seed: int) -> None:
     for what, n in sorted(found.items()):
         click.echo(f"{n:8,}  {what}")
     click.echo(
-        f"kills: {found.total():,} processes, of {len(KINDS)} kinds of pool; every file "
-        "was opened and repaired, and no block was lost"
+        f"kills: {found.total():,} processes, of {len(KINDS)} kinds of pool; every "
+        "file was opened and repaired, and no block was lost"
     )
 
 

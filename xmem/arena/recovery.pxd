@@ -9,9 +9,9 @@ Two kinds of runs belong to nobody once their process is gone, and are freed: th
 a pool had obtained and not formatted (FRAME_PENDING), and those of a pool that is not
 in the directory, because its creation or destruction was cut short.
 
-If the heads do not tile the page frames, or a run in use lies inside another, nothing is
-written: no call that is cut short leaves that. Each store leaves a state from which the
-recovery can start again.
+If the heads do not tile the page frames, or a run in use lies inside another, nothing
+is written: no call that is cut short leaves that. Each store leaves a state from which
+the recovery can start again.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -52,7 +52,7 @@ cdef struct recovery_t:
 cdef inline bint check_heads_to_recover(
     arena_t* arena, finding_t* finding
 ) noexcept nogil:
-    """Whether the heads of runs tile the page frames, and free ones are of one order."""
+    """Whether the heads of runs tile the page frames, free ones as their orders say."""
     cdef uint64_t page = arena.first_page
     cdef uint64_t word
     while page < arena.n_pages:

@@ -8,9 +8,10 @@ cut short had not handed it out yet: it is given back. A start bit anywhere else
 cleared. Lost blocks (core/hardening.pxd) stay lost, and a block in quarantine that is
 damaged becomes one.
 
-First the whole pool is surveyed, trusting no word, and nothing is written if its headers
-do not lead from one to the next. Then the caches are written. Each store of a header
-leaves a chain that can be walked, so that a repair that is cut short can be repeated.
+First the whole pool is surveyed, trusting no word, and nothing is written if its
+headers do not lead from one to the next. Then the caches are written. Each store of a
+header leaves a chain that can be walked, so that a repair that is cut short can be
+repeated.
 
 Two things cannot be told from damage, and are reported. If exactly one live block has a
 broken seal, a resize may have been cut short before it wrote the new one: it gets one,
@@ -366,6 +367,7 @@ cdef inline offset_t repair_chain(
     cdef uint64_t size = block_size(arena.base, block)
     cdef chain_t chain
     chain.free = 0
+    chain.free_size = 0
     repair.n_starts += clear_starts(arena, start, start + BLOCK_GRAIN)
     while size != 0:
         repair_block(arena, pool, &chain, block, repair)

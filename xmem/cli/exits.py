@@ -3,8 +3,8 @@
 
 ====== ==================================================================
 0      success
-1      a replay could not run, a request failed, verification failed, or
-       a stress session found a fault
+1      a replay could not run, a request failed, verification failed, a
+       stress session found a fault, or an arena is broken
 2      usage: a wrong option, a missing file, a file that is not a trace,
        a missing library
 130    interrupted (Ctrl-C)
@@ -23,6 +23,12 @@ INTERRUPTED = 130
 
 class ReplayFailed(click.ClickException):
     """A replay could not run, left requests unserved or failed verification."""
+
+    exit_code = FAILED
+
+
+class CheckFailed(click.ClickException):
+    """An arena's file is broken, and has not been repaired."""
 
     exit_code = FAILED
 
