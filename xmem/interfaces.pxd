@@ -32,6 +32,7 @@ from xmem.core cimport (
     check_payload,
     damage_of,
     hard_overhead,
+    hard_prepare_free,
     is_run,
     pool_alignment,
     pool_owns,
@@ -263,7 +264,9 @@ cdef inline offset_t heap_move(
     """Resize by allocating anew, copying and freeing; 0 leaves all as it was."""
     cdef uint64_t capacity = pool_capacity(heap.arena, heap.main, payload)
     cdef offset_t moved
-    if unlikely(not heap_is_sound(heap, payload)):
+    if unlikely(not heap_is_sound(heap, payload)) or (
+        not hard_prepare_free(heap.arena, heap.main, payload)
+    ):
         return 0
     moved = heap_alloc(heap, n_bytes, alignment, is_array)
     if moved == 0:
@@ -313,7 +316,9 @@ cdef inline offset_t heap_resize(
                 heap.arena, heap.main, payload, n_bytes, alignment
             )
         moved = heap_move(heap, payload, n_bytes, alignment, is_array)
-        if moved == 0 and may_stay and heap_resize_whole(heap, payload, n_bytes):
+        if moved == 0 and may_stay and heap.main.hard.damage.code == 0 and (
+            heap_resize_whole(heap, payload, n_bytes)
+        ):
             return payload
         return moved
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:

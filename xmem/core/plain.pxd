@@ -436,11 +436,12 @@ cdef inline offset_t plain_resize_near(
     need = block_bytes_for(n_bytes)
     if tlsf_resize(arena.base, &pool.tlsf, block, need):
         return payload
-    block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
+    block = tlsf_resize_left(
+        arena.base, &pool.tlsf, block, need, arena.start_bits
+    )
     if block == 0:
         return 0
     start_clear(arena, payload)
-    start_set(arena, payload_of(block))
     return payload_of(block)
 
 
