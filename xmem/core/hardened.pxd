@@ -24,6 +24,7 @@ from xmem.core.hardening cimport (
     check_listed,
     check_live,
     check_payload,
+    check_run_seal,
     check_waiting,
     damage_of,
     hard_overhead,
@@ -134,10 +135,11 @@ cdef inline void hard_free(
     cdef offset_t block = block_of(payload)
     cdef uint64_t size
     cdef unsigned slot
-    if not check_payload(arena, pool, payload, finding):
-        return
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
-        plain_free(arena, pool, payload)
+        if check_run_seal(arena, pool, payload, finding):
+            plain_free(arena, pool, payload)
+        return
+    if not check_live(arena, pool, block, finding):
         return
     size = block_size(arena.base, block)
     if not pool.flags & POOL_QUARANTINE or size > arena.page_bytes:
