@@ -150,7 +150,8 @@ class NotAFile(Exception):
 def path_argument(path: object) -> str:
     """Return a path given by the caller as text."""
     try:
-        text = os.fsdecode(path)
+        # Not a subclass of str, which may lie about itself.
+        text = str.__str__(os.fsdecode(path))
         os.fsencode(text)
     except TypeError:
         raise BadArgumentType(

@@ -39,6 +39,7 @@ from xmem.base.arguments cimport (
     count_argument,
     offset_argument,
     size_argument,
+    text_argument,
 )
 from xmem.base.offset cimport offset_t
 
@@ -100,7 +101,9 @@ cdef cnp.dtype _plain_dtype(object dtype):
 
 
 cdef tuple _as_tuple(object shape):
-    """A shape as a tuple, whose items are yet to be checked."""
+    """A shape as a tuple and no subclass; its items are yet to be checked."""
+    if isinstance(shape, tuple):
+        return tuple(shape)
     try:
         return (index(shape),)
     except TypeError:
@@ -116,16 +119,13 @@ cdef int _axes_of(object shape, cnp.npy_intp* axes) except -1:
     """Write a shape as words; returns the number of axes."""
     cdef int n = 0
     cdef uint64_t length
-    if isinstance(shape, int):
-        shape = (shape,)
-    elif not isinstance(shape, tuple):
-        shape = _as_tuple(shape)
-    if len(shape) > MAX_AXES:
-        raise BadArgument(f"an array has at most {MAX_AXES} axes, not {len(shape)}")
-    for item in shape:
+    cdef tuple items = (shape,) if isinstance(shape, int) else _as_tuple(shape)
+    if len(items) > MAX_AXES:
+        raise BadArgument(f"an array has at most {MAX_AXES} axes, not {len(items)}")
+    for item in items:
         length = count_argument(item, "each length in shape", 0)
         if length >> 62:
-            raise BadArgument(f"the shape {shape!r} is larger than any memory")
+            raise BadArgument(f"the shape {items!r} is larger than any memory")
         axes[n] = <cnp.npy_intp>length
         n += 1
     return n
@@ -148,13 +148,21 @@ cdef uint64_t _bytes_of(
     return 0 if is_empty else n_bytes
 
 
+cdef int _refuse_changed(
+    cnp.dtype descr, int n_axes, cnp.npy_intp* axes, uint64_t n_bytes
+) except -1:
+    """Refuse a dtype that other code has changed since it was measured."""
+    if PyDataType_REFCHK(descr) or _bytes_of(n_axes, axes, descr.itemsize) > n_bytes:
+        raise BadArgument("the dtype has changed while the array was made")
+    return 0
+
+
 cdef int _order_of(object order) except -1:
     """1 for Fortran's order, 0 for C's."""
-    if isinstance(order, str) and order in ("C", "F"):
-        return order == "F"
-    if not isinstance(order, str):
-        raise BadArgumentType(f"order must be str, not {type(order).__name__}")
-    raise BadArgument(f"order must be 'C' or 'F', not {order!r}")
+    cdef str text = text_argument(order, "order")
+    if text not in ("C", "F"):
+        raise BadArgument(f"order must be 'C' or 'F', not {text!r}")
+    return text == "F"
 
 
 cdef cnp.ndarray _array_over(
@@ -164,9 +172,11 @@ cdef cnp.ndarray _array_over(
     int n_axes,
     cnp.npy_intp* axes,
     bint is_fortran,
+    uint64_t n_bytes,
 ):
-    """An array of the bytes at ``data``, alive as long as ``base`` is."""
+    """An array of the ``n_bytes`` at ``data``, alive as long as ``base`` is."""
     cdef cnp.ndarray array
+    _refuse_changed(descr, n_axes, axes, n_bytes)
     Py_INCREF(descr)
     try:
         array = PyArray_NewFromDescr(
@@ -247,6 +257,10 @@ cdef class Allocator:
         self.enter()
         return 0
 
+    cdef int settle(self) except -1:
+        """Call what waits for the end of `resize_owned`, and may use its block."""
+        return 0
+
     cdef uint64_t capacity(self, offset_t payload, str verb) except? 0:
         """Bytes that may be used at live memory of any kind, or the error."""
         self.enter()
@@ -278,7 +292,10 @@ cdef class Allocator:
     cdef offset_t resize_owned(
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
-        """An owned block resized; nobody has a buffer of it."""
+        """An owned block resized; nobody has a buffer of it.
+
+        The owner takes note of where it is now, and then calls `settle`.
+        """
         cdef offset_t moved
         self.arena.refuse_viewed(payload)
         self.require_live(payload, verb)
@@ -373,6 +390,7 @@ cdef class Allocator:
             n_axes,
             axes,
             is_fortran,
+            n_bytes,
         )
 
     def empty(self, shape, dtype=float, order="C", *, align=ARRAY_ALIGN):
@@ -469,8 +487,7 @@ cdef class Allocator:
         self, object source, object order, object align, str verb
     ):
         """A copy of an array."""
-        if not isinstance(order, str):
-            raise BadArgumentType(f"order must be str, not {type(order).__name__}")
+        order = text_argument(order, "order")
         if order not in ("K", "A", "C", "F"):
             raise BadArgument(f"order must be 'K', 'A', 'C' or 'F', not {order!r}")
         order, axes = _layout_of(source, order)
@@ -519,7 +536,13 @@ cdef class Allocator:
         cdef uint64_t capacity = self.capacity(payload, "from_offset")
         view.pin(self.arena, payload, n_bytes, capacity)
         return _array_over(
-            view, self.arena.c.base + payload, descr, n_axes, axes, is_fortran
+            view,
+            self.arena.c.base + payload,
+            descr,
+            n_axes,
+            axes,
+            is_fortran,
+            n_bytes,
         )
 
     def block_of(self, array, /):
@@ -544,18 +567,19 @@ cdef class Allocator:
         """
         self.enter()
         base = array
-        if not isinstance(base, np.ndarray):
+        if not isinstance(base, cnp.ndarray):
             raise BadArgumentType(
                 f"block_of looks at a numpy.ndarray, not {type(array).__name__}"
             )
-        while isinstance(base, np.ndarray):
-            base = base.base
+        while isinstance(base, cnp.ndarray):
+            base = cnp.get_array_base(base)
         if isinstance(base, BlockExport):
             base = (<BlockExport>base).block
         elif isinstance(base, memoryview):
             base = base.obj             # numpy.frombuffer of a Block
         if (
             not isinstance(base, Block)
+            or (<Block>base).allocator is None
             or (<Block>base).allocator.arena is not self.arena
             or (<Block>base).allocator.number != self.number
         ):
@@ -796,6 +820,7 @@ cdef class Block:
             self.end_export()
         self.offset = moved
         self.n_bytes = <Py_ssize_t>n_bytes
+        self.allocator.settle()
 
     def detach(self):
         """Give up the memory without freeing it: it outlives the object.

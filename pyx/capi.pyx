@@ -22,11 +22,11 @@ from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
-    pool_alloc,
+    pool_alloc_patiently,
     pool_capacity,
     pool_free,
     pool_free_if_owned,
-    pool_resize,
+    pool_resize_patiently,
 )
 
 cdef extern from "xmem/xmem.h":
@@ -147,7 +147,7 @@ cdef void* _alloc(
     cdef offset_t payload
     if not is_power_of_two(alignment) or alignment > its.arena.alignment:
         return NULL
-    payload = pool_alloc(its.arena, its.pool, n_bytes, alignment)
+    payload = pool_alloc_patiently(its.arena, its.pool, n_bytes, alignment)
     return NULL if payload == 0 else its.arena.base + payload
 
 
@@ -158,7 +158,7 @@ cdef void* _resize(
     cdef offset_t payload = <char*>at - its.arena.base
     if not is_power_of_two(alignment) or alignment > its.arena.alignment:
         return NULL
-    payload = pool_resize(its.arena, its.pool, payload, n_bytes, alignment)
+    payload = pool_resize_patiently(its.arena, its.pool, payload, n_bytes, alignment)
     return NULL if payload == 0 else its.arena.base + payload
 
 

@@ -11,7 +11,14 @@ GIL, so they acquire it themselves. They cannot raise: they return NULL when the
 is no room, which NumPy turns into a MemoryError, and report any other error by
 `sys.unraisablehook`. An array may be freed while an exception is pending, which
 has to survive that.
+
+References to Python objects are counted by each process for itself, so a table of
+them must not lie where another process sees it. A handler does not learn the dtype
+of an array, but NumPy asks for zeroed memory where references are to lie. So in an
+arena in a file zeroed memory is the C library's; see ``_calloc``.
 """
+
+from contextvars import ContextVar
 
 from xmem.base.errors import BadArgument, BadArgumentType, SizeLimitError
 
@@ -38,6 +45,10 @@ cnp.import_array()
 
 cdef const char* CAPSULE_NAME = "mem_handler"       # NumPy's choice
 
+# What a context has entered and not left: None or, the last first, a manager, the
+# handler that was in force before it, and the rest.
+_entered = ContextVar("xmem.numpy_memory", default=None)
+
 
 cdef struct handler_t:
     cnp.PyDataMem_Handler numpy     # first: what the capsule points to
@@ -52,6 +63,11 @@ cdef inline bint _is_inside(Arena arena, void* at) noexcept:
         arena.c.base != NULL
         and <uint64_t>at - <uint64_t>arena.c.base < arena.c.n_bytes
     )
+
+
+cdef inline bint _is_shared(Arena arena) noexcept:
+    """Whether another process may see the arena's pages: a child that was forked."""
+    return arena.fd >= 0
 
 
 cdef void _report(object error, object where) noexcept:
@@ -90,6 +106,8 @@ cdef void* _calloc(void* context, size_t count, size_t n_bytes) noexcept with gi
     cdef void* at
     if n_bytes and count > ~<size_t>0 / n_bytes:
         return NULL
+    if _is_shared((<Allocator>handler.allocator).arena):
+        return calloc(count, n_bytes)       # it may be for references
     at = _obtain(handler, count * n_bytes)
     if at != NULL:
         memset(at, 0, count * n_bytes)
@@ -114,6 +132,7 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
         payload = allocator.resize_owned(
             payload, n_bytes, handler.alignment, "numpy_memory"
         )
+        allocator.settle()
         return arena.c.base + payload
     except (MemoryError, SizeLimitError, BufferError):
         pass
@@ -159,6 +178,25 @@ cdef void _end(object capsule) noexcept:
     free(handler)
 
 
+cdef tuple _without(numpy_memory manager, tuple entered):
+    """What a context has entered but for a manager, where that is not the last.
+
+    The one that was entered after it is then left to the handler before it.
+    """
+    cdef list later = []
+    while entered is not None and entered[0] is not manager:
+        later.append(entered)
+        entered = entered[2]
+    if entered is None:
+        raise BadArgument("the manager has not been entered in this context")
+    outer, rest = entered[1], entered[2]
+    while later:
+        other = later.pop()
+        rest = (other[0], other[1] if outer is None else outer, rest)
+        outer = None
+    return rest
+
+
 cdef class numpy_memory:
     """Have NumPy take the data of new arrays from a pool (NEP 49).
 
@@ -181,8 +219,14 @@ cdef class numpy_memory:
     -----
     A context manager. It applies to the current context (`contextvars`): the
     thread or the task that entered it, and tasks started there; other threads
-    are not affected. It can be entered again, and nested. It covers all of
-    NumPy: results, temporaries, copies, arrays that grow in place.
+    are not affected. It can be entered again, nested, and by any number of
+    threads and tasks at once; each leaves it in the context in which it entered
+    it. It covers all of NumPy: results, temporaries, copies, arrays that grow in
+    place.
+
+    In an arena in a file, what NumPy requests zeroed comes from the C library:
+    all tables of references to objects, which no other process may see, and with
+    them `numpy.zeros`.
 
     An array made inside stays valid afterwards, and is freed to its own pool,
     by whichever thread drops it last. As long as one is alive, pool and arena
@@ -197,13 +241,11 @@ cdef class numpy_memory:
     cdef readonly Allocator allocator
     cdef readonly bint fallback
     cdef object capsule             # of the handler
-    cdef list outer                 # handlers that were in force before
 
     def __init__(self, pool, *, align=64, fallback=False):
         cdef handler_t* handler
         cdef uint64_t alignment
-        if self.capsule is not None:
-            raise BadArgument("a manager is initialised once")
+        self.refuse_again()
         if not isinstance(pool, Allocator):
             raise BadArgumentType(
                 f"pool must be a Pool or a Heap, not {type(pool).__name__}"
@@ -213,8 +255,8 @@ cdef class numpy_memory:
         (<Allocator>pool).enter()
         if alignment > (<Allocator>pool).arena.c.alignment:
             raise BadArgument(
-                f"align must be at most {pool.arena.max_align} bytes in this arena, "
-                f"not {alignment}"
+                f"align must be at most {(<Allocator>pool).arena.max_align} bytes in "
+                f"this arena, not {alignment}"
             )
         handler = <handler_t*>calloc(1, sizeof(handler_t))
         if handler == NULL:
@@ -236,10 +278,16 @@ cdef class numpy_memory:
             Py_DECREF(pool)
             free(handler)
             raise
+        self.refuse_again()     # what converted the arguments may have done it
         self.allocator = pool
         self.fallback = falls_back
-        self.outer = []
         self.capsule = capsule
+
+    cdef int refuse_again(self) except -1:
+        """Refuse to be initialised a second time."""
+        if self.capsule is not None:
+            raise BadArgument("a manager is initialised once")
+        return 0
 
     def __reduce__(self):
         raise BadArgumentType("a memory handler cannot be copied or pickled")
@@ -251,10 +299,20 @@ cdef class numpy_memory:
         if self.capsule is None:
             raise BadArgument("the manager was never initialised")
         self.allocator.enter()
-        self.outer.append(cnp.PyDataMem_SetHandler(self.capsule))
+        token = _entered.set(
+            (self, cnp.PyDataMem_GetHandler(), _entered.get())
+        )
+        try:
+            cnp.PyDataMem_SetHandler(self.capsule)
+        except BaseException:
+            _entered.reset(token)
+            raise
         return self
 
     def __exit__(self, *exc_info):
-        if not self.outer:
-            raise BadArgument("the manager has not been entered")
-        cnp.PyDataMem_SetHandler(self.outer.pop())
+        cdef tuple entered = _entered.get()
+        if entered is None or entered[0] is not self:
+            _entered.set(_without(self, entered))
+            return
+        cnp.PyDataMem_SetHandler(entered[1])
+        _entered.set(entered[2])

@@ -40,6 +40,7 @@ from xmem.base cimport (
     offset_argument,
     offset_t,
     size_argument,
+    text_argument,
     unlikely,
 )
 from xmem.core cimport POOL_HARDENED, pool_alignment
@@ -82,18 +83,15 @@ INTERFACES = {
 _NAMES = {number: name for name, number in INTERFACES.items()}
 
 
-cdef int _check_interface(object interface) except -1:
-    """Refuse what is no interface."""
-    if not isinstance(interface, str):
-        raise BadArgumentType(
-            f"interface must be str, not {type(interface).__name__}"
-        )
-    if interface not in INTERFACES:
+cdef str _interface_argument(object interface):
+    """The name of an interface, as a str and no subclass."""
+    cdef str text = text_argument(interface, "interface")
+    if text not in INTERFACES:
         raise BadArgument(
             f"interface must be one of {', '.join(map(repr, INTERFACES))}, "
-            f"not {interface!r}"
+            f"not {text!r}"
         )
-    return 0
+    return text
 
 
 @cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
@@ -143,9 +141,12 @@ cdef class Heap(Allocator):
         join_regions=False,
         hardened=False,
     ):
-        if self.main is not None:
-            raise BadArgument("a heap is initialised once")
-        _check_interface(interface)
+        cdef Pool main
+        cdef Pool subpage = None
+        self.refuse_again()
+        interface = _interface_argument(interface)
+        if max_pages is not None:
+            max_pages = count_argument(max_pages, "max_pages", 1)
         settings = {
             "grow_pages": count_argument(grow_pages, "grow_pages", 1),
             "max_pages": max_pages,
@@ -159,9 +160,8 @@ cdef class Heap(Allocator):
             hardened=False if interface == "subpage" else hardened,
             **settings,
         )
-        subpage = None
-        if interface == "subpage":
-            try:
+        try:
+            if interface == "subpage":
                 subpage = _Pool(
                     arena,
                     name=f"{main.name}.subpage",
@@ -169,15 +169,32 @@ cdef class Heap(Allocator):
                     hardened=hardened,
                     **settings,
                 )
-            except BaseException:
-                main.destroy()
-                raise
-        self.attach(main, subpage, INTERFACES[interface])
-        self.main.c.interface = self.c.interface
-        self.main.c.role = ROLE_MAIN
+            self.found(main, subpage, INTERFACES[interface])
+        except BaseException:
+            for pool in (main, subpage):
+                if pool is not None and not pool.closed:
+                    pool.destroy()
+            raise
+
+    cdef int refuse_again(self) except -1:
+        """Refuse to be initialised a second time."""
+        if self.main is not None:
+            raise BadArgument("a heap is initialised once")
+        return 0
+
+    cdef int found(self, Pool main, Pool subpage, unsigned interface) except -1:
+        """Become the heap of one or two new pools."""
+        main.enter()
         if subpage is not None:
-            (<Pool>subpage).c.interface = self.c.interface
-            (<Pool>subpage).c.role = ROLE_SUBPAGE
+            subpage.enter()
+        self.refuse_again()     # what converted the arguments may have done it
+        self.attach(main, subpage, interface)
+        main.c.interface = interface
+        main.c.role = ROLE_MAIN
+        if subpage is not None:
+            subpage.c.interface = interface
+            subpage.c.role = ROLE_SUBPAGE
+        return 0
 
     cdef int attach(self, Pool main, Pool subpage, unsigned interface) except -1:
         """Become the heap of one or two pools."""
@@ -216,12 +233,20 @@ cdef class Heap(Allocator):
         """
         cdef Heap heap
         cdef Pool main = _Pool.open(arena, name, verify=verify)
-        cdef unsigned interface = main.c.interface
-        subpage = None
+        cdef Pool subpage = None
+        cdef unsigned interface
+        main.enter()
+        interface = main.c.interface
         if main.c.role != ROLE_MAIN or interface not in _NAMES:
-            raise BadArgument(f"{name!r} is a pool, not a heap: use Pool.open")
+            raise BadArgument(f"{main.name!r} is a pool, not a heap: use Pool.open")
         if interface == HEAP_SUBPAGE:
-            subpage = _Pool.open(arena, f"{name}.subpage", verify=verify)
+            subpage = _Pool.open(arena, f"{main.name}.subpage", verify=verify)
+            subpage.enter()
+            if subpage.c.role != ROLE_SUBPAGE:
+                raise BadArgument(
+                    f"{subpage.name!r} is no part of the heap {main.name!r}, whose "
+                    "own has been destroyed"
+                )
         heap = Heap.__new__(Heap)
         heap.attach(main, subpage, interface)
         return heap
@@ -376,14 +401,19 @@ cdef class Heap(Allocator):
         return payload
 
     cdef offset_t require_subpage(self, offset_t payload, str verb) except 0:
-        """``payload``, proved to be a live block of xmalloc_subpage, or the error."""
-        if unlikely(not heap_is_ready(self)):
-            self.enter()
+        """``payload``, proved to be a live block of xmalloc_subpage, or the error.
+
+        The interface has been asked whether it has such blocks.
+        """
         if unlikely(not heap_owns_subpage(&self.c, payload)):
             self.refuse(self.subpage, payload, verb)
         if self.c.subpage.flags & POOL_HARDENED:
             self.subpage.require_sound(payload)
         return payload
+
+    cdef Pool pool_of_subpage(self):
+        """The pool on which xmalloc_subpage draws."""
+        return self.main if self.subpage is None else self.subpage
 
     cdef offset_t require_run(self, offset_t offset, str verb) except 0:
         """``offset``, proved to be a live run of page_alloc, or the error."""
@@ -395,8 +425,9 @@ cdef class Heap(Allocator):
 
     cdef int require_subpage_interface(self, str verb) except -1:
         """Refuse the subpage routines where they are absent."""
-        self.enter()
-        if self.c.subpage == NULL:
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(self.c.subpage == NULL):
             raise NotInInterface(
                 f"the 'legacy' interface has no {verb}; it came with 'subpage'"
             )
@@ -735,17 +766,19 @@ cdef class Heap(Allocator):
             As in `xfree`.
         """
         cdef offset_t payload = offset_argument(offset)
-        self.require_subpage_interface("xfree_subpage")
-        if self.subpage is None:
-            self.require_live(payload, "xfree_subpage")
-            arena_refuse_held(self.arena, payload)
-            self.free_live(payload)
-            return
-        self.require_subpage(payload, "xfree_subpage")
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+        if unlikely(self.c.subpage == NULL):
+            self.require_subpage_interface("xfree_subpage")
+        if unlikely(not heap_owns_subpage(&self.c, payload)):
+            self.refuse(self.pool_of_subpage(), payload, "xfree_subpage")
+        if self.c.subpage.flags & POOL_HARDENED:
+            self.pool_of_subpage().require_sound(payload)
         arena_refuse_held(self.arena, payload)
         site_freed(self.c.arena, payload)
         heap_xfree_subpage(&self.c, payload)
-        self.subpage.raise_damage()
+        if self.c.subpage.flags & POOL_HARDENED:
+            self.pool_of_subpage().raise_damage()
 
     # Pages
 
@@ -899,6 +932,8 @@ cdef class Heap(Allocator):
     def destroy(self, *, force=False):
         """Give all pages of the heap back; as `Pool.destroy`, for each pool.
 
+        What `Pool.destroy` refuses for one of the pools is refused for both.
+
         Returns
         -------
         tuple of numpy.ndarray
@@ -908,10 +943,13 @@ cdef class Heap(Allocator):
         self.enter()
         if self.subpage is None:
             return (self.main.destroy(force=force),)
-        if not force:
-            # All or nothing: the first pool could not be restored.
-            self.subpage.refuse_live()
-        return (
-            self.main.destroy(force=force),
-            self.subpage.destroy(force=force),
-        )
+        live = self.main.walk_live(force), self.subpage.walk_live(force)
+        main_offsets = live[0]["offset"].tolist()
+        subpage_offsets = live[1]["offset"].tolist()
+        regions = []        # none: a heap's pools have no put_mem
+        self.enter()
+        self.main.refuse_end(force)
+        self.subpage.refuse_end(force)
+        self.main.end(main_offsets, regions)
+        self.subpage.end(subpage_offsets, regions)
+        return live

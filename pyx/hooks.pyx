@@ -15,7 +15,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.allocator cimport Allocator
 from xmem.arena.frames cimport frame_pages
 from xmem.arena.superblock cimport page_offset
-from xmem.base cimport offset_argument, offset_t
+from xmem.base cimport ENGINE_TLSF, offset_argument, offset_t
 from xmem.core cimport (
     hard_overhead,
     may_hold,
@@ -99,7 +99,7 @@ cdef class Hooks:
             )
 
 
-cdef Hooks hooks_from(object engine, object get_mem, object put_mem):
+cdef Hooks hooks_from(unsigned engine, object get_mem, object put_mem):
     """Hooks of the caller's functions; None if there are none."""
     cdef Hooks hooks
     if (get_mem is None) != (put_mem is None):
@@ -108,7 +108,7 @@ cdef Hooks hooks_from(object engine, object get_mem, object put_mem):
         return None
     if not callable(get_mem) or not callable(put_mem):
         raise BadArgumentType("get_mem and put_mem must be callable")
-    if engine != "tlsf":
+    if engine != ENGINE_TLSF:
         raise BadArgument("only the tlsf engine takes regions from get_mem")
     hooks = Hooks.__new__(Hooks)
     hooks.get_mem = get_mem

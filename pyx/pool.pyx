@@ -57,6 +57,7 @@ from xmem.base cimport (
     offset_argument,
     offset_t,
     size_argument,
+    text_argument,
     unlikely,
     words_argument,
 )
@@ -117,7 +118,14 @@ from xmem.engine cimport (
     REGION_OVERHEAD_BYTES,
 )
 from xmem.hooks cimport Hooks, hooks_from
-from xmem.verbs cimport pool_alloc, pool_capacity, pool_free, pool_resize
+from xmem.verbs cimport (
+    pool_alloc,
+    pool_alloc_patiently,
+    pool_capacity,
+    pool_free,
+    pool_resize_patiently,
+    pool_try_again,
+)
 
 #: The ways in which a pool can be hardened, by name.
 HARDENING = {
@@ -158,12 +166,8 @@ cdef packed struct row_t:
 cdef bytes _encode_name(object name):
     """A pool's name as the directory stores it."""
     cdef bytes encoded
-    if not isinstance(name, str):
-        raise BadArgumentType(
-            f"a pool's name must be str, not {type(name).__name__}"
-        )
     try:
-        encoded = str.encode(name)
+        encoded = text_argument(name, "a pool's name").encode()
     except UnicodeEncodeError:
         raise BadArgument(f"the name {name!r} cannot be encoded as UTF-8") from None
     if not encoded or b"\0" in encoded or len(encoded) > ENTRY_NAME_BYTES:
@@ -176,8 +180,7 @@ cdef bytes _encode_name(object name):
 
 cdef int _read_engine(settings_t* settings, object engine) except -1:
     """Set the engine by its name."""
-    if not isinstance(engine, str):
-        raise BadArgumentType(f"engine must be str, not {type(engine).__name__}")
+    engine = text_argument(engine, "engine")
     if engine not in ENGINES:
         raise BadArgument(
             f"engine must be {' or '.join(map(repr, ENGINES))}, not {engine!r}"
@@ -269,13 +272,15 @@ cdef unsigned _hardening_flags(object hardened) except? 0xFFFF:
             f"text {hardened!r}"
         )
     try:
-        names = list(hardened)
+        names = tuple(hardened)
     except TypeError:
         raise BadArgumentType(
             "hardened must be a truth value or a collection of names, not "
             f"{type(hardened).__name__}"
         ) from None
     for name in names:
+        if isinstance(name, str):
+            name = text_argument(name, "a name in hardened")
         if not isinstance(name, str) or name not in HARDENING:
             raise BadArgument(
                 f"hardened may name {', '.join(map(repr, HARDENING))}, not {name!r}"
@@ -320,7 +325,7 @@ cdef object _allocate_hooked(
             blocks[i] = pool.allocate(sizes[i], alignment, False, "xmalloc_many")
         except BaseException:
             for j in range(i):
-                pool.xfree(blocks[j])
+                Pool.xfree(pool, blocks[j])
             raise
     return offsets
 
@@ -446,13 +451,12 @@ cdef class Pool(Allocator):
     ):
         cdef settings_t settings
         cdef uint32_t number
-        if self.arena is not None:
-            raise BadArgument("a pool is initialised once")
+        cdef bytes encoded
+        self.refuse_again()
         if not isinstance(arena, Arena):
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
             )
-        hooks = hooks_from(engine, get_mem, put_mem)
         memset(&settings, 0, sizeof(settings_t))
         if flag_argument(join_regions, "join_regions"):
             settings.flags = POOL_JOINS
@@ -460,14 +464,25 @@ cdef class Pool(Allocator):
         _read_engine(&settings, engine)
         _read_pages(&settings, grow_pages, max_pages)
         _read_quick(&settings, quick, quick_bytes)
-        number = _create(
-            arena, b"" if name is None else _encode_name(name), &settings
-        )
+        hooks = hooks_from(settings.engine, get_mem, put_mem)
+        encoded = b"" if name is None else _encode_name(name)
+        (<Arena>arena).enter()
+        # What converted the arguments may have initialised this pool; from here to
+        # its end it cannot.
+        self.refuse_again()
+        number = _create(arena, encoded, &settings)
         self.attach(arena, directory_name(&(<Arena>arena).c, number), number)
         self.hook(hooks)
 
+    cdef int refuse_again(self) except -1:
+        """Refuse to be initialised a second time."""
+        if self.arena is not None:
+            raise BadArgument("a pool is initialised once")
+        return 0
+
     cdef int hook(self, Hooks hooks) except -1:
         """Take regions from the caller's functions, or with None from the arena."""
+        self.enter()        # making the hooks can have run a finaliser
         self.hooks = hooks
         if hooks is None:
             self.c.flags &= ~<uint32_t>POOL_HOOKED
@@ -501,7 +516,7 @@ cdef class Pool(Allocator):
         HeapCorruption
             An invariant does not hold.
         """
-        cdef Pool pool
+        cdef Pool pool = Pool.__new__(Pool)
         cdef Arena owner
         cdef finding_t finding
         cdef entry_t* entry
@@ -519,17 +534,19 @@ cdef class Pool(Allocator):
         entry = directory_find(&owner.c, encoded, len(encoded))
         if entry == NULL:
             known = ", ".join(map(repr, owner.pools())) or "none"
-            raise BadArgument(f"no pool named {name!r}; the arena has: {known}")
+            raise BadArgument(
+                f"no pool named {encoded.decode()!r}; the arena has: {known}"
+            )
         number = <uint32_t>(entry - owner.c.directory) + 1
         if not check_control(&owner.c, number, &finding):
             raise corruption(
                 finding.code, finding.offset, finding.found, finding.expected
             )
-        pool = Pool.__new__(Pool)
         pool.attach(owner, encoded.decode(), number)
         if verify:
             pool.verify(&census, not owner.frames_checked, False)
-        pool.hook(hooks_from(pool.engine, get_mem, put_mem))
+        pool.enter()        # a free that was deferred can have called put_mem
+        pool.hook(hooks_from(pool.c.engine, get_mem, put_mem))
         return pool
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1:
@@ -548,23 +565,19 @@ cdef class Pool(Allocator):
         )
 
     def __repr__(self):
-        if self.closed:
+        cdef uint64_t n_pages
+        if self.is_gone():
             return f"<xmem.Pool {self.name!r}, closed>"
-        return (
-            f"<xmem.Pool {self.name!r}, {self.engine}, "
-            f"{self.c.n_pages} pages held>"
-        )
+        n_pages = self.c.n_pages
+        engine = engine_names.get(self.c.engine, "unknown")
+        return f"<xmem.Pool {self.name!r}, {engine}, {n_pages} pages held>"
 
     # Properties
 
     @property
     def closed(self):
         """Whether the pool can no longer be used: destroyed, or its arena closed."""
-        return (
-            self.arena is None
-            or self.arena.c.base == NULL
-            or pool_is_destroyed(self)
-        )
+        return self.is_gone()
 
     @property
     def id(self):
@@ -610,10 +623,10 @@ cdef class Pool(Allocator):
     @property
     def hardening(self):
         """Names of the ways in which the pool is hardened, from `HARDENING`."""
+        cdef unsigned flags
         self.enter()
-        return tuple(
-            name for name, flag in HARDENING.items() if self.c.flags & flag
-        )
+        flags = self.c.flags
+        return tuple([name for name, flag in HARDENING.items() if flags & flag])
 
     @property
     def maxalloc(self):
@@ -656,6 +669,14 @@ cdef class Pool(Allocator):
     cdef bint is_destroyed(self) noexcept:
         return pool_is_destroyed(self)
 
+    cdef bint is_gone(self) noexcept:
+        """`closed`, whatever a subclass says."""
+        return (
+            self.arena is None
+            or self.arena.c.base == NULL
+            or pool_is_destroyed(self)
+        )
+
     cdef offset_t require_live(self, offset_t payload, str verb) except 0:
         """``payload``, proved to be a live block of this pool, or the error.
 
@@ -689,9 +710,10 @@ cdef class Pool(Allocator):
 
     cdef int raise_damage(self) except -1:
         """HeapCorruption for what a verb of a hardened pool found."""
-        cdef finding_t finding = self.c.hard.damage
-        if finding.code == 0:
+        cdef finding_t finding
+        if self.c.hard.damage.code == 0:
             return 0
+        finding = self.c.hard.damage
         self.c.hard.damage.code = 0
         raise self.damage(&finding)
 
@@ -747,9 +769,10 @@ cdef class Pool(Allocator):
     cdef offset_t allocate_more(
         self, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
-        """Serve a request that found no room, by get_mem or not at all."""
-        cdef offset_t payload = 0
-        if self.hooks is not None:
+        """Serve a request that found no room: patiently, by get_mem, or not at all."""
+        cdef offset_t payload
+        payload = pool_try_again(&self.arena.c, self.c, n_bytes, alignment)
+        if payload == 0 and self.hooks is not None:
             self.hooks.obtain_for(self, self.c, n_bytes, alignment)
             self.enter()
             payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
@@ -769,14 +792,26 @@ cdef class Pool(Allocator):
         """Resize a block that was proved live and that nobody else holds."""
         cdef offset_t moved
         self.require_alignment(alignment)
-        moved = pool_resize(&self.arena.c, self.c, payload, n_bytes, alignment)
+        moved = pool_resize_patiently(
+            &self.arena.c, self.c, payload, n_bytes, alignment
+        )
         if moved == 0:
             moved = self.resize_more(payload, n_bytes, alignment, verb)
         site_freed(&self.arena.c, payload)
         site_allocated(&self.arena.c, moved, n_bytes)
-        if self.c.returned and self.hooks is not None:
+        if (
+            self.c.returned
+            and self.hooks is not None
+            and not hold_test(&self.arena.holds, payload)
+        ):
             self.hooks.put_returned(self, self.c)
         return moved
+
+    cdef int settle(self) except -1:
+        """Call put_mem, if a resize has returned a region."""
+        if self.hooks is not None and not self.is_gone() and self.c.returned:
+            self.hooks.put_returned(self, self.c)
+        return 0
 
     cdef offset_t resize_more(
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
@@ -792,7 +827,7 @@ cdef class Pool(Allocator):
                 raise BufferError(
                     f"get_mem changed who owns the block at {payload:#x}"
                 )
-            moved = pool_resize(
+            moved = pool_resize_patiently(
                 &self.arena.c, self.c, payload, n_bytes, alignment
             )
         if moved == 0:
@@ -806,7 +841,7 @@ cdef class Pool(Allocator):
         pool_free(&self.arena.c, self.c, payload)
         if self.c.returned and self.hooks is not None:
             self.hooks.put_returned(self, self.c)
-            if self.closed:         # by put_mem
+            if self.is_gone():      # by put_mem
                 return 0
         if self.c.flags & POOL_HARDENED:
             self.raise_damage()
@@ -959,7 +994,9 @@ cdef class Pool(Allocator):
         if self.hooks is not None:
             return _allocate_hooked(self, wanted, alignment, offsets)
         for i in range(wanted.shape[0]):
-            blocks[i] = pool_alloc(&self.arena.c, self.c, wanted[i], alignment)
+            blocks[i] = pool_alloc_patiently(
+                &self.arena.c, self.c, wanted[i], alignment
+            )
             if blocks[i] == 0:
                 break
             site_allocated(&self.arena.c, blocks[i], wanted[i])
@@ -1000,7 +1037,7 @@ cdef class Pool(Allocator):
         _refuse_repeated(self, blocks)
         if self.hooks is not None:
             for i in range(n):
-                self.xfree(blocks[i])
+                Pool.xfree(self, blocks[i])
             return
         for i in range(n):
             site_freed(&self.arena.c, blocks[i])
@@ -1098,8 +1135,7 @@ cdef class Pool(Allocator):
         self.enter()
         if self.live_blocks() == 0:
             return 0
-        blocks = self.walk()
-        live = _live_rows(blocks)
+        live = _live_rows(Pool.walk(self))
         raise PoolInUse(
             f"pool {self.name!r} has {len(live)} live blocks of "
             f"{int(live['size'].sum())} bytes: free them, or destroy it with "
@@ -1132,19 +1168,32 @@ cdef class Pool(Allocator):
         BufferError
             A view of a block is alive.
         """
-        cdef released_t released
-        cdef uint32_t page
         flag_argument(force, "force")
         live = self.walk_live(force)
         offsets = live["offset"].tolist()
         regions = []
+        self.enter()
+        self.refuse_end(force)
+        self.end(offsets, regions)
+        given = tuple(regions)          # the collector shows lists to put_mem
+        for i in range(0, len(given), 2):
+            self.hooks.put(given[i], given[i + 1])
+        return live
+
+    cdef int refuse_end(self, bint force) except -1:
+        """PoolInUse or BufferError if the pool, just entered, is still in use."""
         if not force:
             self.refuse_live()
-        self.enter()
-        self.refuse_exports()
-        # From here on no Python code runs, not even a finaliser: the only objects
-        # made are integers.
-        page = self.arena.c.first_page
+        return self.refuse_exports()
+
+    cdef int end(self, list offsets, list regions) except -1:
+        """Give all pages back, and append the regions that put_mem is to have.
+
+        ``offsets`` are those of the live blocks. Nothing refuses it, and no Python
+        code runs, not even a finaliser: the only objects made are integers.
+        """
+        cdef released_t released
+        cdef uint32_t page = self.arena.c.first_page
         pool_retire(&self.arena.c, self.c)
         for offset in offsets:
             site_freed(&self.arena.c, offset)
@@ -1157,14 +1206,12 @@ cdef class Pool(Allocator):
             if released.is_kept:
                 regions.append(released.start)
                 regions.append(released.n_pages)
-        for i in range(0, len(regions), 2):
-            self.hooks.put(regions[i], regions[i + 1])
-        return live
+        return 0
 
     cdef object walk_live(self, bint force):
         """The live blocks; with ``force`` none if corruption hides them."""
         try:
-            return _live_rows(self.walk())
+            return _live_rows(Pool.walk(self))
         except HeapCorruption:
             if not force:
                 raise

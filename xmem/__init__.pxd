@@ -55,9 +55,11 @@ from xmem.interfaces cimport (
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc,
+    pool_alloc_patiently,
     pool_capacity,
     pool_free,
     pool_free_if_owned,
     pool_resize,
+    pool_resize_patiently,
     pool_xzalloc,
 )

@@ -25,6 +25,7 @@ cdef class Allocator:
     cdef offset_t resize(self, offset_t payload, uint64_t n_bytes,
                          uint64_t alignment, bint is_array, str verb) except 0
     cdef int free_live(self, offset_t payload) except -1
+    cdef int settle(self) except -1
     cdef uint64_t capacity(self, offset_t payload, str verb) except? 0
 
     # Blocks with an owner.

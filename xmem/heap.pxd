@@ -15,12 +15,15 @@ cdef class Heap(Allocator):
     cdef Pool main
     cdef Pool subpage                   # None unless it is a pool of its own
 
+    cdef int refuse_again(self) except -1
+    cdef int found(self, Pool main, Pool subpage, unsigned interface) except -1
     cdef int attach(self, Pool main, Pool subpage, unsigned interface) except -1
     cdef object limit_error(self, uint64_t n_bytes, uint64_t alignment, str verb)
     cdef object refusal(self, uint64_t n_bytes, uint64_t alignment,
                         bint is_array, str verb)
     cdef int refuse(self, Pool pool, offset_t offset, str verb) except -1
     cdef offset_t require_subpage(self, offset_t payload, str verb) except 0
+    cdef Pool pool_of_subpage(self)
     cdef offset_t require_run(self, offset_t offset, str verb) except 0
     cdef int require_subpage_interface(self, str verb) except -1
     cdef uint64_t total(self, uint64_t header, uint64_t count, uint64_t size,

@@ -19,4 +19,4 @@ cdef class Hooks:
     cdef void put_returned(self, Allocator pool, pool_t* c) noexcept
 
 
-cdef Hooks hooks_from(object engine, object get_mem, object put_mem)
+cdef Hooks hooks_from(unsigned engine, object get_mem, object put_mem)

@@ -48,11 +48,11 @@ from xmem.engine cimport (
     aligned_gap,
 )
 from xmem.verbs cimport (
-    pool_alloc,
+    pool_alloc_patiently,
     pool_alloc_run,
     pool_capacity,
     pool_free,
-    pool_resize,
+    pool_resize_patiently,
     pool_resize_run,
 )
 
@@ -125,7 +125,7 @@ cdef inline offset_t heap_small(
     """A TLSF block, or 0 above the limit."""
     if n_bytes > heap_small_max(heap, alignment):
         return 0
-    return pool_alloc(heap.arena, pool, n_bytes, alignment)
+    return pool_alloc_patiently(heap.arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t heap_alloc(
@@ -133,9 +133,9 @@ cdef inline offset_t heap_alloc(
 ) noexcept nogil:
     """A block of xmalloc, or with ``is_array`` of xmalloc_array; or 0."""
     if heap.main.engine != ENGINE_TLSF:
-        return pool_alloc(heap.arena, heap.main, n_bytes, alignment)
+        return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
     if n_bytes <= heap_small_max(heap, alignment):
-        return pool_alloc(heap.arena, heap.main, n_bytes, alignment)
+        return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
         return 0
     return pool_alloc_run(heap.arena, heap.main, n_bytes, alignment)
@@ -302,12 +302,14 @@ cdef inline offset_t heap_resize(
     cdef bint may_stay = alignment <= own
     cdef offset_t moved
     if heap.main.engine != ENGINE_TLSF:
-        return pool_resize(heap.arena, heap.main, payload, n_bytes, alignment)
+        return pool_resize_patiently(
+            heap.arena, heap.main, payload, n_bytes, alignment
+        )
     if alignment < own:
         alignment = own
     if n_bytes <= heap_small_max(heap, alignment):
         if not is_whole(heap, payload):
-            return pool_resize(
+            return pool_resize_patiently(
                 heap.arena, heap.main, payload, n_bytes, alignment
             )
         moved = heap_move(heap, payload, n_bytes, alignment, is_array)

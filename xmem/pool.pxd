@@ -21,7 +21,9 @@ cdef class Pool(Allocator):
     cdef pool_t* c                  # valid while the arena is open
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
+    cdef int refuse_again(self) except -1
     cdef int hook(self, Hooks hooks) except -1
+    cdef bint is_gone(self) noexcept
     cdef int refuse(self, offset_t payload, str verb) except -1
     cdef int require_sound(self, offset_t payload) except -1
     cdef int require_alignment(self, uint64_t alignment) except -1
@@ -35,6 +37,8 @@ cdef class Pool(Allocator):
     cdef int refuse_live(self) except -1
     cdef int refuse_exports(self) except -1
     cdef object walk_live(self, bint force)
+    cdef int refuse_end(self, bint force) except -1
+    cdef int end(self, list offsets, list regions) except -1
     cdef uint64_t live_blocks(self) noexcept
     cdef uint64_t waiting(self) noexcept
     cdef int verify(self, census_t* census, bint all_frames,

@@ -39,6 +39,7 @@ from xmem.core.hardened cimport (
     hard_run_resize,
 )
 from xmem.core.plain cimport (
+    copy_payload,
     has_tag,
     outlined_alloc,
     outlined_free,
@@ -46,15 +47,24 @@ from xmem.core.plain cimport (
     plain_alloc,
     plain_free,
     plain_resize,
+    pool_alignment,
     pool_owns,
     run_resize,
     tlsf_pool_alloc,
     tlsf_pool_free,
     tlsf_pool_run,
 )
-from xmem.core.quicklists cimport quick_alloc, quick_free, quick_resize
+from xmem.core.quicklists cimport quick_alloc, quick_free
 from xmem.core.startbits cimport start_test
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
+
+
+ctypedef offset_t (*move_t)(
+    arena_t*, pool_t*, offset_t, uint64_t, uint64_t
+) noexcept nogil
+
+cdef extern from *:
+    move_t outlined_move "XMEM_OUTLINED"(move_t function) noexcept nogil
 
 
 cdef inline offset_t any_alloc(
@@ -104,7 +114,7 @@ cdef inline offset_t pool_xzalloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """Payload of a new block of ``n_bytes`` zeros, or 0."""
-    cdef offset_t payload = pool_alloc(arena, pool, n_bytes, alignment)
+    cdef offset_t payload = pool_alloc_patiently(arena, pool, n_bytes, alignment)
     if payload != 0:
         memset(arena.base + payload, 0, n_bytes)
     return payload
@@ -169,7 +179,8 @@ cdef inline offset_t pool_resize(
     """Payload with room for ``n_bytes`` and the old contents, or 0.
 
     In place, else leftwards, else moved. The alignment becomes the greater of
-    ``alignment`` and the block's own. After 0 the block is as it was.
+    ``alignment`` and the block's own. After 0 the block is as it was. Where room has to
+    be made first, this call does not: see `pool_resize_patiently`.
     """
     cdef offset_t moved
     cdef uint64_t capacity = 0
@@ -179,8 +190,6 @@ cdef inline offset_t pool_resize(
     checker_pause()
     if unlikely(pool.flags & POOL_HARDENED):
         moved = hard_resize(arena, pool, payload, n_bytes, alignment)
-    elif unlikely(pool.quicklists != 0):
-        moved = quick_resize(arena, pool, payload, n_bytes, alignment)
     else:
         moved = plain_resize(arena, pool, payload, n_bytes, alignment)
     checker_resume()
@@ -212,3 +221,72 @@ cdef inline bint pool_resize_run(
     if unlikely(pool.flags & POOL_HARDENED):
         return hard_run_resize(arena, pool, payload, n_bytes)
     return run_resize(arena, pool, payload, n_bytes)
+
+
+# For callers who would rather wait than fail ----------------------------------
+
+cdef enum:
+    PATIENCE = 16           # calls
+
+
+cdef inline offset_t pool_try_again(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Repeat a ``pool_alloc`` while that makes room, PATIENCE times at most."""
+    cdef offset_t payload = 0
+    cdef uint64_t n_regions, n_waiting
+    cdef unsigned _i
+    for _i in range(PATIENCE):
+        n_regions = pool.n_regions
+        n_waiting = pool.quick_bytes + pool.hard.n_waiting
+        payload = pool_alloc(arena, pool, n_bytes, alignment)
+        if payload != 0 or pool.hard.damage.code != 0 or (
+            n_regions == pool.n_regions
+            and n_waiting == pool.quick_bytes + pool.hard.n_waiting
+        ):
+            break
+    return payload
+
+
+cdef inline offset_t pool_alloc_patiently(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """As ``pool_alloc``, and where that fails, again while it makes room.
+
+    A call frees a few of the blocks that wait on quick lists or in quarantine, or gives
+    one empty region back. Where that does not suffice, the next goes on.
+    """
+    cdef offset_t payload = pool_alloc(arena, pool, n_bytes, alignment)
+    if likely(payload != 0):
+        return payload
+    return outlined_alloc(pool_try_again)(arena, pool, n_bytes, alignment)
+
+
+cdef inline offset_t pool_move(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Payload of a new block of ``n_bytes`` with the old contents, or 0.
+
+    An allocation, a copy and a free, each bounded as it is alone.
+    """
+    cdef uint64_t own = pool_alignment(arena, pool, payload)
+    cdef uint64_t capacity = pool_capacity(arena, pool, payload)
+    cdef offset_t moved = pool_alloc_patiently(
+        arena, pool, n_bytes, alignment if alignment > own else own
+    )
+    if moved != 0:
+        checker_pause()
+        copy_payload(arena, moved, payload, n_bytes, capacity)
+        checker_resume()
+        pool_free(arena, pool, payload)
+    return moved
+
+
+cdef inline offset_t pool_resize_patiently(
+    arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """As ``pool_resize``, and where that finds no room, as `pool_move`."""
+    cdef offset_t moved = pool_resize(arena, pool, payload, n_bytes, alignment)
+    if likely(moved != 0 or pool.hard.damage.code != 0):
+        return moved
+    return outlined_move(pool_move)(arena, pool, payload, n_bytes, alignment)

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Conversion of sizes, counts and offsets from Python callers, with exact errors."""
+"""Conversion of sizes, counts and offsets from Python callers, with exact errors.
+
+What is read more than once is copied first into an object of Python's own class: a
+subclass may lie about its length or what it is equal to, and a list may change while
+its items are converted.
+"""
 
 import numpy as np
 
 from xmem.base.errors import BadArgument, BadArgumentType, NotABlock
 
+cimport numpy as cnp
+from cpython.unicode cimport PyUnicode_FromObject
 from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport is_power_of_two
@@ -34,6 +41,13 @@ cdef int flag_argument(object value, str what) except -1:
     return 1 if value else 0
 
 
+cdef str text_argument(object value, str what):
+    """Text given by the caller, as a str whose methods are Python's own."""
+    if not isinstance(value, str):
+        raise BadArgumentType(f"{what} must be str, not {type(value).__name__}")
+    return <str>PyUnicode_FromObject(value)
+
+
 cdef uint64_t refused_size(object value) except? 0:
     """The value of a size that is not a plain word, or the error."""
     return count_argument(value, "a size", 0)
@@ -60,22 +74,24 @@ cdef object words_argument(object values, str what, bint are_offsets):
     Each integer in a list is converted as it would be alone.
     """
     cdef uint64_t[::1] cells
+    cdef tuple items
     cdef Py_ssize_t i
-    if not isinstance(values, np.ndarray):
+    if not isinstance(values, cnp.ndarray):
         try:
-            values = list(values)
+            items = tuple(values)
         except TypeError:
             raise BadArgumentType(
                 f"{what} must be an array or a list of integers, not "
                 f"{type(values).__name__}"
             ) from None
-        words = np.zeros(len(values), dtype=np.uint64)
+        words = np.zeros(len(items), dtype=np.uint64)
         cells = words
         for i in range(cells.shape[0]):
             cells[i] = (
-                offset_argument(values[i]) if are_offsets else size_argument(values[i])
+                offset_argument(items[i]) if are_offsets else size_argument(items[i])
             )
         return words
+    values = np.asarray(values)
     if values.ndim != 1:
         raise BadArgument(f"{what} must have one dimension, not {values.ndim}")
     if values.dtype.kind == "u" or not len(values):

@@ -39,7 +39,12 @@ from xmem.core.plain cimport pool_owns
 from xmem.measure.clock cimport clock_hz, clock_nanoseconds, clock_overhead, clock_ticks
 from xmem.measure.codes cimport OP_FREE, OP_MEMALIGN, OP_REALLOC, SKIPPED, op_t
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alloc, pool_free, pool_free_if_owned, pool_resize
+from xmem.verbs cimport (
+    pool_alloc_patiently,
+    pool_free,
+    pool_free_if_owned,
+    pool_resize_patiently,
+)
 
 __all__ = ["Peer", "PeerResult", "measure"]
 
@@ -115,7 +120,9 @@ cdef inline void* address(arena_t* arena, uint64_t offset) noexcept nogil:
 
 cdef void* engine_malloc(void* h, size_t n) noexcept nogil:
     cdef engine_t* engine = <engine_t*>h
-    return address(engine.arena, pool_alloc(engine.arena, engine.pool, n, 16))
+    return address(
+        engine.arena, pool_alloc_patiently(engine.arena, engine.pool, n, 16)
+    )
 
 
 cdef void engine_free(void* h, void* start) noexcept nogil:
@@ -127,7 +134,7 @@ cdef void* engine_realloc(void* h, void* start, size_t n) noexcept nogil:
     cdef engine_t* engine = <engine_t*>h
     return address(
         engine.arena,
-        pool_resize(
+        pool_resize_patiently(
             engine.arena, engine.pool, <char*>start - engine.arena.base, n, 16
         ),
     )
@@ -136,7 +143,8 @@ cdef void* engine_realloc(void* h, void* start, size_t n) noexcept nogil:
 cdef void* engine_memalign(void* h, size_t alignment, size_t n) noexcept nogil:
     cdef engine_t* engine = <engine_t*>h
     return address(
-        engine.arena, pool_alloc(engine.arena, engine.pool, n, alignment)
+        engine.arena,
+        pool_alloc_patiently(engine.arena, engine.pool, n, alignment),
     )
 
 
@@ -153,7 +161,8 @@ cdef void* checked_realloc(void* h, void* start, size_t n) noexcept nogil:
     if not pool_owns(engine.arena, engine.pool, offset):
         return NULL
     return address(
-        engine.arena, pool_resize(engine.arena, engine.pool, offset, n, 16)
+        engine.arena,
+        pool_resize_patiently(engine.arena, engine.pool, offset, n, 16),
     )
 
 

@@ -203,6 +203,7 @@ def test_random_requests_leave_all_sound(seed: int) -> None:
                 byte = int(random.integers(256))
                 view = pool.view(offset)
                 view[0] = view[n - 1] = byte
+                del view
                 live.append((pool, offset, n, byte))
             else:
                 pool, offset, n, byte = live.pop(int(random.integers(len(live))))

@@ -107,18 +107,37 @@ def test_a_request_without_room_takes_what_waits(arena: Arena) -> None:
         except xmem.OutOfMemory:
             break
     n_blocks = len(blocks)
-    for offset in blocks[:64]:
+    for offset in blocks[:128]:
         pool.xfree(offset)
-    assert waiting(pool) == 64
-    # 16 blocks of 1008 bytes merge: a request of fifteen of them has room then.
+    assert waiting(pool) == 128
+    # Each try frees 4 blocks of 1008 bytes, which merge: two make room for 5000 bytes.
     assert pool.xmalloc(5000)
-    assert waiting(pool) == 48
+    assert waiting(pool) == 120
     with pytest.raises(
-        xmem.OutOfMemory, match="32 freed blocks wait in the quick lists"
+        xmem.OutOfMemory, match="52 freed blocks wait in the quick lists"
     ):
         pool.xmalloc(1 << 19)
-    assert waiting(pool) == 32
-    assert pool.stats().live_blocks == n_blocks - 63
+    # The first try, and 16 more.
+    assert waiting(pool) == 120 - 17 * 4
+    assert pool.stats().live_blocks == n_blocks - 128 + 1
+    pool.check()
+
+
+def test_a_request_without_room_takes_a_waiting_block_in_which_it_fits(
+    arena: Arena,
+) -> None:
+    pool = Pool(arena, quick=255, quick_bytes=1 << 20, max_pages=4)
+    blocks = [pool.xmalloc([1000, 400][i % 2]) for i in range(20)]
+    while pool.stats().largest_free_bytes >= 300:
+        pool.xmalloc(pool.stats().largest_free_bytes)
+    for offset in blocks:
+        pool.xfree(offset)
+    n_waiting = waiting(pool)
+    # The least of those in which it fits, and no other.
+    assert pool.xmalloc(300) in blocks[1::2]
+    assert waiting(pool) == n_waiting - 1
+    assert pool.xmalloc(600) in blocks[::2]
+    assert waiting(pool) == n_waiting - 2
     pool.check()
 
 

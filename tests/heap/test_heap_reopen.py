@@ -176,6 +176,11 @@ def test_a_heap_without_its_second_pool_is_no_heap(arena_path):
         with pytest.raises(xmem.BadArgument, match=r"'both\.subpage'"):
             Heap.open(arena, "both")
         Pool.open(arena, "both").check()
+        for engine in ("tlsf", "firstfit"):
+            other = Pool(arena, name="both.subpage", engine=engine)
+            with pytest.raises(xmem.BadArgument, match="no part of the heap"):
+                Heap.open(arena, "both")
+            other.destroy()
 
 
 def test_two_handles_are_one_heap(arena_path):

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from support.damage import (
+    LEGACY_USED_BYTES,
+    N_FREE_PAGES,
+    TLSF_USED_BYTES,
+    Words,
+)
 from support.refusals import Refusals, refused
 from support.scene import PAGE
 from support.wrong import (
@@ -43,6 +49,7 @@ from xmem import (
     BadArgumentType,
     DoubleFree,
     Heap,
+    HeapCorruption,
     MismatchedFree,
     NotABlock,
     NotInInterface,
@@ -618,6 +625,72 @@ def test_subpage_pool_in_use_keeps_the_whole_heap() -> None:
     heap.xfree_subpage(scene.sub_right)
     heap.destroy()
     assert list(scene.arena.pools()) == ["other", "other.subpage", "pool"]
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_view_of_any_memory_keeps_the_whole_heap(interface: str, force: bool) -> None:
+    """Each view by itself, in whichever pool its memory is."""
+    scene = HeapScene(interface)
+    heap = scene.heap
+    kept = {"live": scene.live, "pages": scene.pages}
+    if interface in SUBPAGE:
+        kept["sub"] = scene.sub
+    for offset in kept.values():
+        view = heap.view(offset)
+        if force:
+            refused(scene, BufferError, lambda: heap.destroy(force=True))
+        else:
+            refused(scene, PoolInUse, heap.destroy)
+        view.release()
+    array = heap.empty(5)
+    refused(scene, BufferError, lambda: heap.destroy(force=True))
+    del array
+    live = heap.destroy(force=True)
+    counts = {"subpage": [5, 2], "legacy": [5]}
+    assert [len(rows) for rows in live] == counts.get(interface, [7])
+    assert heap.closed
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("which", [0, 1])
+def test_damage_in_one_pool_keeps_the_whole_heap(which: int) -> None:
+    """Damage is an error without ``force``, and hides the live blocks with it."""
+    scene = HeapScene("subpage")
+    heap, arena, words = scene.heap, scene.arena, Words(scene.arena)
+    counter = (LEGACY_USED_BYTES, TLSF_USED_BYTES)[which]
+    words.flip(words.control(heap.pools[which]) + counter, 1)
+    before = ctypes.string_at(arena.address(0), arena.n_bytes)
+    for force in (False, True):
+        view = heap.view((scene.sub_right, scene.right)[which]) if force else b""
+        with pytest.raises(BufferError if force else HeapCorruption):
+            heap.destroy(force=force)
+        assert ctypes.string_at(arena.address(0), arena.n_bytes) == before
+        assert not heap.closed
+        del view
+    live = heap.destroy(force=True)
+    assert len(live[which]) == 0
+    assert len(live[1 - which]) > 0
+    assert heap.closed
+    assert list(arena.pools()) == ["other", "other.subpage", "pool"]
+    arena.check()
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("which", [0, 1])
+def test_damage_to_the_frames_keeps_the_whole_heap(which: int) -> None:
+    """Where even ``force`` cannot end one pool, the other stays."""
+    scene = HeapScene("subpage")
+    heap, arena, words = scene.heap, scene.arena, Words(scene.arena)
+    counter = (LEGACY_USED_BYTES, TLSF_USED_BYTES)[which]
+    words.flip(words.control(heap.pools[which]) + counter, 1)
+    words.flip(N_FREE_PAGES, 1)
+    before = ctypes.string_at(arena.address(0), arena.n_bytes)
+    for force in (False, True):
+        with pytest.raises(HeapCorruption):
+            heap.destroy(force=force)
+        assert ctypes.string_at(arena.address(0), arena.n_bytes) == before
+        assert not heap.closed
 
 
 def test_legacy_has_no_subpage_routines() -> None:

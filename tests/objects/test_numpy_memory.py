@@ -3,8 +3,12 @@
 
 import asyncio
 import contextvars
+import copy
+import ctypes
 import gc
+import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -202,6 +206,148 @@ def test_tasks_have_each_their_own(arena):
     del kept
     gc.collect()
     assert [live(pool) for pool in pools] == [0] * 4
+
+
+def test_tasks_share_one_manager(arena):
+    """Each task leaves it to what was in force where that task entered it."""
+    one, two = Pool(arena, name="one"), Pool(arena, name="two")
+    first, second = numpy_memory(one), numpy_memory(two)
+    seen = []
+
+    def look(where):
+        kept = np.zeros(10)
+        seen.append((where, live(one), live(two)))
+        del kept
+
+    async def outer(inside, left, done):
+        with first:
+            with second:
+                inside.set()
+                await left.wait()
+                look("in second")
+            look("in first")
+        look("outside")
+        done.set()
+
+    async def inner(inside, left, done):
+        await inside.wait()
+        with second:
+            left.set()
+            await done.wait()
+            look("in second")
+        look("outside")
+
+    async def main():
+        events = [asyncio.Event() for _ in range(3)]
+        await asyncio.gather(outer(*events), inner(*events))
+
+    asyncio.run(main())
+    look("outside")
+    right = {"in first": (1, 0), "in second": (0, 1), "outside": (0, 0)}
+    assert len(seen) == 6
+    assert [(where, *right[where]) for where, *_ in seen] == seen
+
+
+def test_threads_share_one_manager(arena):
+    one, two = Pool(arena, name="one"), Pool(arena, name="two")
+    shared = numpy_memory(one)
+    entered, both, left = threading.Event(), threading.Event(), threading.Event()
+    names = {}
+
+    def first():
+        with shared:
+            entered.set()
+            both.wait()
+        names["first"] = get_handler_name(np.zeros(10))
+        left.set()
+
+    def second():
+        entered.wait()
+        with numpy_memory(two):
+            with shared:
+                both.set()
+                left.wait()
+            kept = np.zeros(10)
+            names["second"] = live(one), live(two)
+            del kept
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names == {"first": "default_allocator", "second": (0, 1)}
+
+
+def test_one_manager_is_nested_in_itself_in_many_tasks(pool):
+    manager = numpy_memory(pool)
+
+    async def work(depth):
+        """Handlers seen on the way in and out, each task's children started inside."""
+        seen = [get_handler_name(np.empty(5))]
+        if depth:
+            with manager, manager:
+                await asyncio.sleep(0)
+                for below in await asyncio.gather(work(depth - 1), work(depth - 1)):
+                    assert set(below) == {"xmem"}
+                seen.append(get_handler_name(np.empty(5)))
+        await asyncio.sleep(0)
+        seen.append(get_handler_name(np.empty(5)))
+        return seen
+
+    async def main():
+        return await asyncio.gather(*(work(3) for _ in range(3)))
+
+    assert (
+        asyncio.run(main()) == [["default_allocator", "xmem", "default_allocator"]] * 3
+    )
+    assert get_handler_name(np.empty(5)) == "default_allocator"
+    assert live(pool) == 0
+
+
+def test_it_is_left_where_it_was_entered(pool):
+    manager = numpy_memory(pool)
+    with pytest.raises(BadArgument, match="not been entered"):
+        manager.__exit__(None, None, None)
+    with manager:
+        elsewhere = contextvars.Context()
+        with pytest.raises(BadArgument, match="not been entered"):
+            elsewhere.run(manager.__exit__, None, None, None)
+        assert elsewhere.run(get_handler_name) == "default_allocator"
+        assert get_handler_name(np.zeros(5)) == "xmem"
+        inherited = contextvars.copy_context()
+        inherited.run(manager.__exit__, None, None, None)
+        assert inherited.run(get_handler_name) == "default_allocator"
+        assert get_handler_name(np.zeros(5)) == "xmem"
+    assert get_handler_name(np.zeros(5)) == "default_allocator"
+    with pytest.raises(BadArgument, match="not been entered"):
+        manager.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_managers_are_left_in_any_order(arena, order):
+    """As by generators: what was entered last, of what is left, is in force."""
+    pools = [Pool(arena) for _ in range(3)]
+    three = [numpy_memory(pool) for pool in pools]
+    managers = [*three, three[1]]
+    entered = []
+
+    def in_force():
+        kept = np.empty(10)
+        counts = [live(pool) for pool in pools]
+        del kept
+        return counts.index(1) if any(counts) else None
+
+    for manager in managers:
+        manager.__enter__()
+        entered.append(manager)
+    for place in order:
+        manager = managers[place]
+        assert in_force() == three.index(entered[-1])
+        manager.__exit__(None, None, None)
+        del entered[len(entered) - 1 - entered[::-1].index(manager)]
+    assert in_force() is None
+    assert get_handler_name() == "default_allocator"
 
 
 def test_any_thread_frees(pool):
@@ -464,6 +610,212 @@ arena.close()
         if path:
             os.unlink(path[0])
         assert done.returncode == 0, done.stderr
+
+
+# Object arrays where another process sees the pages ---------------------------
+
+#: Ways to an array of objects, each from a list of them.
+OBJECT_ARRAYS = {
+    "empty": lambda objects: np.empty(len(objects), object),
+    "zeros": lambda objects: np.zeros(len(objects), object),
+    "full": lambda objects: np.full(len(objects), objects[0], object),
+    "array": np.array,
+    "fromiter": lambda objects: np.fromiter(iter(objects), object),
+    "fromiter of a count": lambda objects: np.fromiter(objects, object, len(objects)),
+    "astype": lambda objects: np.arange(len(objects)).astype(object),
+    "resize": lambda objects: resized(np.array(objects), 5000),
+    "resize of nothing": lambda objects: resized(np.empty(0, object), 500),
+    "numpy.resize": lambda objects: np.resize(np.array(objects), 5000),
+    "copy": lambda objects: copy.copy(np.array(objects)),
+    "deepcopy": lambda objects: copy.deepcopy(np.array(objects)),
+    "sort": lambda objects: np.sort(np.array([5, 3, 8] * 40, object)),
+    "concatenate": lambda objects: np.concatenate([np.array(objects)] * 2),
+    "take": lambda objects: np.array(objects)[np.arange(50)],
+    "transposed": lambda objects: np.array(objects[:60]).reshape(6, 10).T.copy(),
+    "ufunc": lambda objects: np.frompyfunc(lambda x: x, 1, 1)(np.array(objects)),
+    "scalar": lambda objects: np.array(objects[0], object),
+    "where": lambda objects: np.where([True] * len(objects), np.array(objects), None),
+    "structure": lambda objects: np.empty(9, [("a", "O"), ("b", "i4")]),
+    "structure, astype": lambda objects: np.empty(9, [("a", "i4")]).astype(
+        [("a", "O")]
+    ),
+    "loadtxt": lambda objects: np.loadtxt(["a 1", "b 2"] * 50, dtype=object),
+}
+
+
+def resized(array, n):
+    array.resize(n, refcheck=False)
+    return array
+
+
+class Thing:
+    """An object to point to."""
+
+
+@pytest.fixture
+def shared_arena(tmp_path):
+    with Arena.create(tmp_path / "arena", 16 << 20, page_size=4096) as arena:
+        yield arena
+        gc.collect()
+
+
+def is_inside(arena, array):
+    start = arena.address(0)
+    return start <= array.ctypes.data < start + arena.n_bytes
+
+
+@pytest.mark.parametrize("way", OBJECT_ARRAYS)
+def test_no_references_lie_in_a_shared_arena(shared_arena, way):
+    pool = Pool(shared_arena)
+    objects = [Thing() for _ in range(300)]
+    for fallback in (False, True):
+        with numpy_memory(pool, fallback=fallback):
+            array = OBJECT_ARRAYS[way](objects)
+            assert array.dtype.hasobject
+            assert not is_inside(shared_arena, array)
+        if array.flags.owndata:
+            array = resized(array, 7000)
+            assert not is_inside(shared_arena, array)
+        del array
+    assert live(pool) == 0
+    pool.check()
+
+
+def test_the_exceptions_are_those_that_the_docs_name(shared_arena):
+    """Where NumPy puts references into memory that it has not requested zeroed."""
+    pool = Pool(shared_arena)
+    pickled = pickle.dumps(np.array([1, None, "a"] * 20, object))
+    with numpy_memory(pool):
+        array = pickle.loads(pickled)
+    assert is_inside(shared_arena, array)
+    assert live(pool) == 1
+    del array
+
+    seen = []
+
+    class Ordered(Thing):
+        def __init__(self, n):
+            self.n = n
+
+        def __lt__(self, other):
+            inside = ctypes.string_at(shared_arena.address(0), 1 << 20)
+            seen.append(id(self).to_bytes(8, sys.byteorder) in inside)
+            return self.n < other.n
+
+    things = np.array([Ordered(n % 7) for n in range(60)]).reshape(6, 10)
+    whole = np.ascontiguousarray(things.T)
+    calls = [
+        (lambda: np.sort(things, axis=0), True),
+        (lambda: np.partition(things, 3, axis=0), True),
+        (lambda: np.sort(whole, axis=1), False),
+        (lambda: np.partition(whole, 3, axis=1), False),
+    ]
+    for call, has_buffer in calls:
+        seen.clear()
+        with numpy_memory(pool):
+            result = call()
+        assert not is_inside(shared_arena, result)
+        assert seen
+        assert any(seen) is has_buffer
+        assert live(pool) == 0
+        del result
+
+
+@pytest.mark.parametrize("way", OBJECT_ARRAYS)
+def test_a_private_arena_holds_references(maker, way):
+    with numpy_memory(maker):
+        array = OBJECT_ARRAYS[way]([Thing() for _ in range(300)])
+        assert is_inside(maker.arena, array)
+    del array
+
+
+def test_plain_data_lies_in_a_shared_arena_unless_numpy_asks_for_zeros(shared_arena):
+    pool = Pool(shared_arena)
+    with numpy_memory(pool):
+        inside = [
+            np.empty(100),
+            np.arange(100),
+            np.full(100, 7),
+            np.arange(50.0) + 1,
+            np.sort(np.arange(30)[::-1]),
+            pool.zeros(100),
+        ]
+        outside = [np.zeros(100), np.zeros((3, 3), "u1"), np.zeros(0)]
+        with pytest.raises(MemoryError):
+            np.empty(1 << 30, "u1")
+        large = np.zeros(1 << 30, "u1")  # the pool's limit is not asked
+        with pytest.raises(MemoryError):
+            np.zeros(1 << 62, "u1")
+    assert all(is_inside(shared_arena, array) for array in inside)
+    assert not any(is_inside(shared_arena, array) for array in outside)
+    assert not any(array.any() for array in (*outside, large[:: 1 << 20]))
+    assert live(pool) == len(inside)
+    del inside, outside, large
+    assert live(pool) == 0
+
+
+FORKS = {
+    "the child reads": """
+a[:] = [Thing() for _ in range(1000)]
+read, write = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.read(read, 1)
+    kinds = {type(x) for x in a}
+    del a
+    os._exit(0 if kinds == {Thing} else 1)
+a[:] = [Thing() for _ in range(1000)]
+del a
+with xmem.numpy_memory(pool):
+    b = np.full(1000, 0x4141414141414141, dtype=np.int64)
+os.write(write, b"x")
+""",
+    "the child writes": """
+a[:] = [object() for _ in range(1000)]
+before = [id(x) for x in a]
+pid = os.fork()
+if pid == 0:
+    a[:] = [("child", i) for i in range(1000)]
+    os._exit(0)
+""",
+}
+
+
+@pytest.mark.parametrize("way", ["empty", "fromiter", "astype", "resize"])
+@pytest.mark.parametrize("deed", FORKS)
+def test_a_child_has_references_of_its_own(deed, way, tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("the system has no fork")
+    made = {
+        "empty": "np.empty(1000, object)",
+        "fromiter": "np.fromiter((object() for _ in range(1000)), object)",
+        "astype": "np.arange(1000.0).astype(object)",
+        "resize": "np.array([object()] * 10)",
+    }[way]
+    code = f"""
+import os, sys, numpy as np, xmem
+arena = xmem.Arena.create(sys.argv[1], 4 << 20)
+pool = xmem.Pool(arena)
+class Thing: pass
+with xmem.numpy_memory(pool):
+    a = {made}
+    a.resize(1000, refcheck=False)
+{FORKS[deed]}
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+if {deed == "the child writes"}:
+    junk = [bytearray(100) for _ in range(10000)]
+    assert [id(x) for x in a] == before
+    a[:] = 0
+    del a
+pool.check()
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", code, str(tmp_path / "arena")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # Random programs -------------------------------------------------------------

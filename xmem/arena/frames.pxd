@@ -54,6 +54,13 @@ cdef enum:
     FRAME_PAGES_SHIFT = 32
 
 
+# Rare paths are called through these; see checks.pxd.
+ctypedef void (*uncover_t)(arena_t*, uint64_t, uint64_t, uint64_t) noexcept nogil
+
+cdef extern from *:
+    uncover_t outlined_uncover "XMEM_OUTLINED"(uncover_t function) noexcept nogil
+
+
 cdef inline uint64_t frame_pack(
     uint64_t state, uint64_t order, uint64_t owner, uint64_t n_pages
 ) noexcept nogil:
@@ -195,6 +202,22 @@ cdef inline uint32_t frames_alloc(
     return page
 
 
+cdef inline void frames_claim(
+    arena_t* arena, uint64_t page, uint64_t n_pages, unsigned state, unsigned owner
+) noexcept nogil:
+    """Take the first ``n_pages`` of the free run that starts at ``page``.
+
+    The rest of the run stays free.
+    """
+    cdef unsigned order = frame_order(arena.frames[page].word)
+    require(arena.frames[page].word == free_word(order) and n_pages <= bit(order))
+    frames_unlink(arena, <uint32_t>page, order)
+    frames_put_tail(arena, page + n_pages, page + bit(order))
+    store_barrier()
+    arena.frames[page].word = frame_pack(state, order, owner, n_pages)
+    arena.super.frames.n_free_pages -= n_pages
+
+
 # Freeing ---------------------------------------------------------------------
 
 cdef inline unsigned piece_order(uint64_t page, uint64_t end) noexcept nogil:
@@ -229,64 +252,124 @@ cdef inline void frames_merge(
     frames_link(arena, <uint32_t>page, order)
 
 
+cdef inline void frames_put_down(
+    arena_t* arena, uint64_t page, uint64_t end
+) noexcept nogil:
+    """Free the pages from ``page`` to ``end``, from right to left.
+
+    They have no free buddies, and the power of two that holds ``end`` starts at
+    ``page`` or before it.
+    """
+    cdef unsigned order
+    while end != page:
+        order = find_first_set(end)
+        if end - bit(order) < page:
+            frames_put_tail(arena, page, end)
+            return
+        end -= bit(order)
+        store_barrier()
+        frames_put(arena, <uint32_t>end, order)
+
+
+cdef inline void frames_clear(
+    arena_t* arena, uint64_t page, uint64_t orders
+) noexcept nogil:
+    """Clear the records of adjacent runs, of ascending orders, that were absorbed."""
+    cdef uint64_t n_pages
+    while orders != 0:
+        n_pages = orders & (0 - orders)
+        store_barrier()
+        arena.frames[page].word = 0
+        page += n_pages
+        orders ^= n_pages
+
+
+cdef inline void frames_uncover_whole(
+    arena_t* arena, uint64_t page, uint64_t end, uint64_t absorbed, unsigned order
+) noexcept nogil:
+    """Free a run that has become, with those absorbed behind it, one of ``order``."""
+    store_barrier()
+    arena.frames[page].word = free_word(order)
+    frames_clear(arena, end, absorbed)
+    frames_merge(arena, page, order)
+
+
+cdef inline void frames_uncover(
+    arena_t* arena, uint64_t page, uint64_t n_kept, uint64_t n_pages
+) noexcept nogil:
+    """Free the pages of a run in use of ``n_pages`` behind its first ``n_kept``.
+
+    The freed pages fall into runs as their number falls into powers of two. Only the
+    last of these, the smallest, can have a free buddy outside; what it becomes by
+    that merges with the next, and so on: at each order one run is unlinked, listed,
+    or neither.
+
+    All records are written while the run still covers them, the one that uncovers
+    them last.
+    """
+    cdef uint64_t start = page + n_pages        # of what has been merged
+    cdef uint64_t end = start                   # and its end
+    cdef uint64_t first = page + n_kept
+    cdef uint64_t absorbed = 0                  # orders of the runs behind the end
+    cdef uint64_t word = arena.frames[page].word
+    cdef unsigned order = find_first_set(n_pages)
+    require(frame_state(word) > FRAME_FREE and n_kept < n_pages)
+    if start - bit(order) >= first:
+        start -= bit(order)
+        while start != page:
+            if start & bit(order):
+                if start - bit(order) < first:
+                    break
+                start -= bit(order)
+            else:
+                if end >= arena.n_pages or arena.frames[end].word != free_word(order):
+                    break
+                frames_unlink(arena, <uint32_t>end, order)
+                absorbed |= bit(order)
+                end += bit(order)
+            order += 1
+        if start == page:
+            frames_uncover_whole(arena, page, page + n_pages, absorbed, order)
+            return
+        frames_put(arena, <uint32_t>start, order)
+    frames_put_down(arena, first, start)
+    if n_kept != 0:
+        store_barrier()
+        arena.frames[page].word = frame_pack(
+            frame_state(word), ceil_log2(n_kept), frame_owner(word), n_kept
+        )
+    frames_clear(arena, page + n_pages, absorbed)
+
+
 cdef inline void frames_free(arena_t* arena, uint32_t page) noexcept nogil:
     """Free the run in use that starts at ``page``."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
-    cdef uint64_t left = n_pages
-    cdef uint64_t first = page
-    cdef unsigned order
-    require(frame_state(arena.frames[page].word) > FRAME_FREE)
     memory_close(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )
-    # The records of the pieces after the first are written while the run covers them.
-    order = find_last_set(left)
-    left -= bit(order)
-    first += bit(order)
-    while left != 0:
-        order = find_last_set(left)
-        arena.frames[first].word = free_word(order)
-        left -= bit(order)
-        first += bit(order)
-    store_barrier()
-    arena.frames[page].word = free_word(find_last_set(n_pages))
-    # From left to right: the right buddy of a piece is smaller or already listed.
-    left = n_pages
-    first = page
-    while left != 0:
-        order = find_last_set(left)
-        left -= bit(order)
-        frames_merge(arena, first, order)
-        first += bit(order)
     arena.super.frames.n_free_pages += n_pages
+    if n_pages & (n_pages - 1):
+        outlined_uncover(frames_uncover)(arena, page, 0, n_pages)
+    else:
+        require(frame_state(arena.frames[page].word) > FRAME_FREE)
+        arena.frames[page].word = free_word(find_first_set(n_pages))
+        frames_merge(arena, page, find_first_set(n_pages))
 
 
 cdef inline void frames_shrink(
     arena_t* arena, uint32_t page, uint64_t n_pages
 ) noexcept nogil:
     """Free what lies behind the first ``n_pages`` of a run in use."""
-    cdef uint64_t word = arena.frames[page].word
-    cdef uint64_t end = page + frame_pages(word)
-    cdef uint64_t first = page + n_pages
-    cdef unsigned order
-    require(0 < n_pages <= frame_pages(word))
+    cdef uint64_t n_now = frame_pages(arena.frames[page].word)
+    require(0 < n_pages <= n_now)
+    if n_pages == n_now:
+        return
     memory_close(
-        arena.base + page_offset(arena, first), page_offset(arena, end - first)
+        arena.base + page_offset(arena, page + n_pages),
+        page_offset(arena, n_now - n_pages),
     )
-    while first < end:
-        order = piece_order(first, end)
-        arena.frames[first].word = free_word(order)
-        first += bit(order)
-    store_barrier()
-    arena.frames[page].word = frame_pack(
-        frame_state(word), ceil_log2(n_pages), frame_owner(word), n_pages
-    )
-    first = page + n_pages
-    while first < end:
-        order = piece_order(first, end)
-        frames_merge(arena, first, order)
-        first += bit(order)
-    arena.super.frames.n_free_pages += frame_pages(word) - n_pages
+    arena.super.frames.n_free_pages += n_now - n_pages
+    outlined_uncover(frames_uncover)(arena, page, n_pages, n_now)
 
 
 # Questions -------------------------------------------------------------------
@@ -296,21 +379,29 @@ cdef inline uint32_t frames_head_of(
 ) noexcept nogil:
     """First page of the run that contains ``page``; 0 for a page of the tables.
 
-    At most one probe per order: a run starts at a multiple of the power of
-    two that holds it (P2, P3).
+    A run starts at a multiple of the power of two that holds it (P2, P3), and records
+    inside it are zero (P1): so one probe for each bit that is set in ``page``.
     """
-    cdef unsigned order
-    cdef uint64_t head, word
-    if page < arena.first_page or page >= arena.n_pages:
+    cdef uint64_t head = page
+    if page >= arena.n_pages:
         return 0
-    for order in range(FRAMES_N_ORDERS):
-        head = page & ~(bit(order) - 1)
-        if head < arena.first_page:
+    while head >= arena.first_page:
+        if arena.frames[head].word != 0:
+            if page - head < frame_pages(arena.frames[head].word):
+                return <uint32_t>head
             return 0
-        word = arena.frames[head].word
-        if word != 0 and page < head + frame_pages(word):
-            return <uint32_t>head
+        head &= head - 1
     return 0
+
+
+cdef inline uint32_t frames_head_within(
+    arena_t* arena, uint64_t page
+) noexcept nogil:
+    """As `frames_head_of`, for a page of which the caller knows that a run holds it."""
+    require(frames_head_of(arena, page) != 0)
+    while arena.frames[page].word == 0:
+        page &= page - 1
+    return <uint32_t>page
 
 
 cdef inline void frames_init(arena_t* arena) noexcept nogil:

@@ -7,6 +7,7 @@ from xmem.base.arguments cimport (
     flag_argument,
     offset_argument,
     size_argument,
+    text_argument,
     words_argument,
 )
 from xmem.base.bits cimport (

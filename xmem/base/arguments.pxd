@@ -22,6 +22,7 @@ cdef extern from "Python.h":
 
 cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0
 cdef int flag_argument(object value, str what) except -1
+cdef str text_argument(object value, str what)
 cdef uint64_t refused_size(object value) except? 0
 cdef uint64_t refused_offset(object value) except? 0
 cdef uint64_t refused_align(object value) except? 0

@@ -36,10 +36,11 @@ from xmem.core.creation cimport (
     released_t,
     settings_t,
 )
-from xmem.core.growth cimport may_hold, region_pages_for, run_alloc, run_free
+from xmem.core.growth cimport run_alloc, run_free
 from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
 from xmem.core.plain cimport is_run, pool_alignment, pool_owns
 from xmem.core.quicklists cimport quick_count
+from xmem.core.regions cimport may_hold, region_pages_for
 from xmem.core.reserve cimport (
     pool_reserve,
     pool_shrink,

@@ -59,7 +59,7 @@ from xmem.core.control cimport (
     control_of,
     pool_t,
 )
-from xmem.core.growth cimport pages_for
+from xmem.core.regions cimport pages_for
 from xmem.core.startbits cimport start_clear_pages
 
 cdef enum:

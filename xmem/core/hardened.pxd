@@ -16,7 +16,7 @@ from xmem.arena cimport (
 )
 from xmem.base cimport engine_fill, finding_t, offset_t, store_barrier
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
-from xmem.core.growth cimport region_release, run_alloc
+from xmem.core.growth cimport run_alloc
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
     HARD_POISON,
@@ -37,6 +37,7 @@ from xmem.core.hardening cimport (
 )
 from xmem.core.plain cimport (
     copy_payload,
+    needs_room,
     plain_capacity,
     plain_free,
     pool_alignment,
@@ -45,6 +46,7 @@ from xmem.core.plain cimport (
     tlsf_pool_alloc,
     tlsf_pool_alloc_aligned,
 )
+from xmem.core.spares cimport region_release
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -59,14 +61,17 @@ from xmem.engine cimport (
     block_word,
     freelists_insert,
     payload_of,
+    tlsf_coalesce,
     tlsf_find,
     tlsf_find_aligned,
-    tlsf_free,
     tlsf_resize,
     tlsf_resize_left,
     word_at,
     word_size,
 )
+
+cdef enum:
+    HARD_DRAIN = 2          # blocks that leave the quarantine for one request
 
 
 cdef inline void poison_rest(
@@ -85,20 +90,25 @@ cdef inline void poison_rest(
 
 
 cdef inline void release_block(
-    arena_t* arena, pool_t* pool, offset_t block
+    arena_t* arena, pool_t* pool, offset_t block, bint may_give
 ) noexcept nogil:
-    """Give a verified block, which has no start bit, to the engine."""
+    """Give a verified block, which has no start bit, to the engine.
+
+    ``may_give`` says whether a region may leave with it.
+    """
     cdef uint64_t freed = block_size(arena.base, block)
     cdef uint64_t size
-    if not tlsf_free(arena.base, &pool.tlsf, &block, &pool.release_bytes, &size):
-        if region_release(arena, pool, block, size, freed):
-            return
-        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+    block = tlsf_coalesce(arena.base, &pool.tlsf, block, &size)
+    if may_give and size >= pool.release_bytes and (
+        region_release(arena, pool, block, size, freed)
+    ):
+        return
+    freelists_insert(arena.base, &pool.tlsf.bins, block, size)
     poison_free(arena, pool, block)
 
 
 cdef inline bint leave_quarantine(
-    arena_t* arena, pool_t* pool, unsigned slot
+    arena_t* arena, pool_t* pool, unsigned slot, bint may_give
 ) noexcept nogil:
     """Free the block in a slot; a damaged one stays in use for ever."""
     cdef finding_t later
@@ -115,40 +125,54 @@ cdef inline bint leave_quarantine(
     if not is_sound:
         pool.hard.n_lost += 1
         return False
-    release_block(arena, pool, block)
+    release_block(arena, pool, block, may_give)
     return True
 
 
 cdef inline void end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Free all blocks in quarantine: at most HARD_RING."""
+    """Free all blocks in quarantine: at most HARD_RING. No region leaves the pool."""
     cdef unsigned slot
     for slot in range(HARD_RING):
-        leave_quarantine(arena, pool, slot)
+        leave_quarantine(arena, pool, slot, False)
 
 
-cdef inline void hard_free(
-    arena_t* arena, pool_t* pool, offset_t payload
+cdef inline void quarantine_drain_for(
+    arena_t* arena, pool_t* pool, uint64_t need
 ) noexcept nogil:
-    """``pool_free`` of a hardened pool."""
-    cdef finding_t later
-    cdef finding_t* finding = damage_of(pool, &later)
+    """Free blocks in quarantine for a request of ``need`` bytes that found no room.
+
+    The first in which it fits, if there is any, else the HARD_DRAIN that have waited
+    longest. No region leaves the pool: the request may need it.
+    """
+    cdef unsigned n_left = HARD_DRAIN
+    cdef unsigned i, slot
+    for slot in range(HARD_RING):
+        if pool.hard.ring[slot] != 0 and (
+            block_size(arena.base, pool.hard.ring[slot]) >= need
+        ):
+            leave_quarantine(arena, pool, slot, False)
+            return
+    for i in range(HARD_RING):
+        slot = <unsigned>((pool.hard.n_freed + i) & (HARD_RING - 1))
+        if n_left != 0 and pool.hard.ring[slot] != 0:
+            leave_quarantine(arena, pool, slot, False)
+            n_left -= 1
+
+
+cdef inline void hard_retire(
+    arena_t* arena, pool_t* pool, offset_t payload, bint may_give
+) noexcept nogil:
+    """Free a verified block, or let it wait in the place of one that has waited."""
     cdef offset_t block = block_of(payload)
-    cdef uint64_t size
+    cdef uint64_t size = block_size(arena.base, block)
     cdef unsigned slot
-    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
-        if check_run_seal(arena, pool, payload, finding):
-            plain_free(arena, pool, payload)
-        return
-    if not check_live(arena, pool, block, finding):
-        return
-    size = block_size(arena.base, block)
     if not pool.flags & POOL_QUARANTINE or size > arena.page_bytes:
         start_clear(arena, payload)
-        release_block(arena, pool, block)
+        release_block(arena, pool, block, may_give)
         return
     slot = <unsigned>(pool.hard.n_freed & (HARD_RING - 1))
     pool.hard.n_freed += 1
-    leave_quarantine(arena, pool, slot)
+    leave_quarantine(arena, pool, slot, may_give)
     start_clear(arena, payload)
     if pool.flags & POOL_POISON:
         engine_fill(
@@ -191,8 +215,21 @@ cdef inline bint hard_run_resize(
     return run_resize(arena, pool, payload, n_bytes)
 
 
+cdef inline void hard_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_free`` of a hardened pool."""
+    cdef finding_t later
+    cdef finding_t* finding = damage_of(pool, &later)
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        if check_run_seal(arena, pool, payload, finding):
+            plain_free(arena, pool, payload)
+    elif check_live(arena, pool, block_of(payload), finding):
+        hard_retire(arena, pool, payload, True)
+
+
 cdef inline offset_t find_verified(
-    arena_t* arena, pool_t* pool, uint64_t total, uint64_t alignment
+    arena_t* arena, pool_t* pool, uint64_t total, uint64_t alignment, bint may_grow
 ) noexcept nogil:
     """Payload of a new block, or 0; the free block used is verified first."""
     cdef finding_t later
@@ -202,9 +239,10 @@ cdef inline offset_t find_verified(
         block = tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment)
     else:
         block = tlsf_find(arena.base, &pool.tlsf, need)
-    if block != 0 and not check_listed(
-        arena, pool, block, damage_of(pool, &later)
-    ):
+    if block == 0:
+        if not may_grow:
+            return 0
+    elif not check_listed(arena, pool, block, damage_of(pool, &later)):
         return 0
     if alignment > BLOCK_GRAIN:
         return tlsf_pool_alloc_aligned(arena, pool, total, alignment)
@@ -216,22 +254,22 @@ cdef inline offset_t hard_alloc(
 ) noexcept nogil:
     """``pool_alloc`` of a hardened pool.
 
-    Without room it frees the blocks in quarantine and tries once more.
+    Without room it frees blocks in quarantine and tries once more.
     """
     cdef uint64_t total = n_bytes + hard_overhead(pool)
-    cdef bint is_run = alignment > BLOCK_ALIGN_MAX
     cdef offset_t payload
     if total > pool.max_request or alignment > pool.max_request or n_bytes > total:
         return 0
-    while True:
-        if is_run:
-            payload = hard_run(arena, pool, n_bytes, alignment)
-        else:
-            payload = find_verified(arena, pool, total, alignment)
-        if payload != 0 or pool.hard.n_waiting == 0 or pool.hard.damage.code:
-            break
-        end_quarantine(arena, pool)
-    if payload == 0 or is_run:
+    if alignment > BLOCK_ALIGN_MAX:
+        payload = hard_run(arena, pool, n_bytes, alignment)
+        if payload == 0 and not pool.hard.damage.code:
+            quarantine_drain_for(arena, pool, ~<uint64_t>0)
+        return payload
+    payload = find_verified(arena, pool, total, alignment, True)
+    if payload == 0 and pool.hard.n_waiting != 0 and not pool.hard.damage.code:
+        quarantine_drain_for(arena, pool, block_bytes_for(total))
+        payload = find_verified(arena, pool, total, alignment, False)
+    if payload == 0:
         return payload
     poison_rest(arena, pool, block_of(payload))
     seal_block(arena, pool, block_of(payload), n_bytes)
@@ -275,6 +313,33 @@ cdef inline offset_t hard_resize_near(
     return payload_of(block)
 
 
+cdef inline offset_t hard_move(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """`plain_move` of a hardened pool, for a verified block or a run."""
+    cdef uint64_t capacity = hard_capacity(arena, pool, payload)
+    cdef uint64_t n_regions = pool.n_regions
+    cdef uint64_t total = n_bytes
+    cdef offset_t moved
+    if alignment <= BLOCK_ALIGN_MAX:
+        total += hard_overhead(pool)
+    if needs_room(arena, pool, total, alignment):
+        return 0
+    moved = hard_alloc(arena, pool, n_bytes, alignment)
+    if moved == 0:
+        return 0
+    copy_payload(arena, moved, payload, n_bytes, capacity)
+    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        plain_free(arena, pool, payload)
+    else:
+        hard_retire(arena, pool, payload, pool.n_regions <= n_regions)
+    return moved
+
+
 cdef inline offset_t hard_resize(
     arena_t* arena,
     pool_t* pool,
@@ -282,33 +347,25 @@ cdef inline offset_t hard_resize(
     uint64_t n_bytes,
     uint64_t alignment,
 ) noexcept nogil:
-    """``pool_resize`` of a hardened pool."""
+    """``pool_resize`` of a hardened pool; where `plain_move` returns 0, so does it."""
     cdef finding_t later
     cdef bint is_run = (payload & (PAGE_RULE_BYTES - 1)) == 0
-    cdef uint64_t alignment_now, capacity
+    cdef uint64_t own
     cdef offset_t moved
     if n_bytes > pool.max_request - HARD_TRAILER_BYTES:
         return 0
     if not check_payload(arena, pool, payload, damage_of(pool, &later)):
         return 0
-    alignment_now = pool_alignment(arena, pool, payload)
-    capacity = hard_capacity(arena, pool, payload)
-    if alignment <= alignment_now:
-        alignment = alignment_now
-        if is_run:
-            if hard_run_resize(arena, pool, payload, n_bytes):
-                return payload
-        else:
-            moved = hard_resize_near(
-                arena, pool, payload, n_bytes + hard_overhead(pool)
-            )
-            if moved != 0:
-                poison_rest(arena, pool, block_of(moved))
-                seal_block(arena, pool, block_of(moved), n_bytes)
-                return moved
-    moved = hard_alloc(arena, pool, n_bytes, alignment)
+    own = pool_alignment(arena, pool, payload)
+    if alignment > own:
+        return hard_move(arena, pool, payload, n_bytes, alignment)
+    if is_run:
+        if hard_run_resize(arena, pool, payload, n_bytes):
+            return payload
+        return hard_move(arena, pool, payload, n_bytes, own)
+    moved = hard_resize_near(arena, pool, payload, n_bytes + hard_overhead(pool))
     if moved == 0:
-        return 0
-    copy_payload(arena, moved, payload, n_bytes, capacity)
-    hard_free(arena, pool, payload)
+        return hard_move(arena, pool, payload, n_bytes, own)
+    poison_rest(arena, pool, block_of(moved))
+    seal_block(arena, pool, block_of(moved), n_bytes)
     return moved

@@ -30,13 +30,13 @@ from xmem.core.control cimport pool_t
 from xmem.core.growth cimport (
     page_release,
     page_take,
-    pages_for,
     region_grow,
-    region_release,
     run_alloc,
     run_free,
     run_shrink,
 )
+from xmem.core.regions cimport pages_for, region_pages_for
+from xmem.core.spares cimport has_room, region_release
 from xmem.core.startbits cimport start_clear, start_set, start_test
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -63,6 +63,9 @@ from xmem.engine cimport (
     tlsf_alloc,
     tlsf_alloc_aligned,
     tlsf_carve,
+    tlsf_coalesce,
+    tlsf_find,
+    tlsf_find_aligned,
     tlsf_free,
     tlsf_resize,
     tlsf_resize_left,
@@ -95,10 +98,10 @@ cdef extern from *:
 cdef inline uint64_t run_pages_for(
     arena_t* arena, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Pages of a run that holds ``n_bytes`` at an alignment.
+    """Pages of a run for an alignment that a block cannot have.
 
-    A run is aligned to the power of two that holds it, so one that is shorter than
-    its alignment is taken longer.
+    A run is aligned to the power of two that holds it, so one that is shorter than its
+    alignment is taken longer.
     """
     cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
     cdef uint64_t aligned_pages = alignment >> arena.page_shift
@@ -162,6 +165,21 @@ cdef inline offset_t tlsf_pool_alloc_aligned(
     return tlsf_pool_record(arena, block)
 
 
+cdef inline offset_t tlsf_pool_reuse(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``n_bytes`` aligned to at most 2048 in the free blocks that there are, or 0."""
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    cdef offset_t block
+    if alignment > BLOCK_ALIGN_MAX:
+        return 0
+    if alignment > BLOCK_GRAIN:
+        block = tlsf_alloc_aligned(arena.base, &pool.tlsf, need, alignment)
+    else:
+        block = tlsf_alloc(arena.base, &pool.tlsf, need)
+    return tlsf_pool_record(arena, block) if block != 0 else 0
+
+
 cdef inline void tlsf_pool_release(
     arena_t* arena, pool_t* pool, offset_t block, uint64_t size, uint64_t freed
 ) noexcept nogil:
@@ -185,30 +203,51 @@ cdef inline void tlsf_pool_free(
         outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
 
 
+cdef inline void tlsf_pool_keep(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Free a block (not a page run) without giving a region back.
+
+    For calls that have done their share of work on pages, or have to be short.
+    """
+    cdef uint64_t size
+    cdef offset_t block
+    start_clear(arena, payload)
+    block = tlsf_coalesce(arena.base, &pool.tlsf, block_of(payload), &size)
+    freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+
+
 # Legacy engine ---------------------------------------------------------------
+
+cdef inline offset_t firstfit_pool_run(
+    arena_t* arena, pool_t* pool, uint64_t need, uint64_t alignment
+) noexcept nogil:
+    """A block that reaches a page with its header, or 0.
+
+    It takes whole pages, rounded up to a power of two, header included.
+    """
+    cdef uint64_t n_pages = bit(ceil_log2(pages_for(arena, need)))
+    cdef offset_t block = page_offset(
+        arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
+    )
+    if block != 0:
+        block_write(
+            arena.base, block, n_pages << arena.page_shift, pool.firstfit.tag
+        )
+    return block
+
 
 cdef inline offset_t firstfit_pool_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``n_bytes`` from the legacy engine, or 0.
-
-    A request that reaches a page with its header takes whole pages, rounded
-    up to a power of two, header included.
-    """
+    """``n_bytes`` from the legacy engine, or 0."""
     cdef uint64_t slack = alignment if alignment > FIRSTFIT_LINE else 0
     cdef uint64_t need = firstfit_bytes_for(n_bytes + slack)
-    cdef uint64_t n_pages
     cdef offset_t block
     if need >= arena.page_bytes:
-        n_pages = bit(ceil_log2(pages_for(arena, need)))
-        block = page_offset(
-            arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
-        )
+        block = outlined_alloc(firstfit_pool_run)(arena, pool, need, alignment)
         if block == 0:
             return 0
-        block_write(
-            arena.base, block, n_pages << arena.page_shift, pool.firstfit.tag
-        )
     else:
         block = firstfit_alloc(arena.base, &pool.firstfit, need)
         if block == 0:
@@ -266,8 +305,10 @@ cdef inline offset_t plain_alloc(
         if alignment <= BLOCK_GRAIN:
             return tlsf_pool_alloc(arena, pool, n_bytes)
         if alignment <= BLOCK_ALIGN_MAX:
-            return tlsf_pool_alloc_aligned(arena, pool, n_bytes, alignment)
-        return tlsf_pool_run(arena, pool, n_bytes, alignment)
+            return outlined_alloc(tlsf_pool_alloc_aligned)(
+                arena, pool, n_bytes, alignment
+            )
+        return outlined_alloc(tlsf_pool_run)(arena, pool, n_bytes, alignment)
     payload = firstfit_pool_alloc(arena, pool, n_bytes, alignment)
     if payload != 0:
         start_set(arena, payload)
@@ -282,7 +323,9 @@ cdef inline void plain_free(
         start_clear(arena, payload)
         firstfit_pool_free(arena, pool, payload)
     elif unlikely((payload & (PAGE_RULE_BYTES - 1)) == 0):
-        run_free(arena, pool, <uint32_t>page_of(arena, payload))
+        outlined_run_free(run_free)(
+            arena, pool, <uint32_t>page_of(arena, payload)
+        )
     else:
         tlsf_pool_free(arena, pool, payload)
 
@@ -416,6 +459,59 @@ cdef inline void copy_payload(
     )
 
 
+cdef inline bint needs_room(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """Whether a new TLSF block needs pages for which there is no room as things are."""
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    if pool.engine != ENGINE_TLSF:
+        return False
+    if alignment > BLOCK_ALIGN_MAX:
+        return not has_room(arena, pool, run_pages_for(arena, n_bytes, alignment))
+    if alignment > BLOCK_GRAIN:
+        if tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment) != 0:
+            return False
+    elif tlsf_find(arena.base, &pool.tlsf, need) != 0:
+        return False
+    return not has_room(arena, pool, region_pages_for(arena, need, alignment))
+
+
+cdef inline offset_t plain_move(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """Payload of a new block with the old contents, or 0.
+
+    So that its work is bounded by that of one xmalloc: 0 if the new block would need
+    pages for which room has to be made first; and a call that takes pages gives no
+    region back.
+    """
+    cdef uint64_t capacity = plain_capacity(arena, pool, payload)
+    cdef uint64_t n_regions = pool.n_regions
+    cdef offset_t moved
+    if needs_room(arena, pool, n_bytes, alignment):
+        return 0
+    moved = plain_alloc(arena, pool, n_bytes, alignment)
+    if moved == 0:
+        return 0
+    copy_payload(arena, moved, payload, n_bytes, capacity)
+    if (
+        pool.engine == ENGINE_TLSF
+        and pool.n_regions > n_regions
+        and payload & (PAGE_RULE_BYTES - 1)
+    ):
+        tlsf_pool_keep(arena, pool, payload)
+    else:
+        plain_free(arena, pool, payload)
+    return moved
+
+
 cdef inline offset_t plain_resize(
     arena_t* arena,
     pool_t* pool,
@@ -426,10 +522,10 @@ cdef inline offset_t plain_resize(
     """Payload with room for ``n_bytes`` and the old contents, or 0.
 
     In place, else leftwards, else moved. The alignment becomes the greater of
-    ``alignment`` and the block's own. After 0 the block is as it was.
+    ``alignment`` and the block's own. After 0 the block is as it was; `plain_move`
+    says when an xmalloc, a copy and an xfree can still do what this call did not.
     """
     cdef uint64_t own = pool_alignment(arena, pool, payload)
-    cdef uint64_t capacity = plain_capacity(arena, pool, payload)
     cdef offset_t moved
     if n_bytes > pool.max_request:
         return 0
@@ -438,12 +534,10 @@ cdef inline offset_t plain_resize(
         if moved != 0:
             return moved
         alignment = own
-    moved = plain_alloc(arena, pool, n_bytes, alignment)
-    if moved == 0:
-        # A shrink never fails: the block is large enough as it is.
-        if alignment <= own and n_bytes <= capacity:
-            return payload
-        return 0
-    copy_payload(arena, moved, payload, n_bytes, capacity)
-    plain_free(arena, pool, payload)
+    moved = plain_move(arena, pool, payload, n_bytes, alignment)
+    # A shrink never fails: the block is large enough as it is.
+    if moved == 0 and alignment <= own and (
+        n_bytes <= plain_capacity(arena, pool, payload)
+    ):
+        return payload
     return moved

@@ -5,8 +5,9 @@ A pool may have one list for each block size up to QUICK_MAX_BYTES. xfree pushes
 block onto the list of its size and xmalloc of that size pops it: two words are
 written, nothing is merged or split. A list holds at most ``quick_blocks`` blocks and
 all lists together ``quick_limit`` bytes; other blocks go to the engine at once. The
-lists are drained only where a request finds no room: then at most QUICK_DRAIN blocks
-go to the engine and the request is tried once more.
+lists are drained only where a request finds no room: then a block in which it fits, or
+QUICK_DRAIN others, go to the engine and the request is tried once more. Each further
+request that finds no room drains as many.
 
 To the engine a waiting block is in use. It has no start bit, so it cannot be freed
 twice (C7). Its first word holds the payload of the next one.
@@ -31,9 +32,9 @@ from xmem.core.plain cimport (
     outlined_free,
     plain_alloc,
     plain_free,
-    plain_resize,
     tlsf_pool_alloc,
-    tlsf_pool_free,
+    tlsf_pool_keep,
+    tlsf_pool_reuse,
 )
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
@@ -51,7 +52,7 @@ from xmem.engine cimport (
 )
 
 cdef enum:
-    QUICK_DRAIN = 16
+    QUICK_DRAIN = 4
 
 
 cdef inline quicklist_t* quick_list(
@@ -110,7 +111,10 @@ cdef inline bint quick_put(
 cdef inline void quick_drain(
     arena_t* arena, pool_t* pool, uint64_t n_most
 ) noexcept nogil:
-    """Free up to ``n_most`` waiting blocks, the largest first, to the engine."""
+    """Free up to ``n_most`` waiting blocks, the largest first, to the engine.
+
+    No region leaves the pool.
+    """
     cdef uint64_t size = QUICK_MAX_BYTES
     cdef offset_t payload
     while n_most > 0 and pool.quick_bytes > 0 and size > 0:
@@ -119,29 +123,54 @@ cdef inline void quick_drain(
             size -= BLOCK_GRAIN
         else:
             n_most -= 1
-            tlsf_pool_free(arena, pool, payload)
+            tlsf_pool_keep(arena, pool, payload)
+
+
+cdef inline void quick_drain_for(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
+) noexcept nogil:
+    """Free waiting blocks for a request that found no room.
+
+    One in which it fits, if there is any, else QUICK_DRAIN of the largest. No region
+    leaves the pool: the request may need it.
+    """
+    cdef uint64_t size
+    cdef offset_t payload = 0
+    if n_bytes <= QUICK_MAX_BYTES - BLOCK_HEADER_BYTES:
+        size = block_bytes_for(n_bytes)
+        while size <= QUICK_MAX_BYTES and payload == 0:
+            payload = quick_take(arena, pool, quick_list(arena, pool, size), size)
+            size += BLOCK_GRAIN
+    if payload != 0:
+        tlsf_pool_keep(arena, pool, payload)
+    else:
+        quick_drain(arena, pool, QUICK_DRAIN)
 
 
 cdef inline offset_t quick_last_resort(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Serve a request from the engine; without room, drain and try once more."""
-    cdef offset_t payload = plain_alloc(arena, pool, n_bytes, alignment)
-    if payload != 0 or pool.quick_bytes == 0:
-        return payload
-    quick_drain(arena, pool, QUICK_DRAIN)
-    return plain_alloc(arena, pool, n_bytes, alignment)
+    """Serve a request that found no room after freeing waiting blocks for it, or 0."""
+    if pool.quick_bytes == 0 or n_bytes > pool.max_request:
+        return 0
+    quick_drain_for(arena, pool, n_bytes)
+    return tlsf_pool_reuse(arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t quick_miss(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``pool_alloc`` of a pool with quick lists, where no block of the size waits."""
+    """``pool_alloc`` of a pool with quick lists, where no block of the size waits.
+
+    While blocks wait, the engine gives no region back to make room: it fails early.
+    """
     cdef offset_t payload
     if likely(alignment <= BLOCK_GRAIN and n_bytes <= pool.max_request):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
-        if likely(payload != 0):
-            return payload
+    else:
+        payload = outlined_alloc(plain_alloc)(arena, pool, n_bytes, alignment)
+    if likely(payload != 0):
+        return payload
     return outlined_alloc(quick_last_resort)(arena, pool, n_bytes, alignment)
 
 
@@ -171,21 +200,6 @@ cdef inline void quick_free(
     )):
         return
     outlined_free(plain_free)(arena, pool, payload)
-
-
-cdef inline offset_t quick_resize(
-    arena_t* arena,
-    pool_t* pool,
-    offset_t payload,
-    uint64_t n_bytes,
-    uint64_t alignment,
-) noexcept nogil:
-    """``pool_resize`` of a pool with quick lists; it adds no block to them."""
-    cdef offset_t moved = plain_resize(arena, pool, payload, n_bytes, alignment)
-    if moved != 0 or pool.quick_bytes == 0:
-        return moved
-    quick_drain(arena, pool, QUICK_DRAIN)
-    return plain_resize(arena, pool, payload, n_bytes, alignment)
 
 
 # For the checker, which trusts no word that it reads ---------------------------

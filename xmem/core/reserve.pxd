@@ -33,7 +33,8 @@ from xmem.base cimport (
     offset_t,
 )
 from xmem.core.control cimport pool_t
-from xmem.core.growth cimport may_hold, region_add, region_cut, region_inside
+from xmem.core.regions cimport may_hold, region_add, region_cut
+from xmem.core.spares cimport region_inside
 from xmem.core.hardened cimport end_quarantine
 from xmem.core.quicklists cimport quick_drain
 from xmem.engine cimport (

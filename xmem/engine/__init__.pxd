@@ -53,6 +53,7 @@ from xmem.engine.freelists cimport (
     LINK_NEXT,
     freelists_find,
     freelists_insert,
+    freelists_largest,
     freelists_remove,
 )
 from xmem.engine.mapping cimport (
@@ -65,13 +66,13 @@ from xmem.engine.mapping cimport (
 from xmem.engine.tlsf cimport (
     aligned_gap,
     can_detach,
-    fits_aligned,
     region_bytes_for,
     tlsf_add_region,
     tlsf_add_region_before,
     tlsf_alloc,
     tlsf_alloc_aligned,
     tlsf_carve,
+    tlsf_coalesce,
     tlsf_detach,
     tlsf_find,
     tlsf_find_aligned,

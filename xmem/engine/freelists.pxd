@@ -21,7 +21,7 @@ This header knows nothing of a block's neighbours.
 
 from libc.stdint cimport uint64_t
 
-from xmem.base.bits cimport find_first_set, with_bit, without_bit
+from xmem.base.bits cimport find_first_set, find_last_set, with_bit, without_bit
 from xmem.base.checks cimport assume, claim, require
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport word_at
@@ -148,6 +148,18 @@ cdef inline offset_t freelists_find(
         return 0
     index = freelists_search(lists, index)
     return freelists_first(base, lists, index) if index != 0 else 0
+
+
+cdef inline offset_t freelists_largest(
+    char* base, freelists_t* lists
+) noexcept nogil:
+    """First block of the last bin that is not empty, or 0."""
+    cdef uint64_t row, index
+    if lists.upper == 0:
+        return 0
+    row = find_last_set(lists.upper)
+    index = (row << 6) + find_last_set(lists.lower[row])
+    return freelists_first(base, lists, index)
 
 
 cdef inline void freelists_take(

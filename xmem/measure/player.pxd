@@ -36,7 +36,12 @@ from xmem.measure.routines cimport (
     routine_owns,
     routine_resize,
 )
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize, pool_xzalloc
+from xmem.verbs cimport (
+    pool_alloc_patiently,
+    pool_free,
+    pool_resize_patiently,
+    pool_xzalloc,
+)
 
 cdef extern from *:
     """
@@ -277,7 +282,7 @@ cdef inline uint64_t play_resize(
             player.heap, target.payload, target.size, old, new, op.size, alignment
         )
     else:
-        moved = pool_resize(
+        moved = pool_resize_patiently(
             player.arena, player.pool, target.payload, op.size, 16
         )
     ticks = call_end(player, timed, ticks)
@@ -310,7 +315,7 @@ cdef inline uint64_t play_alloc(
     elif player.verify and op.op == OP_CALLOC:
         payload = pool_xzalloc(player.arena, player.pool, op.size, alignment)
     else:
-        payload = pool_alloc(player.arena, player.pool, op.size, alignment)
+        payload = pool_alloc_patiently(player.arena, player.pool, op.size, alignment)
     ticks = call_end(player, timed, ticks)
     target.payload = payload
     count_new(player, target, op)

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from xmem.arena.superblock cimport arena_t
 from xmem.base.offset cimport offset_t
-from xmem.core.growth cimport pages_for
+from xmem.core.regions cimport pages_for
 from xmem.interfaces cimport (
     HEAP_ARRAY,
     HEAP_STRICT,
