@@ -60,7 +60,6 @@ from xmem.engine.mapping cimport (
     MAPPING_MAX_LOG2,
     MAPPING_SL_LOG2,
     mapping_insert,
-    mapping_level,
     mapping_n_bins,
 )
 from xmem.engine.tlsf cimport (
