@@ -1290,12 +1290,17 @@ cdef class Pool(Allocator):
     cdef int verify_by(
         self, census_t* census, bint all_frames, bint control, bint everywhere
     ) except -1:
-        """``verify``; without ``everywhere`` it is the pool's own pages alone."""
+        """``verify``; without ``everywhere`` it is the pool's own pages alone.
+
+        In a small arena it is everything all the same.
+        """
         cdef finding_t finding
         cdef arena_t* arena
         cdef bint is_sound
         self.enter()
         arena = &self.arena.c
+        if not everywhere and arena.n_pages <= SMALL_ARENA_PAGES:
+            all_frames = everywhere = True
         self.arena.begin_long()
         try:
             _refuse_destroyed(self)     # while we waited
@@ -1398,10 +1403,7 @@ cdef class Pool(Allocator):
         cdef census_t census
         cdef uint64_t live, used, header, overhead, largest
         cdef uint64_t run_bytes
-        cdef bint is_small
-        self.enter()
-        is_small = self.arena.c.n_pages <= SMALL_ARENA_PAGES
-        self.verify_by(&census, is_small, True, is_small)
+        self.verify_by(&census, False, True, False)
         run_bytes = self.c.run_pages << self.arena.c.page_shift
         live = self.live_blocks()
         if self.c.engine == ENGINE_TLSF:
@@ -1414,9 +1416,9 @@ cdef class Pool(Allocator):
             header = FIRSTFIT_LINE
             used = self.c.firstfit.used_bytes + run_bytes
             overhead = header * (live + census.n_free)
-        largest = 0
-        if census.largest_free:
-            largest = census.largest_free - header - hard_overhead(self.c)
+        largest = census.largest_free
+        if largest != 0:
+            largest -= header + hard_overhead(self.c)
         return PoolStats(
             live_blocks=live,
             used_bytes=used,
