@@ -24,7 +24,7 @@ from xmem.base cimport (
     store_barrier,
 )
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
-from xmem.core.growth cimport region_grow, region_release
+from xmem.core.growth cimport region_release
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
     HARD_POISON,
@@ -46,6 +46,7 @@ from xmem.core.plain cimport (
     plain_free,
     pool_alignment,
     run_resize,
+    tlsf_pool_grown,
     tlsf_pool_run,
 )
 from xmem.core.startbits cimport start_clear, start_set
@@ -246,10 +247,8 @@ cdef inline offset_t find_verified(
         alignment = BLOCK_GRAIN
         block = tlsf_find(arena.base, &pool.tlsf, need)
     if block == 0:
-        block = region_grow(arena, pool, need, alignment)
-        if block == 0:
-            return 0
-    elif not check_listed(arena, pool, block, damage_of(pool, &later)):
+        return tlsf_pool_grown(arena, pool, total, alignment)
+    if not check_listed(arena, pool, block, damage_of(pool, &later)):
         return 0
     return payload_of(
         tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
