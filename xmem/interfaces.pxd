@@ -133,9 +133,9 @@ cdef inline offset_t heap_alloc(
     heap_t* heap, uint64_t n_bytes, uint64_t alignment, bint is_array
 ) noexcept nogil:
     """A block of xmalloc, or with ``is_array`` of xmalloc_array; or 0."""
-    if heap.main.engine != ENGINE_TLSF:
-        return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
-    if n_bytes <= heap_small_max(heap, alignment):
+    if heap.main.engine != ENGINE_TLSF or n_bytes <= heap_small_max(
+        heap, alignment
+    ):
         return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
         return 0

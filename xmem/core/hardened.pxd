@@ -29,7 +29,7 @@ from xmem.base cimport (
     store_barrier,
 )
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
-from xmem.core.growth cimport region_grow, run_alloc
+from xmem.core.growth cimport run_alloc
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
     HARD_POISON,
@@ -56,6 +56,7 @@ from xmem.core.plain cimport (
     pool_alignment,
     run_pages_for,
     run_resize,
+    tlsf_pool_grown,
 )
 from xmem.core.spares cimport region_release
 from xmem.core.startbits cimport start_clear, start_set
@@ -319,11 +320,10 @@ cdef inline offset_t find_verified(
         alignment = BLOCK_GRAIN
         block = tlsf_find(arena.base, &pool.tlsf, need)
     if block == 0:
-        if may_grow:
-            block = region_grow(arena, pool, need, alignment)
-        if block == 0:
+        if not may_grow:
             return 0
-    elif not check_listed(arena, pool, block, damage_of(pool, &later)):
+        return tlsf_pool_grown(arena, pool, total, alignment)
+    if not check_listed(arena, pool, block, damage_of(pool, &later)):
         return 0
     return payload_of(
         tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
