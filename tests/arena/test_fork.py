@@ -108,6 +108,31 @@ def test_a_child_that_ends_leaves_the_file_to_its_parent(arena_path, how):
         assert bytes(pool.view(int(block["offset"]), 4)) == b"kept"
 
 
+def test_a_file_may_have_descriptor_0(arena_path):
+    """Where standard input was closed, a child still knows that it has a file."""
+    run(
+        """
+        import os, sys, xmem
+        os.close(0)
+        arena = xmem.Arena.create(sys.argv[1], 1 << 20)
+        assert os.path.samestat(os.fstat(0), os.stat(sys.argv[1]))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                arena.n_free_pages
+            except xmem.XmemError as error:
+                assert "forked" in str(error)
+                arena.close()
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        arena.check()
+        arena.close()
+        """,
+        arena_path,
+    )
+
+
 def test_a_child_goes_on_with_its_copy_of_an_anonymous_arena():
     run(
         """

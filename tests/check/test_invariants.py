@@ -248,6 +248,18 @@ def test_P1_runs_tile_the_page_frames(tlsf: Heap, spoil: Spoil) -> None:
     expect(tlsf, "P1", spoil)
 
 
+@pytest.mark.parametrize("case", ["no pages", "beyond the arena", "2**32 - 1 pages"])
+def test_P1_the_table_of_runs_ends_where_the_arena_does(tlsf: Heap, case: str) -> None:
+    """`frames` follows the lengths that it reads, and so has to end by itself."""
+    P1[case](tlsf)
+    with pytest.raises(HeapCorruption) as caught:
+        tlsf.arena.frames()
+    assert caught.value.invariant == "P1"
+    tlsf.repair()
+    runs = tlsf.arena.frames()
+    assert runs["page"][0] + runs["n_pages"].sum() == tlsf.arena.n_pages
+
+
 def listed(heap: Heap) -> list[int]:
     """Pages of the first list with two runs or more."""
     for order in range(33):

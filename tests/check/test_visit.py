@@ -30,6 +30,8 @@ def test_a_walk_shows_what_is_live(small_arena, engine, seed):
         offset = int(row["offset"])
         assert row["capacity"] == pool.usable_size(offset) >= live[offset]
         assert row["region"] * 4096 <= offset
+        if engine == "tlsf":
+            assert row["kind"] == (offset % 4096 == 0)
     ends = rows["offset"] + rows["capacity"]
     assert (ends[:-1] <= rows["offset"][1:]).all()
 

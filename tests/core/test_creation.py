@@ -12,6 +12,8 @@ import xmem
         ({"name": "x" * 41}, xmem.BadArgument),
         ({"name": "taken"}, xmem.BadArgument),
         ({"grow_pages": 1 << 30}, xmem.BadArgument),
+        ({"engine": "firstfit", "grow_pages": 1 << 30}, xmem.BadArgument),
+        ({"engine": "firstfit", "quick": 1}, xmem.BadArgument),
         ({"quick": 256}, xmem.BadArgument),
         ({"quick": 1, "hardened": True}, xmem.BadArgument),
         ({"engine": "firstfit", "hardened": True}, xmem.BadArgument),

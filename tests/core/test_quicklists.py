@@ -73,6 +73,7 @@ def test_an_aligned_request_takes_nothing_that_waits(arena: Arena) -> None:
 def test_blocks_and_bytes_are_limited(arena: Arena) -> None:
     pool = Pool(arena, quick=3, quick_bytes=1000)
     assert (pool.quick, pool.quick_bytes) == (3, 1000)
+    assert Pool(arena, quick=3).quick_bytes == 65536
     many = [pool.xmalloc(40) for _ in range(5)]
     for offset in many:
         pool.xfree(offset)

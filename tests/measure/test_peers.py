@@ -61,6 +61,10 @@ def test_a_shared_object_joins_by_its_own_functions(tmp_path):
         measure(peer, OPS, repeats=1, arena_bytes=1 << 16)
 
 
+def test_the_rig_by_itself_gets_an_arena_as_engines_do():
+    assert [peer.needs_arena for peer in PEERS] == [True, False, True, True, True]
+
+
 def test_the_least_arena_of_a_peer(tmp_path):
     ops = trace((0, 0, 0, 60_000), (0, 0, 1, 60_000))
     peer = Peer.load(build(tmp_path, WHOLE))

@@ -80,6 +80,13 @@ def test_nothing_is_nothing(pool):
     assert state(pool) == before
 
 
+def test_nothing_is_refused_too_when_the_pool_is_gone(pool):
+    pool.destroy()
+    for call in (pool.xmalloc_many, pool.xfree_many):
+        with pytest.raises(xmem.PoolDestroyed):
+            call([])
+
+
 def test_what_has_no_room_takes_none(pool):
     kept = pool.xmalloc_many([100, 200])
     used = pool.used_size
