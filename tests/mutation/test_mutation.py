@@ -125,8 +125,8 @@ def test_a_file_without_changes_is_as_it_was():
 
 
 def test_a_draw_is_the_same_again_and_survives_edits_elsewhere():
-    text = (ROOT / "xmem/core/growth.pxd").read_text()
-    path = "xmem/core/growth.pxd"
+    text = (ROOT / "xmem/core/hardening.pxd").read_text()
+    path = "xmem/core/hardening.pxd"
     first = drawn(mutants_of(path, text), 12, 1)
     assert len({one.line for one in first}) == 12
     moved = text.replace("cdef enum:", "# A new line.\ncdef enum:", 1)
@@ -155,7 +155,7 @@ def test_areas_name_files_and_tests_that_exist():
 
 
 RESULT = Result(
-    "name", "growth", "xmem/core/growth.pxd", "f", 3, "number", "a | 1", "a | 2", "", ""
+    "name", "growth", "xmem/core/hardening.pxd", "f", 3, "number", "a | 1", "a | 2", "", ""
 )
 
 
@@ -174,7 +174,7 @@ def test_the_score_leaves_out_what_makes_no_difference():
     assert lines[3] == "| all | 5 | 3 | 1 | 1 | 75 % |"
     assert lines[5] == "5 of the 9 changes that were drawn have been tried."
     assert lines[-1] == (
-        "- core/growth.pxd, `f`: `a | 1` became `a | 2`. No call comes here."
+        "- core/hardening.pxd, `f`: `a | 1` became `a | 2`. No call comes here."
     )
 
 
