@@ -19,7 +19,7 @@ import xmem
 # at four neighbours. Freeing may cut a region out, or replace the empty one in hand.
 # The loads below reach each of these, or all but one.
 MOST = {
-    "alloc": {"insert": 5, "remove": 5, "find": 3, "header": 8},
+    "alloc": {"insert": 5, "remove": 5, "find": 5, "header": 8},
     "free": {"insert": 2, "remove": 3, "find": 1, "header": 6},
 }
 WITHOUT_PAGES = {

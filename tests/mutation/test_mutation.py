@@ -155,7 +155,16 @@ def test_areas_name_files_and_tests_that_exist():
 
 
 RESULT = Result(
-    "name", "growth", "xmem/core/hardening.pxd", "f", 3, "number", "a | 1", "a | 2", "", ""
+    "name",
+    "growth",
+    "xmem/core/hardening.pxd",
+    "f",
+    3,
+    "number",
+    "a | 1",
+    "a | 2",
+    "",
+    "",
 )
 
 
