@@ -32,6 +32,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.superblock cimport (
     FRAMES_N_ORDERS,
     arena_t,
+    frame_t,
     frames_t,
     page_offset,
 )
@@ -101,6 +102,13 @@ cdef inline uint64_t free_word(unsigned order) noexcept nogil:
     return frame_pack(FRAME_FREE, order, 0, bit(order))
 
 
+cdef inline uint64_t word_doubled(uint64_t word) noexcept nogil:
+    """Record of a free run of twice the pages, so of the next order."""
+    return word + bit(FRAME_ORDER_SHIFT) + (
+        frame_pages(word) << FRAME_PAGES_SHIFT
+    )
+
+
 # Lists -----------------------------------------------------------------------
 
 cdef inline void frames_link(
@@ -155,6 +163,30 @@ cdef inline void frames_put_tail(
         page += bit(order)
 
 
+cdef inline void frames_put_halves(
+    arena_t* arena, uint64_t source, unsigned order, unsigned found
+) noexcept nogil:
+    """Free the halves from ``order`` up that splitting a run of ``found`` leaves.
+
+    But not the last, which starts where the run does. Their lists are empty.
+    """
+    cdef frame_t* frames = arena.frames
+    cdef uint32_t* heads = arena.super.frames.heads
+    cdef uint64_t end = source + bit(found)
+    cdef uint64_t word = free_word(order)
+    cdef uint64_t n_pages
+    arena.super.frames.order_bitmap |= bit(found) - bit(order)
+    while order + 1 < found:
+        n_pages = frame_pages(word)
+        source = end - 2 * n_pages
+        frames[source].word = word
+        frames[source].next = 0
+        frames[source].prev = 0
+        heads[order] = <uint32_t>source
+        word = word_doubled(word)
+        order += 1
+
+
 cdef inline bint frames_can(arena_t* arena, uint64_t n_pages) noexcept nogil:
     """Whether a run of ``n_pages``, at most the arena's, can be allocated."""
     return arena.super.frames.order_bitmap >> ceil_log2(n_pages) != 0
@@ -169,7 +201,7 @@ cdef inline uint32_t frames_alloc(
     two stays free.
     """
     cdef frames_t* lists = &arena.super.frames
-    cdef unsigned order, found, i
+    cdef unsigned order, found
     cdef uint64_t candidates
     cdef uint32_t source, page
     if n_pages > arena.n_pages:
@@ -186,8 +218,7 @@ cdef inline uint32_t frames_alloc(
     # them; the last store uncovers them.
     frames_put_tail(arena, page + n_pages, page + bit(order))
     if found != order:
-        for i in range(order, found - 1):
-            frames_put(arena, <uint32_t>(source + bit(found) - bit(i + 1)), i)
+        frames_put_halves(arena, source, order, found)
         arena.frames[page].word = frame_pack(state, order, owner, n_pages)
         store_barrier()
         frames_put(arena, source, found - 1)
@@ -230,25 +261,23 @@ cdef inline unsigned piece_order(uint64_t page, uint64_t end) noexcept nogil:
 cdef inline void frames_merge(
     arena_t* arena, uint64_t page, unsigned order
 ) noexcept nogil:
-    """List a free run after merging it with its free buddies."""
-    cdef uint64_t buddy
-    while order + 1 < FRAMES_N_ORDERS:
-        buddy = page ^ bit(order)
-        if buddy < arena.first_page or buddy + bit(order) > arena.n_pages:
-            break
-        if arena.frames[buddy].word != free_word(order):
-            break
+    """List a free run after merging it with its free buddies.
+
+    Neither the pages of the tables nor a run that would reach beyond the arena can be
+    a buddy: the record of page 0 is zero, and no record says so.
+    """
+    cdef frame_t* frames = arena.frames
+    cdef uint64_t word = free_word(order)
+    cdef uint64_t buddy = page ^ frame_pages(word)
+    while buddy < arena.n_pages and frames[buddy].word == word:
         frames_unlink(arena, <uint32_t>buddy, order)
         order += 1
-        if buddy < page:
-            arena.frames[buddy].word = free_word(order)
-            store_barrier()
-            arena.frames[page].word = 0
-            page = buddy
-        else:
-            arena.frames[page].word = free_word(order)
-            store_barrier()
-            arena.frames[buddy].word = 0
+        word = word_doubled(word)
+        frames[page & buddy].word = word
+        store_barrier()
+        frames[page | buddy].word = 0
+        page &= buddy
+        buddy = page ^ frame_pages(word)
     frames_link(arena, <uint32_t>page, order)
 
 
