@@ -17,20 +17,17 @@ from typing import Any
 
 import click
 
-from xmem import Arena, OutOfMemory, Pool
+from xmem import Arena, Pool
 from xmem.measure import insn
 from xmem.measure.bounds import VERBS, bound_of
+from xmem.measure.steps import PAGE, Heap, Step, low, whole
 from xmem.pool import HARDENING
 
 from . import Refuted
 
-PAGE = 4096
 ORDERS = range(6, 21)
-#: What a page of a region cannot give to a block: the words at its ends and a header.
-ENDS = 24
 #: Bytes in a block that an xrealloc moves: the bounds leave the copy out.
 CONTENTS = 64
-Step = tuple[Any, ...]
 Call = tuple[str, tuple[int, ...]]
 
 
@@ -68,123 +65,7 @@ class Case:
         )
 
 
-class Heap:
-    """A case, replayed. Each step is a method's name and its arguments."""
-
-    def __init__(self, case: Case, max_pages: int | None) -> None:
-        self.arena = Arena.anonymous(
-            PAGE << case.orders, page_size=PAGE, max_pools=2
-        )
-        self.blocks: list[int] = []
-        self.runs: list[int] = []
-        self.held: list[int] = []
-        try:
-            self.pool = Pool(self.arena, max_pages=max_pages, **case.settings)
-            for name, *args in case.steps:
-                try:
-                    getattr(self, name)(*args)
-                except OutOfMemory:
-                    continue
-        except BaseException:
-            self.arena.close()
-            raise
-
-    def half(self) -> None:
-        """Hold the upper half of the arena."""
-        self.held.append(self.arena.page_alloc_exact(self.arena.n_pages // 2))
-
-    def fill(self) -> None:
-        """Take every free run of pages, the largest first."""
-        while self.arena.n_free_pages:
-            self.runs.append(self.arena.page_alloc(self.arena.largest_free_order))
-
-    def let(self) -> None:
-        """Free what is held."""
-        while self.held:
-            self.arena.page_free(self.held.pop())
-
-    def take(self, n_pages: int) -> None:
-        """Allocate a run."""
-        self.runs.append(self.arena.page_alloc_exact(max(n_pages, 1)))
-
-    def give(self, i: int) -> None:
-        """Free a run; from the last with a negative index."""
-        if self.runs:
-            self.arena.page_free(self.runs.pop(i % len(self.runs)))
-
-    def sieve(self, start: int, step: int) -> None:
-        """Free every ``step``-th run from ``start`` on."""
-        freed = self.runs[start % (len(self.runs) or 1) :: max(step, 1)]
-        self.runs = [run for run in self.runs if run not in freed]
-        for run in freed:
-            self.arena.page_free(run)
-
-    def get(self, n_bytes: int, align: int = 16) -> None:
-        """Allocate a block."""
-        self.blocks.append(self.pool.xmalloc(n_bytes, align))
-
-    def drop(self, i: int) -> None:
-        """Free a block."""
-        if self.blocks:
-            self.pool.xfree(self.blocks.pop(i % len(self.blocks)))
-
-    def size(self, i: int, n_bytes: int, align: int = 16) -> None:
-        """Resize a block."""
-        if self.blocks:
-            i %= len(self.blocks)
-            self.blocks[i] = self.pool.xrealloc(self.blocks[i], n_bytes, align)
-
-    def island(self, n_pages: int, n_bytes: int) -> None:
-        """Make a region in which one block lies between two free ones."""
-        n_pages = max(n_pages, 2)
-        left = self.pool.xmalloc(n_pages * PAGE - 2 * ENDS)
-        left = self.pool.xrealloc(left, n_pages * PAGE // 2)
-        self.blocks.append(self.pool.xmalloc(n_bytes))
-        self.pool.xfree(left)
-
-    def rows(self, n: int, n_bytes: int) -> None:
-        """Free blocks between free ones, which wait where the pool lets them wait."""
-        n = n % 64
-        rows = [[self.pool.xmalloc(n_bytes) for _ in range(4)] for _ in range(n)]
-        for row in rows:
-            self.pool.xfree(row[0])
-            self.pool.xfree(row[2])
-        self.churn(16, 1)
-        for row in rows:
-            self.blocks.append(row[3])
-            self.pool.xfree(row[1])
-
-    def ladder(self, n: int, n_bytes: int) -> None:
-        """Allocate blocks of ascending sizes, then free them."""
-        sizes = range(n_bytes, n_bytes + 16 * (n % 64), 16)
-        for block in [self.pool.xmalloc(size) for size in sizes]:
-            self.pool.xfree(block)
-
-    def churn(self, n: int, n_bytes: int) -> None:
-        """Allocate and free, so that what was freed before leaves the quarantine."""
-        for _ in range(n % 64):
-            self.pool.xfree(self.pool.xmalloc(n_bytes))
-
-    def reserve(self, n_pages: int) -> None:
-        """Obtain regions."""
-        self.pool.reserve(n_pages)
-
-    def shrink(self) -> None:
-        """Give regions back."""
-        self.pool.shrink()
-
-
 # Directed cases --------------------------------------------------------------
-
-
-def low(*steps: Step) -> tuple[Step, ...]:
-    """Steps while a few pages of the lower half are free; then the upper half is."""
-    return (("half",), ("fill",), *steps, ("let",))
-
-
-def whole(n_pages: int) -> int:
-    """Bytes of the block that fills a region."""
-    return n_pages * PAGE - ENDS
 
 
 #: A block in a region of one page, and an empty region of one page.
@@ -345,14 +226,24 @@ class Found:
     checked: bool = field(compare=False)
 
 
+def made(case: Case, max_pages: int | None) -> Heap:
+    """Make the heap of a case; the caller closes its arena."""
+    arena = Arena.anonymous(PAGE << case.orders, page_size=PAGE, max_pools=2)
+    try:
+        return Heap(Pool(arena, max_pages=max_pages, **case.settings), case.steps)
+    except BaseException:
+        arena.close()
+        raise
+
+
 def replayed(case: Case) -> Heap:
-    """Replay a case; where it has a limit, once without to learn what it holds."""
+    """Make the heap of a case; where it has a limit, once without to learn its size."""
+    heap = made(case, None)
     if case.spare is None:
-        return Heap(case, None)
-    heap = Heap(case, None)
+        return heap
     with heap.arena:
         held = heap.pool.total_size // PAGE
-    return Heap(case, max(held + case.spare, 1))
+    return made(case, max(held + case.spare, 1))
 
 
 def calls(heap: Heap, asks: tuple[tuple[int, int], ...]) -> Iterator[Call]:
@@ -383,9 +274,10 @@ def counts(
             if verb not in verbs:
                 continue
             n, path = insn.cost(heap.pool, verb, *args, checked=checked)
-            if "moved" in path and min(
-                heap.pool.usable_size(args[0]), args[1]
-            ) > CONTENTS:
+            if (
+                "moved" in path
+                and min(heap.pool.usable_size(args[0]), args[1]) > CONTENTS
+            ):
                 continue
             limit = bound_of(heap.pool, verb, checked=checked)
             call = f"{verb}({', '.join(map(str, args))})"
@@ -420,9 +312,7 @@ class Search:
         """Keep a count if it is among the best."""
         kept = self.kept.setdefault(key, [])
         # Of those that cost the same, one of each beginning.
-        if any(
-            (k.count, k.case.name) == (found.count, found.case.name) for k in kept
-        ):
+        if any((k.count, k.case.name) == (found.count, found.case.name) for k in kept):
             return
         kept.append(found)
         kept.sort(reverse=True)
@@ -434,13 +324,18 @@ class Search:
 
     def begin(self, orders: tuple[int, ...], until: float) -> None:
         """Count the directed cases."""
-        for k in orders:
-            for n in lengths(k):
-                for pool in POOLS:
-                    for case in directed(k, n, pool):
-                        if time.monotonic() > until:
-                            return
-                        self.visit(case)
+        cases = [
+            case
+            for k in orders
+            for n in lengths(k)
+            for pool in POOLS
+            for case in directed(k, n, pool)
+        ]
+        self.rng.shuffle(cases)
+        for case in cases:
+            if time.monotonic() > until:
+                return
+            self.visit(case)
 
     def climb(self) -> None:
         """Change one of the best, or another directed case, and count it."""
@@ -485,8 +380,12 @@ def n_bytes_of(rng: random.Random, orders: int) -> int:
 
 def argument(rng: random.Random, orders: int, old: int) -> int:
     """Return another argument of a step."""
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         return old + rng.choice([-16, -2, -1, 1, 2, 16])
+    if old > 0 and rng.random() < 0.4:
+        # A length has another run, or lacks one, when it falls apart.
+        unit = PAGE if old > 1 << orders else 1
+        return max(1, old ^ (unit << rng.randrange(orders - 2)))
     if abs(old) < 64:
         return rng.randint(-20, 20) if rng.random() < 0.7 else length(rng, orders)
     return n_bytes_of(rng, orders) if rng.random() < 0.7 else length(rng, orders)
@@ -544,7 +443,9 @@ def changed(case: Case, rng: random.Random) -> Case:
     elif what == 5:
         return replace(case, orders=rng.choice([rng.choice(ORDERS), ORDERS[-1]]))
     elif what == 6:
-        return replace(case, spare=rng.choice([None, 0, 1, 2, length(rng, case.orders)]))
+        return replace(
+            case, spare=rng.choice([None, 0, 1, 2, length(rng, case.orders)])
+        )
     elif what == 7:
         asks = [*case.asks]
         i = rng.randrange(len(asks))
@@ -572,7 +473,7 @@ def settings(rng: random.Random) -> dict[str, Any]:
     elif which == 1:
         found["hardened"] = True
     elif which == 2:
-        found["hardened"] = tuple(rng.sample(HARDENING, rng.randint(1, 4)))
+        found["hardened"] = tuple(rng.sample(sorted(HARDENING), rng.randint(1, 4)))
     return found
 
 
@@ -585,7 +486,7 @@ def prove(
     """Search for some seconds; the directed cases first."""
     search = Search(seed)
     until = time.monotonic() + seconds
-    search.begin(orders, until)
+    search.begin(orders, until - seconds * 0.6)
     shown = time.monotonic()
     while time.monotonic() < until:
         search.climb()

@@ -88,7 +88,9 @@ def kind_of(pool: Pool) -> Kind:
     return "quick" if pool.quick else "plain"
 
 
-def bound(verb: str, orders: int, kind: Kind = "plain", *, checked: bool = False) -> int:
+def bound(
+    verb: str, orders: int, kind: Kind = "plain", *, checked: bool = False
+) -> int:
     """Return the most instructions that a call takes.
 
     Parameters

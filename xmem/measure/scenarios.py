@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from xmem.arena import FRAME_FREE, Arena
 from xmem.base.errors import OutOfMemory
+from xmem.measure.bounds import Kind
+from xmem.measure.steps import Heap, Step, low, whole
 from xmem.pool import Pool
 
 PAGE = 4096
@@ -426,6 +428,69 @@ SCENARIOS = [
 ]
 
 
+# At the bounds ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Extreme(Scenario):
+    """A heap in which a call comes close to its bound.
+
+    The arena has ``2**20`` pages, whatever the number of free blocks: there are none
+    but those of the steps.
+
+    Attributes
+    ----------
+    kind : {"plain", "quick", "hardened"}
+        Which of the verb's bounds, see `xmem.measure.bounds`.
+    """
+
+    kind: Kind = "plain"
+
+
+def extreme(
+    verb: str,
+    kind: Kind,
+    name: str,
+    work: str,
+    steps: tuple[Step, ...],
+    call: Callable[[Heap], tuple[int, ...]],
+    **settings: Any,
+) -> Extreme:
+    """Describe a call in a heap made by steps."""
+
+    def build(pool: Pool, _n_free: int) -> tuple[int, ...]:
+        return call(Heap(pool, steps))
+
+    flags: dict[Kind, dict[str, Any]] = {
+        "plain": {},
+        "quick": {"quick": 16},
+        "hardened": {"hardened": True},
+    }
+    return Extreme(
+        verb,
+        name,
+        build,
+        work,
+        {"grow_pages": 1, **flags[kind], **settings},
+        TLSF,
+        n_pages=1 << 19,
+        kind=kind,
+    )
+
+
+def last_block(heap: Heap) -> tuple[int, ...]:
+    """Return the argument of an xfree of the block allocated last."""
+    return (heap.blocks[-1],)
+
+
+def asking(*arguments: int) -> Callable[[Heap], tuple[int, ...]]:
+    """Return the arguments of a request."""
+    return lambda _heap: arguments
+
+
+EXTREMES: list[Extreme] = []
+
+
 def scenario(verb: str, name: str) -> Scenario:
     """Find a scenario.
 
@@ -443,7 +508,7 @@ def scenario(verb: str, name: str) -> Scenario:
     LookupError
         There is no such scenario.
     """
-    for found in SCENARIOS:
+    for found in (*SCENARIOS, *EXTREMES):
         if (found.verb, found.name) == (verb, name):
             return found
     raise LookupError(f"no scenario {name!r} of {verb}")
