@@ -12,7 +12,7 @@ BUILD := pyproject.toml setup.cfg $(SOURCES)
 PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE -u XMEM_FLAGS -u XMEM_MODULES
 
 .PHONY: help demo docs clean \
-	quick test programs checked sanitize fuzz proofs mutants soak lint format \
+	quick test programs random checked sanitize fuzz proofs mutants soak lint format \
 	figures performance stores bench bench-quick history history-whole history-html regress \
 	dist wheels pythons
 
@@ -59,6 +59,9 @@ test: $(VENV)/.test ## the whole suite except the programs, on an editable insta
 programs: $(VENV)/.test ## the tests that start foreign programs or build packages
 	$(BIN)/python -m pytest $(PARALLEL) --durations=10 -m programs
 
+random: $(VENV)/.test ## the random tests with a fresh seed, which is printed
+	.ci/random $(VENV) $(PARALLEL)
+
 checked: $(VENV)-checked/.built ## the suite on a build in which every `require` aborts
 	$(VENV)-checked/bin/python -P -m pytest -q -p no:cacheprovider $(PARALLEL) -m 'not programs'
 
@@ -73,7 +76,7 @@ fuzz: $(VENV)-fuzz/.built ## coverage-guided fuzzing, `FUZZ_SECONDS=600` for eac
 	.ci/fuzz $(VENV)-fuzz $(FUZZ_SECONDS)
 
 # Proofs by brute force, see docs/reliability.md.
-PROOFS := exhaustive integers faults bits turmoil stores objects bounds
+PROOFS := exhaustive integers faults bits turmoil stores kills objects bounds
 proofs: $(PROOFS:%=proof-%) ## the proofs by brute force at full length; `make proof-stores` and the like run one of them
 
 proof-%: $(VENV)/.test

@@ -30,6 +30,7 @@ from xmem.base.errors import (
     OutOfMemory,
     corruption,
 )
+from xmem.base.repairs import Repair
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -63,6 +64,7 @@ from xmem.arena.holds cimport (
     holds_drain,
     holds_end,
 )
+from xmem.arena.recovery cimport recover_frames, recovery_t
 from xmem.arena.sites cimport site_allocated, site_freed, sites_end
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
@@ -152,6 +154,33 @@ cdef inline void lock_acquire(PyThread_type_lock lock) noexcept:
             PyThread_acquire_lock(lock, 1)
 
 
+cdef examine_t pools_examine = NULL
+
+
+cdef int arena_examine_by(examine_t examine) except -1:
+    """Name the function that examines and repairs the pools of an arena."""
+    global pools_examine
+    pools_examine = examine
+    return 0
+
+
+cdef tuple say_recovered(recovery_t* recovery):
+    """What the recovery of the page frames found and did, if anything."""
+    cdef finding_t* broken = &recovery.broken
+    found = []
+    if broken.code:
+        error = corruption(
+            broken.code, broken.offset, broken.found, broken.expected
+        )
+        found.append(str(error))
+    if recovery.n_abandoned:
+        found.append(f"{recovery.n_abandoned} pages of nobody")
+    if not found:
+        return ()
+    done = "records, lists and counts of the page frames were written anew"
+    return (Repair(None, "; ".join(found), done, True),)
+
+
 # Views -----------------------------------------------------------------------
 
 @cython.no_gc_clear     # __dealloc__ needs the arena, in a cycle too
@@ -233,6 +262,7 @@ cdef class Arena:
     def __cinit__(self):
         self.c.base = NULL
         self.fd = -1
+        self.repairs = ()
         self.exports = {}
         self.orphans = {}
         self.gate = PyThread_allocate_lock()
@@ -337,15 +367,25 @@ cdef class Arena:
         return arena
 
     @staticmethod
-    def open(path, *, verify=True):
+    def open(path, *, verify=True, repair=False):
         """Open the arena in a file.
+
+        Where a process died that had it open, the page frames are made whole
+        again: lists and bitmaps are written anew, and pages that nobody owns any
+        more are freed. Pools in which it was in the middle of a call stay shut
+        until they are repaired. `repairs` says what was found and done.
 
         Parameters
         ----------
         path : str or os.PathLike
         verify : bool
             Verify the frame table, in time linear in the pages. Pools are
-            verified when they are opened.
+            verified when they are opened. Without it nothing is made whole.
+        repair : bool
+            Verify page frames and all pools, and repair those that are broken,
+            from headers, frame table and start bits, in time linear in the
+            arena. Freed blocks that waited, in the quarantine or in quick lists,
+            are given back. A pool whose headers are damaged is left as it is.
 
         Raises
         ------
@@ -355,14 +395,14 @@ cdef class Arena:
         ArenaInUse
             The file is already open, in this process or another.
         HeapCorruption
-            The frame table violates an invariant.
+            The frame table violates an invariant that cannot be restored.
         OSError
             The file cannot be opened or mapped.
         """
         cdef Arena arena = Arena.__new__(Arena)
-        cdef superblock_t* super
         path = _vm.path_argument(path)
         flag_argument(verify, "verify")
+        flag_argument(repair, "repair")
         try:
             fd = _vm.file_open(path)
         except BlockingIOError:
@@ -380,14 +420,16 @@ cdef class Arena:
             arena.map(_vm.file_bytes(fd), fd)
             arena.path = path
             arena_attach(&arena.c, arena.c.base)
-            super = arena.c.super
-            if super.state == ARENA_CLEAN and super.page_crc != superblock_seal(super):
-                raise ArenaFormatError(
-                    f"{path}: damaged in its superblock or pool directory "
-                    "(checksum)"
-                )
-            if verify:
+            arena.refuse_unsealed()
+            if repair:
+                arena.make_whole()
+                arena.repairs += pools_examine(arena, True)
+            elif verify and arena.c.super.state == ARENA_READY:
+                arena.make_whole()
+            elif verify:
                 arena.check()
+            else:
+                arena.is_unseen = arena.c.super.state == ARENA_READY
         except BaseException:
             if arena.c.base != NULL:
                 vm_unmap(arena.c.base, arena.c.n_bytes)
@@ -395,8 +437,38 @@ cdef class Arena:
             _vm.file_close(fd)
             raise
         arena.fd = fd
-        super.state = ARENA_READY
+        arena.c.super.state = ARENA_READY
         return arena
+
+    cdef int refuse_unsealed(self) except -1:
+        """ArenaFormatError if a clean arena is not as it was closed (S2)."""
+        cdef superblock_t* super = self.c.super
+        if super.state == ARENA_CLEAN and super.page_crc != superblock_seal(super):
+            raise ArenaFormatError(
+                f"{self.path}: damaged in its superblock or pool directory "
+                "(checksum)"
+            )
+        return 0
+
+    cdef int make_whole(self) except -1:
+        """Make the page frames whole; what was wrong becomes the first of `repairs`."""
+        cdef recovery_t recovery
+        cdef finding_t finding
+        cdef uint64_t state = self.c.super.state
+        cdef bint is_whole
+        # From the first store on the checksum of a clean arena does not hold.
+        self.c.super.state = ARENA_READY
+        store_barrier()
+        with nogil:
+            is_whole = recover_frames(&self.c, &recovery, &finding)
+        if not is_whole:
+            self.c.super.state = state
+            raise corruption(
+                finding.code, finding.offset, finding.found, finding.expected
+            )
+        self.frames_checked = True
+        self.repairs = say_recovered(&recovery)
+        return 0
 
     cdef int map(self, uint64_t n_bytes, int fd) except -1:
         """Map ``n_bytes`` of a file, or (-1) of anonymous memory."""
@@ -446,8 +518,9 @@ cdef class Arena:
     def close(self):
         """Unmap the arena; from then on every use of it raises `ArenaClosed`.
 
-        A file-backed arena is written back and marked clean. Closing again does
-        nothing.
+        A file-backed arena is written back and marked clean, unless a process died
+        that had it open and it was then opened with ``verify=False``. Closing again
+        does nothing.
 
         Raises
         ------
@@ -473,8 +546,10 @@ cdef class Arena:
                 "them before closing it"
             )
         if self.fd >= 0 and self.forks == vm_forks:
-            self.c.super.page_crc = superblock_seal(self.c.super)
-            self.c.super.state = ARENA_CLEAN
+            # What was left half done and not looked at is left so.
+            if not self.is_unseen:
+                self.c.super.page_crc = superblock_seal(self.c.super)
+                self.c.super.state = ARENA_CLEAN
             if vm_sync(self.c.base, self.c.n_bytes) != 0:
                 self.c.super.state = ARENA_READY
                 raise vm_error("the arena could not be written back")

@@ -243,6 +243,19 @@ cdef object _creation_error(
     )
 
 
+cdef object _say_repair(Arena arena, object error):
+    """The error of a pool that does not open, with what may help."""
+    if arena.path is None:
+        return error
+    return HeapCorruption(
+        error.invariant,
+        error.offset,
+        f"{error.detail} (if a process died while it used the pool, "
+        "Arena.open(path, repair=True) repairs it)",
+        error.around,
+    )
+
+
 cdef uint32_t _create(Arena arena, bytes name, settings_t* settings) except 0:
     """Number of a new pool; if anything is refused nothing has changed."""
     cdef uint32_t number = 0
@@ -514,7 +527,9 @@ cdef class Pool(Allocator):
         BadArgument
             The arena has no such pool.
         HeapCorruption
-            An invariant does not hold.
+            An invariant does not hold: the pool is damaged, or a process died
+            in the middle of a call; `Arena.open` with ``repair=True`` repairs
+            what that left.
         """
         cdef Pool pool = Pool.__new__(Pool)
         cdef Arena owner
@@ -539,12 +554,18 @@ cdef class Pool(Allocator):
             )
         number = <uint32_t>(entry - owner.c.directory) + 1
         if not check_control(&owner.c, number, &finding):
-            raise corruption(
-                finding.code, finding.offset, finding.found, finding.expected
+            raise _say_repair(
+                owner,
+                corruption(
+                    finding.code, finding.offset, finding.found, finding.expected
+                ),
             )
         pool.attach(owner, encoded.decode(), number)
         if verify:
-            pool.verify(&census, not owner.frames_checked, False)
+            try:
+                pool.verify(&census, not owner.frames_checked, False)
+            except HeapCorruption as error:
+                raise _say_repair(owner, error) from None
         pool.enter()        # a free that was deferred can have called put_mem
         pool.hook(hooks_from(pool.c.engine, get_mem, put_mem))
         return pool
@@ -877,6 +898,11 @@ cdef class Pool(Allocator):
         BadArgument, BadArgumentType
             A negative size, an alignment that is no power of two or greater
             than `Arena.max_align`, or not integers.
+        HeapCorruption
+            The pool is hardened, and a free block that the request needs is
+            damaged, or one that left the quarantine to make room. Nothing was
+            allocated; a block damaged in the quarantine is never used again,
+            so the next request does without it.
         """
         return self.allocate(
             size_argument(n), align_argument(align), False, "xmalloc"
@@ -919,6 +945,9 @@ cdef class Pool(Allocator):
             ``offset`` is no live block of this pool.
         BufferError
             A view of the block is alive.
+        HeapCorruption
+            As in `xmalloc`, or the pool is hardened and the block is damaged;
+            the block is as it was.
         """
         cdef offset_t payload = offset_argument(offset)
         cdef uint64_t n_bytes = size_argument(n)
@@ -1261,12 +1290,17 @@ cdef class Pool(Allocator):
     cdef int verify_by(
         self, census_t* census, bint all_frames, bint control, bint everywhere
     ) except -1:
-        """``verify``; without ``everywhere`` it is the pool's own pages alone."""
+        """``verify``; without ``everywhere`` it is the pool's own pages alone.
+
+        In a small arena it is everything all the same.
+        """
         cdef finding_t finding
         cdef arena_t* arena
         cdef bint is_sound
         self.enter()
         arena = &self.arena.c
+        if not everywhere and arena.n_pages <= SMALL_ARENA_PAGES:
+            all_frames = everywhere = True
         self.arena.begin_long()
         try:
             _refuse_destroyed(self)     # while we waited
@@ -1369,10 +1403,7 @@ cdef class Pool(Allocator):
         cdef census_t census
         cdef uint64_t live, used, header, overhead, largest
         cdef uint64_t run_bytes
-        cdef bint is_small
-        self.enter()
-        is_small = self.arena.c.n_pages <= SMALL_ARENA_PAGES
-        self.verify_by(&census, is_small, True, is_small)
+        self.verify_by(&census, False, True, False)
         run_bytes = self.c.run_pages << self.arena.c.page_shift
         live = self.live_blocks()
         if self.c.engine == ENGINE_TLSF:
@@ -1385,9 +1416,9 @@ cdef class Pool(Allocator):
             header = FIRSTFIT_LINE
             used = self.c.firstfit.used_bytes + run_bytes
             overhead = header * (live + census.n_free)
-        largest = 0
-        if census.largest_free:
-            largest = census.largest_free - header - hard_overhead(self.c)
+        largest = census.largest_free
+        if largest != 0:
+            largest -= header + hard_overhead(self.c)
         return PoolStats(
             live_blocks=live,
             used_bytes=used,
@@ -1420,7 +1451,8 @@ cdef class Pool(Allocator):
             bytes with its header, ``capacity`` of the payload in bytes,
             ``used``, ``region`` (page where the region or run starts),
             ``kind`` (0 a block, 1 a block of whole pages, 2 pages of a heap's
-            page_alloc, 3 a freed block in quarantine or in the quick lists).
+            page_alloc, 3 a freed block in quarantine or in the quick lists, 4 a
+            lost one, which was damaged in the quarantine).
 
         Raises
         ------

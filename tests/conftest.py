@@ -3,8 +3,9 @@
 
 Random tests take the fixture ``seed``: ``XMEM_TEST_SEED`` if it is set, else
 one that is always the same. The run prints it first. Hypothesis draws the state
-machines; ``XMEM_TEST_PROFILE=soak`` makes it run many more examples, others each
-time, and ``unshrunk`` leaves a failing example as it was found.
+machines, always the same; ``XMEM_TEST_PROFILE=fresh`` makes it draw others each time,
+or by ``--hypothesis-seed``, and ``soak`` many more. ``make random`` runs all of them
+with a fresh seed. ``unshrunk`` leaves a failing example as it was found.
 """
 
 import gc
@@ -35,12 +36,13 @@ hypothesis.settings.register_profile(
     hypothesis.settings.get_profile("quick"),
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
 )
-hypothesis.settings.register_profile(
-    "soak",
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
+for name in ("fresh", "soak"):
+    hypothesis.settings.register_profile(
+        name,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
 hypothesis.settings.load_profile(os.environ.get("XMEM_TEST_PROFILE", "quick"))
 
 
@@ -75,6 +77,10 @@ def pytest_collection_modifyitems(items):
             mark.name for mark in item.iter_markers()
         }:
             item.add_marker("slow")
+        if "seed" in item.fixturenames or getattr(
+            item.obj, "is_hypothesis_test", False
+        ):
+            item.add_marker("random")
         if insn.BUILD != "release" and item.get_closest_marker("release"):
             item.add_marker(
                 pytest.mark.skip(reason="the figures are those of a release build")

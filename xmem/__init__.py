@@ -31,6 +31,7 @@ from xmem.base.errors import (
 )
 from xmem.capi import _C_API as _C_API
 from xmem.capi import get_include
+from xmem.check import repairs as _repairs  # noqa: F401  (Arena.open asks for it)
 from xmem.datamem import numpy_memory
 from xmem.defaults import (
     configure,

@@ -32,6 +32,7 @@ from xmem.core cimport (
     check_payload,
     damage_of,
     hard_overhead,
+    hard_prepare_free,
     is_run,
     pool_alignment,
     pool_owns,
@@ -133,9 +134,9 @@ cdef inline offset_t heap_alloc(
     heap_t* heap, uint64_t n_bytes, uint64_t alignment, bint is_array
 ) noexcept nogil:
     """A block of xmalloc, or with ``is_array`` of xmalloc_array; or 0."""
-    if heap.main.engine != ENGINE_TLSF:
-        return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
-    if n_bytes <= heap_small_max(heap, alignment):
+    if heap.main.engine != ENGINE_TLSF or n_bytes <= heap_small_max(
+        heap, alignment
+    ):
         return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
         return 0
@@ -272,7 +273,9 @@ cdef inline offset_t heap_move(
     """Resize by allocating anew, copying and freeing; 0 leaves all as it was."""
     cdef uint64_t capacity = pool_capacity(heap.arena, heap.main, payload)
     cdef offset_t moved
-    if unlikely(not heap_is_sound(heap, payload)):
+    if unlikely(not heap_is_sound(heap, payload)) or (
+        not hard_prepare_free(heap.arena, heap.main, payload)
+    ):
         return 0
     moved = heap_alloc(heap, n_bytes, alignment, is_array)
     if moved == 0:
@@ -322,7 +325,9 @@ cdef inline offset_t heap_resize(
                 heap.arena, heap.main, payload, n_bytes, alignment
             )
         moved = heap_move(heap, payload, n_bytes, alignment, is_array)
-        if moved == 0 and may_stay and heap_resize_whole(heap, payload, n_bytes):
+        if moved == 0 and may_stay and heap.main.hard.damage.code == 0 and (
+            heap_resize_whole(heap, payload, n_bytes)
+        ):
             return payload
         return moved
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:

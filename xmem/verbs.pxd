@@ -34,6 +34,7 @@ from xmem.core.control cimport POOL_HARDENED, pool_t
 from xmem.core.hardened cimport (
     hard_alloc,
     hard_free,
+    hard_prepare_free,
     hard_resize,
     hard_run,
     hard_run_resize,
@@ -306,7 +307,10 @@ cdef inline offset_t pool_move(
     """
     cdef uint64_t own = pool_alignment(arena, pool, payload)
     cdef uint64_t capacity = pool_capacity(arena, pool, payload)
-    cdef offset_t moved = pool_alloc_patiently(
+    cdef offset_t moved
+    if pool.flags & POOL_HARDENED and not hard_prepare_free(arena, pool, payload):
+        return 0
+    moved = pool_alloc_patiently(
         arena, pool, n_bytes, alignment if alignment > own else own
     )
     if moved != 0:

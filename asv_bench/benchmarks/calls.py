@@ -4,7 +4,8 @@
 `instructions` counts only the verbs, with the commit's own tool. This counts all that
 the compiled modules do for `pool.xfree(offset)`, including arguments and lock, with
 the tool in stepping. Both engines free, and allocate, between neighbours of each
-kind, over free blocks that the legacy engine walks.
+kind, over free blocks that the legacy engine walks. The call counted is an ordinary
+one: another goes before it, because the first after a fork does more.
 """
 
 from .common import ENGINES
@@ -55,11 +56,16 @@ def side_by_side(pool):
     return blocks
 
 
+def ordinary(pool, live, call, argument):
+    """Count a call that is not the first of its process; ``live`` is a block in use."""
+    return count(call, argument, before=lambda: pool.usable_size(live))
+
+
 class Calls:
     params = [ENGINES, FREE_BLOCKS]
     param_names = ["engine", "free_blocks"]
     unit = "instructions"
-    version = "1"
+    version = "2"
     timeout = 300
 
     def setup(self, engine, free_blocks):
@@ -77,7 +83,8 @@ class Calls:
             blocks = side_by_side(pool)
             for i in free:
                 pool.xfree(blocks[i])
-            worst = max(worst, count(pool.xfree, blocks[2]))
+            steps = ordinary(pool, blocks[0], pool.xfree, blocks[2])
+            worst = max(worst, steps)
         return worst
 
     def track_xmalloc_worst_instructions(self, engine, free_blocks):
@@ -87,5 +94,6 @@ class Calls:
             blocks = side_by_side(pool)
             for i in free:
                 pool.xfree(blocks[i])
-            worst = max(worst, count(pool.xmalloc, BLOCK_BYTES))
+            steps = ordinary(pool, blocks[0], pool.xmalloc, BLOCK_BYTES)
+            worst = max(worst, steps)
         return worst

@@ -51,11 +51,12 @@ def wait_for_stop(pid):
     return os.WSTOPSIG(status)
 
 
-def count(call, *arguments, package="xmem"):
+def count(call, *arguments, package="xmem", before=None):
     """Count the instructions of a call that lie in a package's compiled modules.
 
     The call happens in a child, so its changes to private memory are not visible
-    here; those to shared memory are.
+    here; those to shared memory are. ``before`` is called there first: what a first
+    call after a fork does in addition is then not counted.
     """
     if platform.machine() != "x86_64" or not sys.platform.startswith("linux"):
         raise CannotCount("calls are stepped on Linux, x86-64, alone")
@@ -67,6 +68,8 @@ def count(call, *arguments, package="xmem"):
         me, kill, stop = os.getpid(), os.kill, signal.SIGSTOP
         try:
             if LIBC.ptrace(TRACEME, 0, None, None) == 0:
+                if before is not None:
+                    before()
                 kill(me, stop)
                 call(*arguments)
                 kill(me, stop)

@@ -35,3 +35,9 @@ def test_so_many_pools_are_made_by_default(made, arena_path):
         with pytest.raises(xmem.OutOfMemory):
             xmem.Pool(arena)
         assert [pool.id for pool in pools] == list(range(1, DEFAULT_POOLS + 1))
+
+
+@pytest.mark.parametrize("n_bytes", [1 << 44, (1 << 44) - 4095])
+def test_the_number_of_a_page_has_32_bits(n_bytes):
+    with pytest.raises(xmem.BadArgument, match=r"fewer than 2\*\*32 pages"):
+        xmem.Arena.anonymous(n_bytes, page_size=4096)

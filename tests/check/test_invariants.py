@@ -9,6 +9,7 @@ expects all to be well.
 
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +131,40 @@ def found(invariant: str, place: int | None, call: Callable[[], object]) -> None
     assert str(caught.value).startswith(f"{invariant} at offset ")
 
 
+def seal(path: Path) -> None:
+    """Mark a file as one that was closed."""
+    held = bytearray(path.read_bytes())
+    held[fmt.STATE : fmt.STATE + 8] = fmt.CLEAN.to_bytes(8, "little")
+    held[fmt.PAGE_CRC : fmt.PAGE_CRC + 4] = bytes(4)
+    end = int.from_bytes(held[fmt.FRAME_TABLE : fmt.FRAME_TABLE + 8], "little")
+    crc = zlib.crc32(held[:end])
+    held[fmt.PAGE_CRC : fmt.PAGE_CRC + 4] = crc.to_bytes(4, "little")
+    path.write_bytes(held)
+
+
+def expect_whole_or_refused(path: Path, invariant: str, place: int | None) -> None:
+    """A file that a dead process left: what follows from records is made whole."""
+    before = path.read_bytes()
+    try:
+        arena = Arena.open(path)
+    except HeapCorruption:
+        assert invariant in ("P1", "P2", "P3")
+        assert path.read_bytes() == before
+        with pytest.raises(HeapCorruption, match=r"^P[123] "):
+            Arena.open(path, repair=True)
+        assert path.read_bytes() == before
+        return
+    with arena:
+        (repair,) = arena.repairs
+        assert repair.found.startswith(f"{invariant} at offset ")
+        assert repair.is_sound
+        arena.check()
+        for name in ("pool", "other"):
+            Pool.open(arena, name).check()
+    with Arena.open(path) as arena:
+        assert arena.repairs == ()
+
+
 def expect(heap: Heap, invariant: str, spoil: Spoil) -> None:
     """The damage is found, by number and place, by all that verifies."""
     arena, pool = heap.arena, heap.pool
@@ -143,6 +178,9 @@ def expect(heap: Heap, invariant: str, spoil: Spoil) -> None:
         if invariant.startswith("P"):
             found(invariant, place, arena.check)
             found(invariant, place, heap.other.check)
+            Arena.open(path, verify=False).close()
+            expect_whole_or_refused(path, invariant, place)
+            seal(path := copied(heap))
             found(invariant, place, lambda: Arena.open(path))
             Arena.open(path, verify=False).close()
         else:

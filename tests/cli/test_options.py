@@ -20,6 +20,7 @@ SESSION = "Options of every session"
 #: Every command, and the sections of the page that hold its options.
 SECTIONS = {
     **{f"xmem {name}": (f"xmem {name}",) for name in COMMANDS},
+    "xmem check": ("xmem check FILE",),
     "xmem replay": ("xmem replay TRACE...",),
     "xmem-stress": ("xmem-stress", SESSION),
     "xmem-stress-frames": ("xmem-stress-frames", SESSION),

@@ -14,18 +14,19 @@ from support.models import make_arena
 
 import xmem
 
-# What a verb may do to free lists and headers. Growing may give up to four empty
-# regions back first, then adds one, joins it to its neighbours and carves a
-# block; freeing may cut a region out, or replace the empty one in hand.
+# What a verb may do to free lists and headers. Growing may give one empty region back
+# first, then adds one, joins it to its neighbours and carves a block; gathering looks
+# at four neighbours. Freeing may cut a region out, or replace the empty one in hand.
+# The loads below reach each of these, or all but one.
 MOST = {
-    "alloc": {"insert": 5 + 4 * 2, "remove": 4 + 4, "find": 3 + 4 * 9, "header": 40},
-    "free": {"insert": 2, "remove": 3, "find": 1, "header": 8},
+    "alloc": {"insert": 5, "remove": 5, "find": 5, "header": 8},
+    "free": {"insert": 2, "remove": 3, "find": 1, "header": 6},
 }
 WITHOUT_PAGES = {
     "alloc": {"insert": 1, "remove": 1, "find": 1, "header": 2},
     "free": {"insert": 1, "remove": 2, "find": 1, "header": 1},
 }
-MOST_CALLS = 2000
+MOST_CALLS = 400
 
 
 def fill(pool, n_blocks, source):
@@ -207,16 +208,17 @@ def test_page_frames_are_bounded_by_the_orders(probe, seed):
                 offset = runs.pop(source.randrange(len(runs)))
                 pieces = arena.run_pages(offset).bit_count()
                 counts = probe.counted_page_free(arena, offset)
-                assert counts["frames_link"] == pieces
-                assert counts["frames_unlink"] <= pieces * orders
+                # At each order one run is listed, or unlinked, or neither.
+                assert 1 <= counts["frames_link"] <= pieces
+                assert counts["frames_link"] + counts["frames_unlink"] <= orders
             else:
                 n_pages = source.choice([1, 1, 2, 3, 7, 8, 31, 100])
                 offset, counts = probe.counted_page_alloc(arena, n_pages)
                 assert counts["frames_unlink"] <= 1
-                assert counts["frames_link"] <= 2 * orders
+                assert counts["frames_link"] <= orders
                 if offset:
                     runs.append(offset)
-            assert counts["calls"] <= 12 * orders * orders
+            assert counts["calls"] <= 12 * orders
         arena.check()
 
 

@@ -383,6 +383,43 @@ def test_a_write_after_free_is_seen_when_the_memory_is_used_again(arena, memory)
             pool.check()
 
 
+def test_a_write_into_what_a_split_left_is_seen(arena, memory):
+    """On both sides of an aligned block, and behind one that shrank."""
+    pool = Pool(arena, hardened=["poison"])
+
+    def spoil(is_there):
+        rows = pool.walk()
+        free = rows[~rows["used"] & (rows["size"] >= 64)]["offset"].tolist()
+        assert any(map(is_there, free))
+        for offset in free:
+            memory.flip(offset + 16)
+            corrupt(pool.check, "H2")
+            memory.flip(offset + 16)
+        pool.check()
+
+    pool.xfree(pool.xmalloc(5000))
+    aligned = pool.xmalloc(100, align=1024)
+    spoil(lambda offset: offset < aligned)
+    shrunk = pool.xmalloc(2000)
+    wall = pool.xmalloc(1500)
+    pool.xrealloc(shrunk, 1000)
+    spoil(lambda offset: shrunk < offset < wall)
+
+
+def test_a_lost_start_bit_of_a_neighbour_is_seen(arena):
+    """A block in use without one waits in quarantine, or it is damage."""
+    pool = Pool(arena, hardened=["safe_links", "quarantine"])
+    left, right, wall = (pool.xmalloc(100) for _ in range(3))
+    words = Words(arena)
+    words.flip_start(right)
+    corrupt(lambda: pool.xrealloc(left, 50), "V1")
+    words.flip_start(right)
+    pool.xfree(right)
+    assert pool.xrealloc(left, 50) == left
+    pool.check()
+    pool.xfree(wall)
+
+
 def test_a_damaged_free_neighbour_is_seen_by_a_free(arena, memory):
     for side in ("left", "right"):
         pool = Pool(arena, hardened=["poison", "safe_links"])

@@ -153,6 +153,30 @@ def test_calls_are_counted_from_outside(suite):
     assert tlsf[0] == calls.track_xfree_worst_instructions("tlsf", 10)
 
 
+@pytest.mark.slow
+@pytest.mark.release
+def test_an_ordinary_call_is_counted_and_not_the_first_after_a_fork(suite):
+    stepping = suite["stepping"]
+    calls = suite["calls"]
+    try:
+        calls.Calls().setup("tlsf", 10)
+    except NotImplementedError as error:
+        pytest.skip(str(error))
+    pool = calls.heap("tlsf", 10)
+    live, block = calls.side_by_side(pool)[:2]
+
+    def look():
+        pool.usable_size(live)
+
+    def look_and_free():
+        look()
+        pool.xfree(block)
+
+    ordinary = calls.ordinary(pool, live, pool.xfree, block)
+    assert ordinary == stepping.count(look_and_free) - stepping.count(look)
+    assert ordinary < stepping.count(pool.xfree, block)
+
+
 def test_a_child_that_ends_early_is_no_count(suite):
     stepping = suite["stepping"]
     try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from mutation.chosen import Area, areas, choose
 from mutation.operators import Mutant
 from mutation.results import (
+    RESULTS,
     Result,
     equivalents,
     read_results,
@@ -48,6 +49,7 @@ class Run:
     seed: int
     deadline: float
     n_jobs: int
+    file: Path
     results: dict[str, Result]
     lock: threading.Lock = field(default_factory=threading.Lock)
     errors: list[BaseException] = field(default_factory=list)
@@ -61,7 +63,7 @@ class Run:
         """Record and print one result."""
         with self.lock:
             self.results[mutant.name] = result(mutant, area.name, outcome)
-            write_results(self.results)
+            write_results(self.results, self.file)
             print(
                 f"{outcome.verdict:9} {mutant.name} {mutant.path}:{mutant.line}"
                 f" {short(mutant.original)[:60]} -> {short(mutant.changed)[:60]}"
@@ -237,9 +239,10 @@ def main() -> int:
         parser.error(
             f"{', '.join(sorted(unknown))}: the areas are {', '.join(all_names)}"
         )
-    run = Run(
-        options.seed, deadline, options.jobs, {} if options.fresh else read_results()
-    )
+    # Only the first seed's results are kept in the repository.
+    file = RESULTS if options.seed == 1 else FOLDER / f"seed-{options.seed}.json"
+    kept = {} if options.fresh else read_results(file)
+    run = Run(options.seed, deadline, options.jobs, file, kept)
     every = [
         (area, one, n)
         for n, (area, one) in enumerate(
@@ -270,13 +273,13 @@ def main() -> int:
     # Survivors come first: somebody waits for them.
     left.sort(key=lambda work: (work[1].name not in run.results, work[1].name))
     # What is no longer in the sources says nothing about them.
-    if options.seed == 1:
-        drawn = {one.name for _, one, _ in every}
-        run.results = {name: one for name, one in run.results.items() if name in drawn}
+    drawn = {one.name for _, one, _ in every}
+    run.results = {name: one for name, one in run.results.items() if name in drawn}
     try:
         carry_out(run, every, left)
     finally:
-        write_page()
+        if file == RESULTS:
+            write_page()
     if run.errors:
         raise run.errors[0]
     n_alive = show_survivors(run, names)

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mutation.chosen import areas
 from mutation.operators import Mutant
 from mutation.tree import ROOT
 from mutation.trials import Outcome
@@ -76,7 +77,18 @@ def short(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def table(results: dict[str, Result], equal: dict[str, dict[str, str]]) -> str:
+def change(one: Result) -> str:
+    """A line of a list: what became what, and where."""
+    where = one.path.partition("/")[2]
+    if one.function:
+        where += f", `{one.function.split('.')[-1]}`"
+    original, changed = (" ".join(text.split()) for text in (one.original, one.changed))
+    return f"- {where}: `{original}` became `{changed}`."
+
+
+def table(
+    results: dict[str, Result], equal: dict[str, dict[str, str]], n_drawn: int
+) -> str:
     """The score by area, and the survivors that make no difference."""
     tried = [one for one in results.values() if one.verdict != "not compiled"]
     rows = ["| area | tried | noticed | equivalent | not noticed | score |"]
@@ -95,20 +107,30 @@ def table(results: dict[str, Result], equal: dict[str, dict[str, str]]) -> str:
         score = 100 * counts[1] / max(counts[0] - counts[2], 1)
         cells = [name or "all", *map(str, counts), f"{score:.0f} %"]
         rows.append("| " + " | ".join(cells) + " |")
-    kept = [
-        one
-        for one in sorted(tried, key=lambda one: (one.path, one.line))
-        if one.verdict == "survived" and one.name in equal
-    ]
-    if kept:
-        rows += ["", "Equivalent are:", ""]
-    rows += [
-        f"- {one.path.partition('/')[2]}, `{one.function.split('.')[-1]}`:"
-        f" `{' '.join(one.original.split())}` became"
-        f" `{' '.join(one.changed.split())}`. {equal[one.name]['reason']}"
-        for one in kept
-    ]
+    n_tried = len(results)
+    rows += ["", f"{n_tried} of the {n_drawn} changes that were drawn have been tried."]
+    if n_tried > len(tried):
+        rows[-1] += f" {n_tried - len(tried)} of them do not compile."
+    alive = sorted(
+        (one for one in tried if one.verdict == "survived"),
+        key=lambda one: (one.path, one.line),
+    )
+    for title, found in (
+        ("No test has noticed these:", [one for one in alive if one.name not in equal]),
+        ("These make no difference:", [one for one in alive if one.name in equal]),
+    ):
+        if found:
+            rows += ["", title, ""]
+        rows += [
+            change(one) + (f" {equal[one.name]['reason']}" if one.name in equal else "")
+            for one in found
+        ]
     return "\n".join(rows)
+
+
+def n_drawn() -> int:
+    """How many changes a seed draws."""
+    return sum(area.tries for area in areas())
 
 
 def fill_page(text: str, lines: str) -> str:
@@ -120,5 +142,5 @@ def fill_page(text: str, lines: str) -> str:
 
 def write_page() -> None:
     """Write the table into docs/reliability.md."""
-    lines = table(read_results(), equivalents())
+    lines = table(read_results(), equivalents(), n_drawn())
     PAGE.write_text(fill_page(PAGE.read_text(), lines))

@@ -14,6 +14,7 @@ from mutation.results import (
     Result,
     equivalents,
     fill_page,
+    n_drawn,
     read_results,
     table,
     write_results,
@@ -124,8 +125,8 @@ def test_a_file_without_changes_is_as_it_was():
 
 
 def test_a_draw_is_the_same_again_and_survives_edits_elsewhere():
-    text = (ROOT / "xmem/core/growth.pxd").read_text()
-    path = "xmem/core/growth.pxd"
+    text = (ROOT / "xmem/core/hardening.pxd").read_text()
+    path = "xmem/core/hardening.pxd"
     first = drawn(mutants_of(path, text), 12, 1)
     assert len({one.line for one in first}) == 12
     moved = text.replace("cdef enum:", "# A new line.\ncdef enum:", 1)
@@ -154,7 +155,16 @@ def test_areas_name_files_and_tests_that_exist():
 
 
 RESULT = Result(
-    "name", "growth", "xmem/core/growth.pxd", "f", 3, "number", "a | 1", "a | 2", "", ""
+    "name",
+    "growth",
+    "xmem/core/hardening.pxd",
+    "f",
+    3,
+    "number",
+    "a | 1",
+    "a | 2",
+    "",
+    "",
 )
 
 
@@ -167,17 +177,21 @@ def results(**verdicts):
 
 def test_the_score_leaves_out_what_makes_no_difference():
     found = results(a="dead", b="dead", c="dead", d="survived", e="survived")
-    lines = table(found, {"d": {"reason": "No call comes here."}}).splitlines()
+    explained = {"d": {"reason": "No call comes here."}}
+    lines = table(found, explained, 9).splitlines()
     assert lines[2] == "| growth | 5 | 3 | 1 | 1 | 75 % |"
     assert lines[3] == "| all | 5 | 3 | 1 | 1 | 75 % |"
+    assert lines[5] == "5 of the 9 changes that were drawn have been tried."
     assert lines[-1] == (
-        "- core/growth.pxd, `f`: `a | 1` became `a | 2`. No call comes here."
+        "- core/hardening.pxd, `f`: `a | 1` became `a | 2`. No call comes here."
     )
 
 
 def test_what_does_not_compile_was_not_tried():
     found = results(a="dead", b="not compiled")
-    assert "| growth | 1 | 1 | 0 | 0 | 100 % |" in table(found, {})
+    lines = table(found, {}, 2)
+    assert "| growth | 1 | 1 | 0 | 0 | 100 % |" in lines
+    assert lines.endswith("have been tried. 1 of them do not compile.")
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
@@ -191,13 +205,14 @@ def test_the_page_shows_the_results_that_are_kept():
     if not PAGE.is_file():
         pytest.skip("the pages are in a checkout only")
     page = PAGE.read_text()
-    assert fill_page(page, table(read_results(), equivalents())) == page
+    assert fill_page(page, table(read_results(), equivalents(), n_drawn())) == page
 
 
 def test_only_survivors_are_explained():
     found = read_results()
     for name, explained in equivalents().items():
-        assert found[name].verdict == "survived", name
+        assert name in found, f"{name} is no longer tried"
+        assert found[name].verdict == "survived", f"{name} no longer survives"
         assert explained["reason"].endswith("."), name
 
 

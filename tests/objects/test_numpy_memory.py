@@ -455,6 +455,18 @@ def test_a_shrink_that_falls_back_copies_what_fits(maker):
     assert live(maker) == 0
 
 
+def test_a_manager_is_initialised_once(pool, arena):
+    manager = numpy_memory(pool)
+    other = Pool(arena)
+    with pytest.raises(BadArgument, match="once"):
+        manager.__init__(other)
+    assert manager.allocator is pool
+    with manager:
+        array = np.ones(10)
+    assert (live(pool), live(other)) == (1, 0)
+    del array
+
+
 def test_a_product_that_overflows_is_no_memory(pool):
     with numpy_memory(pool):
         context, zeroed = handler_in_force()

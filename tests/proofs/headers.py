@@ -63,6 +63,11 @@ class Snapshot:
         word = int(self.words[self.table + 2 * page])
         return word & 0xFF, word >> 16 & 0xFFFF, word >> 32
 
+    def start(self, payload: int) -> bool:
+        """Whether the start bit of a payload is set."""
+        word = self.word(self.word(56) + (payload >> 10) * 8)
+        return bool(word >> (payload >> 4 & 63) & 1)
+
     def runs(self) -> list[tuple[int, int, int, int]]:
         """Page, state, owner and pages of every run, in order."""
         found = []

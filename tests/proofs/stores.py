@@ -4,7 +4,11 @@
 A child makes a call instruction by instruction on an arena in a file. After
 each instruction the parent walks the arena by headers and frame table alone:
 every live block except the one that the call is about is there, in use, with its
-contents. A recovery after a sudden death needs that.
+contents and its start bit. A recovery after a sudden death needs that.
+
+And it does recover: after each store the file is copied, and the copy opened with
+``repair=True``. Everything in it is then sound, each live block is there, and nothing
+is live besides but what the call is about.
 """
 
 import tempfile
@@ -24,6 +28,7 @@ from .headers import LINE, Seen, Snapshot
 PAGE = 4096
 KINDS: list[dict[str, Any]] = [
     {"engine": "tlsf", "grow_pages": 1},
+    {"engine": "tlsf", "grow_pages": 2, "quick": 4},
     {"engine": "tlsf", "grow_pages": 3},
     {"engine": "tlsf", "grow_pages": 2, "join_regions": False},
     {"engine": "tlsf", "grow_pages": 2, "hardened": True},
@@ -38,12 +43,15 @@ class Scene:
 
     def __init__(self, path: Path, kind: dict[str, Any], seed: int) -> None:
         self.arena = Arena.create(path, 30 * PAGE, page_size=PAGE, max_pools=3)
-        self.pool = Pool(self.arena, **kind)
+        self.pool = Pool(self.arena, name="it", **kind)
+        self.copy = path.with_name("copy")
+        self.seen = b""
         self.rng = np.random.default_rng(seed)
         self.live: dict[int, bytes] = {}
         self.runs: dict[int, bytes] = {}
         self.n_filled = 0
         self.n_instructions = 0
+        self.n_repairs = 0
         self.n_calls: Counter[str] = Counter()
 
     def fill(self, view: memoryview) -> bytes:
@@ -66,10 +74,38 @@ class Scene:
                 raise Refuted(f"the contents of {offset:#x} have changed")
             if offset in self.live and not self.is_among(used, offset, len(held)):
                 raise Refuted(f"the block at {offset:#x} is not in the walk")
+            if offset in self.live and not (now.start(offset) or offset % PAGE == 0):
+                raise Refuted(f"the block at {offset:#x} has no start bit")
         starts = {run[0] * PAGE: run for run in now.runs()}
         for offset, held in self.runs.items():
             if offset != operand and starts[offset][3] * PAGE != len(held):
                 raise Refuted(f"the run at {offset:#x} has {starts[offset][3]} pages")
+        if now.bytes != self.seen:
+            self.seen = now.bytes
+            self.recover(operand)
+
+    def recover(self, operand: int | None) -> None:
+        """Refute a file, as a process would leave it now, that cannot be repaired."""
+        self.copy.write_bytes(self.seen)
+        self.n_repairs += 1
+        with Arena.open(self.copy, repair=True) as arena:
+            broken = [str(repair) for repair in arena.repairs if not repair.is_sound]
+            if broken:
+                raise Refuted(f"not repaired: {broken}")
+            pool = Pool.open(arena, "it")
+            live = {int(row["offset"]) for row in pool.walk() if row["used"]}
+            kept = self.live.keys() - {operand}
+            if not kept <= live:
+                raise Refuted(f"the repair lost {kept - live}")
+            if len(live - kept) > 2:
+                raise Refuted(f"the repair found {live - kept}")
+            for offset in kept:
+                held = self.live[offset]
+                if bytes(pool.view(offset, len(held))) != held:
+                    raise Refuted(f"the repair changed the contents of {offset:#x}")
+            for offset in self.runs.keys() - {operand}:
+                if bytes(arena.view(offset)) != self.runs[offset]:
+                    raise Refuted(f"the repair changed the run at {offset:#x}")
 
     def is_among(self, used: list[Seen], offset: int, n_bytes: int) -> bool:
         """Whether a live block of ``n_bytes`` bytes is in a walk."""

@@ -18,6 +18,7 @@ from proofs import (
     faults,
     fuzz,
     integers,
+    kills,
     objects,
     stores,
     turmoil,
@@ -36,7 +37,7 @@ steps = pytest.mark.skipif(
 def test_exhaustive():
     n_states, n_refused = exhaustive.prove(4)
     assert n_states > 20_000
-    assert n_refused > 50
+    assert n_refused > 40
 
 
 def test_integers_of_one_pool_and_one_heap():
@@ -127,6 +128,46 @@ def test_stores(seed):
     n_instructions, paths = stores.prove(8, seed)
     assert n_instructions > 1000
     assert paths.total() == 8 * len(stores.KINDS)
+
+
+@pytest.mark.no_asan
+def test_kills(seed):
+    found = kills.prove(3, seed)
+    assert found.total() == 3 * len(kills.KINDS)
+
+
+@pytest.mark.no_asan
+def test_kills_notices_a_block_that_is_lost(monkeypatch):
+    """A worker that writes down what it never allocated."""
+    free = kills.Worker.free
+
+    def forgets(self, slot):
+        offset = int(self.journal.slots[slot]["offset"])
+        free(self, slot)
+        self.journal.slots[slot] = (offset, 0, 0)
+        self.many = lambda: None
+        self.allocate = self.resize = self.free = lambda slot: None
+
+    monkeypatch.setattr(kills.Worker, "free", forgets)
+    with pytest.raises(Refuted, match="was lost"):
+        kills.prove(20, 1, ["joined"])
+
+
+@steps
+def test_stores_sees_a_file_that_cannot_be_repaired(tmp_path):
+    scene = stores.Scene(tmp_path / "arena", {"engine": "tlsf"}, 1)
+    offset = scene.pool.xmalloc(100)
+    scene.live[offset] = scene.fill(scene.pool.view(offset))
+    scene.look(None)
+    words = Words(scene.arena)
+    words.flip_start(offset)
+    with pytest.raises(Refuted, match="start bit"):
+        scene.look(None)
+    scene.seen = Snapshot(scene.arena).bytes
+    with pytest.raises(Refuted, match="the repair lost"):
+        scene.recover(None)
+    words.repair()
+    scene.look(None)
 
 
 @pytest.mark.parametrize("seed_bytes", range(20))

@@ -10,7 +10,7 @@ in every turn, so the calls bound the work.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
@@ -531,8 +531,17 @@ cdef class Engine(Memory):
     """TLSF over plain memory; bins in its first bytes."""
 
     cdef tlsf_t* tlsf
+    cdef uint64_t* starts
     cdef readonly uint64_t first        # where regions may start
     cdef readonly uint64_t tag
+
+    def __cinit__(self, uint64_t n_bytes, *args):
+        self.starts = <uint64_t*>calloc((n_bytes >> 10) + 1, 8)
+        if self.starts == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.starts)
 
     def __init__(self, uint64_t n_bytes, unsigned number=5):
         cdef uint64_t heads
@@ -568,7 +577,7 @@ cdef class Engine(Memory):
         return bool(tlsf_resize(self.base, self.tlsf, block, need))
 
     def resize_left(self, uint64_t block, uint64_t need):
-        return tlsf_resize_left(self.base, self.tlsf, block, need)
+        return tlsf_resize_left(self.base, self.tlsf, block, need, self.starts)
 
     def listed(self):
         """Every block on a free list, with the bin it is on."""

@@ -228,6 +228,7 @@ READ_ONLY = {
         "n_pages",
         "page_size",
         "path",
+        "repairs",
     },
     Pool: {
         "closed",
@@ -246,4 +247,4 @@ READ_ONLY = {
     },
 }
 #: Properties that a closed arena and its pools have as well.
-ALWAYS_KNOWN = {"closed", "path", "arena", "name", "id"}
+ALWAYS_KNOWN = {"closed", "path", "arena", "name", "id", "repairs"}

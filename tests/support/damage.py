@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The places of an arena's words, written down a second time, and how to spoil them.
 
-The offsets are those of format version 3. They are not taken from the headers: a
+The offsets are those of format version 4. They are not taken from the headers: a
 change of the layout that forgets the version is noticed.
 """
 
@@ -43,7 +43,8 @@ LEGACY_TAG, LEGACY_USED_BYTES, LEGACY_N_USED, N_FREE, HEAD, LEGACY_PAGE = range(
     376, 424, 8
 )
 RING, N_FREED, N_WAITING, N_LOST, DAMAGE = 424, 552, 560, 568, 576
-CONTROL_BYTES = 640
+RING_SIZES = 608
+CONTROL_BYTES = 704
 
 # Header word of a block
 FREE, PREV_FREE, ALIGN, TAG, SIZE = 1, 2, 1 << 2, 1 << 5, 1 << 20

@@ -15,9 +15,15 @@ cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
 
 
+# The pools of an arena examined, and repaired if asked for: a tuple of Repair.
+ctypedef tuple (*examine_t)(Arena arena, bint repairs)
+
+
 cdef class Arena:
     cdef arena_t c                      # base is NULL when closed
     cdef readonly object path
+    cdef readonly tuple repairs         # made when it was opened
+    cdef bint is_unseen                 # left half done, and not made whole
     cdef int fd
     cdef uint64_t forks                 # vm_forks when it was mapped
     cdef bint frames_checked            # all of P1 to P6, since it was mapped
@@ -35,6 +41,8 @@ cdef class Arena:
     cdef int begin_long(self) except -1
     cdef int end_long(self) except -1
     cdef int map(self, uint64_t n_bytes, int fd) except -1
+    cdef int refuse_unsealed(self) except -1
+    cdef int make_whole(self) except -1
     cdef int format(self) except -1
     cdef int reformat(self) except -1
     cdef int prepare_holds(self, give_back_t give_back) except -1
@@ -47,6 +55,9 @@ cdef class Arena:
     cdef object no_room(self, str call, str held)
     cdef object allocate_run(self, uint64_t n_pages, str call)
     cdef uint32_t require_run(self, offset_t offset, str verb) except? 0
+
+
+cdef int arena_examine_by(examine_t examine) except -1
 
 
 cdef inline bint arena_is_ready(Arena arena) noexcept:

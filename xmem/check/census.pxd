@@ -13,6 +13,7 @@ cdef extern from *:
 cdef struct census_t:
     uint64_t n_used
     uint64_t n_free
+    uint64_t n_lost                 # of those used
     uint64_t used_bytes             # blocks in use, headers included
     uint64_t free_bytes             # free blocks, headers included
     uint64_t largest_free           # block size, header included
@@ -29,6 +30,7 @@ cdef inline void census_clear(census_t* census) noexcept nogil:
     """Start counting."""
     census.n_used = 0
     census.n_free = 0
+    census.n_lost = 0
     census.used_bytes = 0
     census.free_bytes = 0
     census.largest_free = 0

@@ -51,10 +51,10 @@ from xmem.core.startbits cimport start_test
 from xmem.engine cimport BLOCK_GRAIN, BLOCK_TAG_SHIFT, REGION_HEAD_BYTES, word_at
 
 
-cdef inline bint check_control(
+cdef inline bint check_identity(
     arena_t* arena, uint32_t number, finding_t* finding
 ) noexcept nogil:
-    """C4 to C7: directory entry, frame table and control block of a pool agree."""
+    """C4: directory entry, frame table and control block of a pool agree."""
     cdef entry_t* entry = &arena.directory[number - 1]
     cdef offset_t control = entry.control
     cdef uint64_t page = control >> arena.page_shift
@@ -104,33 +104,37 @@ cdef inline bint check_control(
             pool.tlsf.bins.heads,
             control + control_bins(),
         )
+    return check_quick_place(arena, pool, entry, finding)
+
+
+cdef inline bint check_control(
+    arena_t* arena, uint32_t number, finding_t* finding
+) noexcept nogil:
+    """C4 to C7: what a control block says of itself, and what waits."""
+    cdef offset_t control = arena.directory[number - 1].control
+    cdef pool_t* pool
+    if not check_identity(arena, number, finding):
+        return False
+    pool = <pool_t*>(arena.base + control)
     return (
         check_hard(pool, control, finding)
-        and check_quicklists(arena, pool, entry, finding)
+        and check_quicklists(arena, pool, control, finding)
         and check_spare(arena, pool, finding)
     )
 
 
-cdef inline bint check_quicklists(
+cdef inline bint check_quick_place(
     arena_t* arena, pool_t* pool, entry_t* entry, finding_t* finding
 ) noexcept nogil:
-    """C4 and C7: the place of the quick lists, and the blocks on them."""
+    """C4: the place and the limits of the quick lists."""
     cdef uint64_t control = entry.control
     cdef uint64_t n_bytes = control_bytes(arena, ENGINE_TLSF, True)
-    cdef uint64_t size = 0
-    cdef uint64_t n_waiting = 0
-    cdef uint64_t left, i
     cdef uint64_t limit = pool.max_request + 1
-    cdef offset_t at
     if pool.quicklists != 0 or pool.engine != ENGINE_TLSF or pool.flags & POOL_HARDENED:
         limit = 0
     if pool.short_limit != limit:
         return report(finding, invariant(c"C", 4), control, pool.short_limit, limit)
-    if pool.quicklists == 0:
-        if pool.quick_bytes | pool.quick_blocks | pool.quick_limit:
-            return report(finding, invariant(c"C", 7), control, pool.quick_bytes, 0)
-        return True
-    if (
+    if pool.quicklists != 0 and (
         pool.engine != ENGINE_TLSF
         or pool.flags & POOL_HARDENED
         or pool.quicklists != control + n_bytes - sizeof(quicklists_t)
@@ -140,6 +144,21 @@ cdef inline bint check_quicklists(
         or pool.quick_limit > arena.n_bytes
     ):
         return report(finding, invariant(c"C", 4), control, pool.quicklists, n_bytes)
+    return True
+
+
+cdef inline bint check_quicklists(
+    arena_t* arena, pool_t* pool, offset_t control, finding_t* finding
+) noexcept nogil:
+    """C7: the blocks on the quick lists, whose place is sound."""
+    cdef uint64_t size = 0
+    cdef uint64_t n_waiting = 0
+    cdef uint64_t left, i
+    cdef offset_t at
+    if pool.quicklists == 0:
+        if pool.quick_bytes | pool.quick_blocks | pool.quick_limit:
+            return report(finding, invariant(c"C", 7), control, pool.quick_bytes, 0)
+        return True
     for i in range(QUICK_N_LISTS):
         left = quicklists_of(arena, pool).lists[i].count
         if left > pool.quick_blocks:

@@ -137,7 +137,7 @@ cdef inline bint check_no_start(
 cdef inline bint check_counters(
     pool_t* pool, uint64_t n_waiting, census_t* census, finding_t* finding
 ) noexcept nogil:
-    """C1 to C3, and V1 for the pool as a whole: no start bit without a block."""
+    """C1 to C3, C6 of lost blocks, and V1: no start bit without a block."""
     cdef uint64_t starts = census.n_used
     cdef uint64_t used_bytes = pool.tlsf.used_bytes
     cdef uint64_t n_used = pool.tlsf.n_used
@@ -145,7 +145,11 @@ cdef inline bint check_counters(
         used_bytes = pool.firstfit.used_bytes
         n_used = pool.firstfit.n_used
         starts += census.n_whole
-    starts -= pool.hard.n_waiting + n_waiting
+    if pool.hard.n_lost != census.n_lost:
+        return report(
+            finding, invariant(c"C", 6), 0, pool.hard.n_lost, census.n_lost
+        )
+    starts -= pool.hard.n_waiting + pool.hard.n_lost + n_waiting
     if census.n_starts != starts:
         return report(finding, invariant(c"V", 1), 0, census.n_starts, starts)
     if n_used != census.n_used or used_bytes != census.used_bytes:

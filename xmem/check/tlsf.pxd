@@ -25,6 +25,7 @@ from xmem.core.hardening cimport (
     check_poison,
     check_seal,
     check_waiting,
+    is_lost,
     is_quarantined,
 )
 from xmem.core.quicklists cimport is_on_quicklist
@@ -112,7 +113,8 @@ cdef inline bint check_block(
     cdef uint64_t word = block_word(arena.base, block)
     cdef uint64_t size = word_size(word)
     cdef bint is_free = (word & BLOCK_FREE) != 0
-    if (word & BLOCK_TAG_MASK) != pool.tlsf.tag:
+    cdef bint lost = is_lost(arena, pool, block)
+    if (word & BLOCK_TAG_MASK) != pool.tlsf.tag and not lost:
         return report(finding, invariant(c"B", 7), block, word, pool.tlsf.tag)
     if ((word & BLOCK_PREV_FREE) != 0) != prev_free:
         return report(finding, invariant(c"B", 5), block, word, prev_free)
@@ -139,6 +141,8 @@ cdef inline bint check_block(
             )
     if is_free and prev_free:
         return report(finding, invariant(c"B", 4), block, word, 0)
+    if lost:
+        return True
     if start_test(arena, payload_of(block)) == is_free and (
         is_free
         or not (
@@ -178,6 +182,7 @@ cdef inline bint check_stretch(
             break
         prev_free = (word & BLOCK_FREE) != 0
         count_block(census, word_size(word), prev_free)
+        census.n_lost += is_lost(arena, pool, block)
         block += word_size(word)
     if block != stretch.limit - REGION_TAIL_BYTES:
         return report(

@@ -19,7 +19,7 @@ from xmem.base cimport ENGINE_TLSF, offset_t
 from xmem.check.pool cimport is_handed_out
 from xmem.core.control cimport POOL_HARDENED, pool_t
 from xmem.core.hardened cimport hard_capacity
-from xmem.core.hardening cimport hard_overhead
+from xmem.core.hardening cimport hard_overhead, is_lost
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
     BLOCK_FREE,
@@ -46,6 +46,7 @@ cdef enum visit_t:
     VISIT_WHOLE = 1             # a block of whole pages
     VISIT_PAGES = 2             # pages of a heap's page_alloc
     VISIT_WAITING = 3           # a freed block, in quarantine or on a quick list
+    VISIT_LOST = 4              # a freed block that was damaged in quarantine
 
 
 cdef struct block_info_t:
@@ -108,10 +109,13 @@ cdef inline bint visit_block(
         if not info.used:
             info.capacity -= hard_overhead(pool)
         elif pool.flags & POOL_HARDENED or pool.quicklists != 0:
-            info.capacity = hard_capacity(arena, pool, info.offset)
             if not start_test(arena, info.offset):
                 info.used = False
                 info.kind = VISIT_WAITING
+                if is_lost(arena, pool, cursor.block):
+                    info.kind = VISIT_LOST
+            if info.kind != VISIT_LOST:
+                info.capacity = hard_capacity(arena, pool, info.offset)
     elif info.used:
         info.offset = cursor.block
         visit_payload(arena, info)

@@ -5,7 +5,7 @@ One idea to a file, and imports go down only::
 
     main                                     entry points
     group                                    `xmem`, which imports what is asked for
-    demo insn replay versus waste            its subcommands
+    check demo insn replay versus waste      its subcommands
     stress/heaps stress/stores               the four stress commands
     stress/session stress/options            a session; the options of every session
     options                                  arguments and options, declared once

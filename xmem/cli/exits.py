@@ -3,8 +3,8 @@
 
 ====== ==================================================================
 0      success
-1      a replay could not run, a request failed, verification failed, or
-       a stress session found a fault
+1      a replay could not run, a request failed, verification failed, a
+       stress session found a fault, or an arena is broken
 2      usage: a wrong option, a missing file, a file that is not a trace,
        a missing library; an output that could not be written
 130    interrupted (Ctrl-C)
@@ -35,6 +35,12 @@ class Unwritten(click.FileError):
 
     def __init__(self, filename: str, error: OSError) -> None:
         super().__init__(filename, error.strerror or str(error))
+
+
+class CheckFailed(click.ClickException):
+    """An arena's file is broken, and has not been repaired."""
+
+    exit_code = FAILED
 
 
 class Interrupted(click.ClickException):

@@ -11,7 +11,7 @@ import click
 from xmem.cli.exits import Interrupted, Unwritten
 
 #: Each is the command of its name in the module `xmem.cli` NAME.
-COMMANDS = ("demo", "insn", "replay", "versus", "waste")
+COMMANDS = ("check", "demo", "insn", "replay", "versus", "waste")
 
 
 #: What a system reports when a disk, a file or a user's share of them is full.
@@ -62,4 +62,4 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="xmem-tlsf", prog_name="xmem")
 def xmem() -> None:
-    """Measure xmem's engines and interfaces, and compare them with other allocators."""
+    """Measure xmem's engines and interfaces, and check the files of arenas."""

@@ -14,7 +14,8 @@ C2  region_pages and n_regions agree with the frame table, run_pages and
 C3  the engine's used_bytes and n_used agree with a walk of its blocks
 C4  directory entry, frame table and control block agree on the pool
 C5  the spare region, if any, is a region of the pool
-C6  the state of hardening agrees with the pool's flags, the ring with its count
+C6  the state of hardening agrees with the pool's flags, the ring with its count, and
+    the count of lost blocks with a walk of the blocks
 C7  the quick lists hold blocks in use without start bit, each of its list's
     size, as many and as large as the counts say; no other such block exists
 """
@@ -61,7 +62,7 @@ cdef enum:
 
     HARD_RING = 16          # blocks in quarantine, a power of two
     POOL_MAGIC = 0x4C4F4F50
-    POOL_BYTES = 640        # of pool_t, rounded up to a cache line
+    POOL_BYTES = 704        # of pool_t, rounded up to a cache line
 
     QUICK_MAX_BYTES = 1024      # of a block on a quick list
     QUICK_SIZE_LOG2 = 4         # a list for each multiple of 16
@@ -75,6 +76,7 @@ cdef struct hard_t:
     uint64_t n_waiting
     uint64_t n_lost             # damaged blocks that will never be freed
     finding_t damage            # the first that a verb found, until it is read
+    uint32_t sizes[HARD_RING]   # of the blocks in quarantine, headers included
 
 
 cdef struct quicklist_t:
@@ -136,6 +138,7 @@ cdef inline void control_claims() noexcept nogil:
     claim(<uint64_t>&(<pool_t*>NULL).firstfit == 376)
     claim(<uint64_t>&(<pool_t*>NULL).hard == 424)
     claim(<uint64_t>&(<pool_t*>NULL).hard.damage == 576)
+    claim(<uint64_t>&(<pool_t*>NULL).hard.sizes == 608)
 
 
 cdef inline offset_t control_bins() noexcept nogil:

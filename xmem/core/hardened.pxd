@@ -3,7 +3,13 @@
 
 hardening.pxd says what they write and verify. A verb that finds damage records the
 first finding in ``pool.hard.damage``, changes nothing, and returns as if there were no
-room; the block in question stays as it is. The work of each verb is bounded.
+room; the block in question stays as it is. Only a block that is found damaged when it
+leaves the quarantine changes: it becomes lost (hardening.pxd). A verb that meets one
+while it makes room for its request reports it in the same way; ``hard_free`` frees its
+own block nevertheless. The work of each verb is bounded.
+
+A block's start bit is set when its seal is written, and cleared before anything of it
+is changed: see startbits.pxd.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -14,7 +20,14 @@ from xmem.arena cimport (
     arena_t,
     page_offset,
 )
-from xmem.base cimport engine_fill, finding_t, offset_t, store_barrier
+from xmem.base cimport (
+    engine_fill,
+    finding_t,
+    invariant,
+    offset_t,
+    report,
+    store_barrier,
+)
 from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
 from xmem.core.growth cimport run_alloc
 from xmem.core.hardening cimport (
@@ -26,6 +39,7 @@ from xmem.core.hardening cimport (
     check_payload,
     check_waiting,
     damage_of,
+    follows_free,
     hard_overhead,
     poison_bytes,
     poison_free,
@@ -42,8 +56,7 @@ from xmem.core.plain cimport (
     pool_alignment,
     run_pages_for,
     run_resize,
-    tlsf_pool_alloc,
-    tlsf_pool_alloc_aligned,
+    tlsf_pool_grown,
 )
 from xmem.core.spares cimport region_release
 from xmem.core.startbits cimport start_clear, start_set
@@ -58,8 +71,10 @@ from xmem.engine cimport (
     block_of,
     block_size,
     block_word,
+    block_write,
     freelists_insert,
     payload_of,
+    tlsf_carve,
     tlsf_coalesce,
     tlsf_find,
     tlsf_find_aligned,
@@ -106,33 +121,93 @@ cdef inline void release_block(
     poison_free(arena, pool, block)
 
 
+cdef inline void lose_block(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size
+) noexcept nogil:
+    """Make a block of ``size`` bytes one that nobody uses and nobody merges with.
+
+    Whatever stands in its header, the new one leads to its right neighbour.
+    """
+    cdef uint64_t bits = 0
+    if follows_free(arena, pool, block):
+        bits = BLOCK_PREV_FREE
+    block_write(arena.base, block, size, bits)
+    pool.hard.n_lost += 1
+
+
+cdef inline bint check_quarantined(
+    arena_t* arena, pool_t* pool, unsigned slot, finding_t* finding
+) noexcept nogil:
+    """Whether a block in quarantine is as it was when it was freed."""
+    cdef offset_t block = pool.hard.ring[slot]
+    cdef uint64_t size = pool.hard.sizes[slot]
+    if block_size(arena.base, block) != size:
+        return report(
+            finding,
+            invariant(c"B", 1),
+            block,
+            block_word(arena.base, block),
+            size,
+        )
+    return check_live(arena, pool, block, finding) and check_waiting(
+        arena, pool, block, finding
+    )
+
+
 cdef inline bint leave_quarantine(
     arena_t* arena, pool_t* pool, unsigned slot, bint may_give
 ) noexcept nogil:
-    """Free the block in a slot; a damaged one stays in use for ever."""
+    """Free the block in a slot, if any; False if it was damaged, and is lost now."""
     cdef finding_t later
-    cdef finding_t* finding = damage_of(pool, &later)
     cdef offset_t block = pool.hard.ring[slot]
     cdef bint is_sound
     if block == 0:
         return True
-    is_sound = check_live(arena, pool, block, finding) and check_waiting(
-        arena, pool, block, finding
-    )
+    is_sound = check_quarantined(arena, pool, slot, damage_of(pool, &later))
     pool.hard.ring[slot] = 0
+    store_barrier()
     pool.hard.n_waiting -= 1
-    if not is_sound:
-        pool.hard.n_lost += 1
-        return False
-    release_block(arena, pool, block, may_give)
-    return True
+    if is_sound:
+        release_block(arena, pool, block, may_give)
+    else:
+        lose_block(arena, pool, block, pool.hard.sizes[slot])
+    return is_sound
 
 
-cdef inline void end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Free all blocks in quarantine: at most HARD_RING. No region leaves the pool."""
+cdef inline bint end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Free all blocks in quarantine, at most HARD_RING; False if one was damaged.
+
+    No region leaves the pool.
+    """
+    cdef uint64_t n_lost = pool.hard.n_lost
     cdef unsigned slot
     for slot in range(HARD_RING):
         leave_quarantine(arena, pool, slot, False)
+    return pool.hard.n_lost == n_lost
+
+
+cdef inline bint is_to_wait(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Whether a live block goes to the quarantine when it is freed."""
+    return (
+        (pool.flags & POOL_QUARANTINE) != 0
+        and (payload & (PAGE_RULE_BYTES - 1)) != 0
+        and block_size(arena.base, block_of(payload)) <= arena.page_bytes
+    )
+
+
+cdef inline bint hard_prepare_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Make room in the quarantine for a live block that is going to be freed.
+
+    False if the block that waited there was damaged. So a verb that replaces a block
+    hears of that before it has done anything.
+    """
+    return not is_to_wait(arena, pool, payload) or leave_quarantine(
+        arena, pool, <unsigned>(pool.hard.n_freed & (HARD_RING - 1)), False
+    )
 
 
 cdef inline void quarantine_drain_for(
@@ -165,7 +240,7 @@ cdef inline void hard_retire(
     cdef offset_t block = block_of(payload)
     cdef uint64_t size = block_size(arena.base, block)
     cdef unsigned slot
-    if not pool.flags & POOL_QUARANTINE or size > arena.page_bytes:
+    if not is_to_wait(arena, pool, payload):
         start_clear(arena, payload)
         release_block(arena, pool, block, may_give)
         return
@@ -186,6 +261,8 @@ cdef inline void hard_retire(
             block,
             size - BLOCK_HEADER_BYTES - HARD_TRAILER_BYTES,
         )
+    pool.hard.sizes[slot] = <uint32_t>size
+    store_barrier()
     pool.hard.ring[slot] = block
     pool.hard.n_waiting += 1
 
@@ -230,22 +307,27 @@ cdef inline bint hard_run_resize(
 cdef inline offset_t find_verified(
     arena_t* arena, pool_t* pool, uint64_t total, uint64_t alignment, bint may_grow
 ) noexcept nogil:
-    """Payload of a new block, or 0; the free block used is verified first."""
+    """Payload of a new block, or 0; the free block used is verified first.
+
+    It has no start bit yet.
+    """
     cdef finding_t later
     cdef uint64_t need = block_bytes_for(total)
     cdef offset_t block
     if alignment > BLOCK_GRAIN:
         block = tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment)
     else:
+        alignment = BLOCK_GRAIN
         block = tlsf_find(arena.base, &pool.tlsf, need)
     if block == 0:
         if not may_grow:
             return 0
-    elif not check_listed(arena, pool, block, damage_of(pool, &later)):
+        return tlsf_pool_grown(arena, pool, total, alignment)
+    if not check_listed(arena, pool, block, damage_of(pool, &later)):
         return 0
-    if alignment > BLOCK_GRAIN:
-        return tlsf_pool_alloc_aligned(arena, pool, total, alignment)
-    return tlsf_pool_alloc(arena, pool, total)
+    return payload_of(
+        tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
+    )
 
 
 cdef inline offset_t hard_alloc(
@@ -253,7 +335,8 @@ cdef inline offset_t hard_alloc(
 ) noexcept nogil:
     """``pool_alloc`` of a hardened pool.
 
-    Without room it frees blocks in quarantine and tries once more.
+    Without room it frees blocks in quarantine and tries once more, unless one of them
+    was damaged: the caller hears of that instead.
     """
     cdef uint64_t total = n_bytes + hard_overhead(pool)
     cdef offset_t payload
@@ -267,6 +350,8 @@ cdef inline offset_t hard_alloc(
     payload = find_verified(arena, pool, total, alignment, True)
     if payload == 0 and pool.hard.n_waiting != 0 and not pool.hard.damage.code:
         quarantine_drain_for(arena, pool, block_bytes_for(total))
+        if pool.hard.damage.code:
+            return 0
         payload = find_verified(arena, pool, total, alignment, False)
     if payload == 0:
         return payload
@@ -304,11 +389,12 @@ cdef inline offset_t hard_resize_near(
     cdef uint64_t need = block_bytes_for(n_bytes)
     if tlsf_resize(arena.base, &pool.tlsf, block, need):
         return payload
-    block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
+    block = tlsf_resize_left(
+        arena.base, &pool.tlsf, block, need, arena.start_bits
+    )
     if block == 0:
         return 0
     start_clear(arena, payload)
-    start_set(arena, payload_of(block))
     return payload_of(block)
 
 
@@ -326,7 +412,9 @@ cdef inline offset_t hard_move(
     cdef offset_t moved
     if alignment <= BLOCK_ALIGN_MAX:
         total += hard_overhead(pool)
-    if needs_room(arena, pool, total, alignment):
+    if needs_room(arena, pool, total, alignment) or (
+        not hard_prepare_free(arena, pool, payload)
+    ):
         return 0
     moved = hard_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:

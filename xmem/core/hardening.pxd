@@ -33,10 +33,15 @@ is left of its pages, at most HARD_CANARY_BYTES of it::
     frame_t     63          8     7       6       5            0
       next, prev | requested | RUN_NOTED | 0 | log2 of alignment |
 
-H1  pattern and trailer of a block in use are as they were written
+A block that is found damaged when it leaves the quarantine is *lost*: its header keeps
+its size and gets the tag 0, which is no pool's. To the engine it is in use for ever, so
+its neighbours are freed and used as ever, but never merged across it. Its contents
+and its trailer mean nothing.
+
+H1  pattern and trailer of a block in use that is not lost are as they were written
 H2  a marked free block holds the poison behind its links
 H3  a block in quarantine is in use, has no start bit, and its first bytes hold the
-    poison; no other such block exists
+    poison; no other such block exists but those that are lost
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -65,6 +70,7 @@ from xmem.core.control cimport (
     POOL_CANARY,
     POOL_CHECKSUM,
     POOL_POISON,
+    POOL_QUARANTINE,
     POOL_SAFE_LINKS,
     pool_t,
 )
@@ -298,6 +304,7 @@ cdef inline void poison_free(
     engine_fill(
         arena.base + block + HARD_LINKS_BYTES, HARD_POISON, poison_bytes(room)
     )
+    store_barrier()
     word_at(arena.base, block)[0] |= BLOCK_POISONED
 
 
@@ -346,6 +353,20 @@ cdef inline bint is_quarantined(pool_t* pool, offset_t block) noexcept nogil:
         if pool.hard.ring[slot] == block:
             return True
     return False
+
+
+cdef inline bint is_lost(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Whether the header at ``block``, a place in a chain, is that of a lost block."""
+    cdef uint64_t word = block_word(arena.base, block)
+    return (
+        (word & (BLOCK_TAG_MASK | BLOCK_ALIGN_MASK | BLOCK_FREE)) == 0
+        and (pool.flags & POOL_QUARANTINE) != 0
+        and word_size(word) != 0
+        and not start_test(arena, payload_of(block))
+        and not is_quarantined(pool, block)
+    )
 
 
 # Neighbours and links --------------------------------------------------------
@@ -421,6 +442,7 @@ cdef inline bint is_known(
         start_test(arena, payload_of(block))
         or block_size(arena.base, block) == 0
         or is_quarantined(pool, block)
+        or is_lost(arena, pool, block)
     )
 
 
@@ -470,18 +492,16 @@ cdef inline bint ends_at(
     )
 
 
-cdef inline bint hides_left(
+cdef inline bint follows_free(
     arena_t* arena, pool_t* pool, offset_t block
 ) noexcept nogil:
-    """Whether the left neighbour is free although PREV_FREE is clear.
+    """Whether a free block's boundary tag, and no other word, is in front of ``block``.
 
-    Then a boundary tag stands where a block in use has its trailer. Without trailers
-    this cannot be told, nor at the first block of a region, in front of which any
-    word may stand.
+    In front of the first block of a region any word may stand.
     """
     cdef uint64_t page = page_of(arena, block)
     cdef offset_t left = word_at(arena.base, block - 8)[0]
-    if hard_overhead(pool) == 0 or not ends_at(arena, left, block):
+    if not ends_at(arena, left, block):
         return False
     if block == page_offset(arena, page) + REGION_HEAD_BYTES and (
         frame_state(arena.frames[page].word) == FRAME_REGION
@@ -492,6 +512,17 @@ cdef inline bint hides_left(
     ) == (BLOCK_FREE | pool.tlsf.tag)
 
 
+cdef inline bint hides_left(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Whether the left neighbour is free although PREV_FREE is clear.
+
+    Then a boundary tag stands where a block in use has its trailer. Without trailers
+    this cannot be told.
+    """
+    return hard_overhead(pool) != 0 and follows_free(arena, pool, block)
+
+
 cdef inline bint check_neighbours(
     arena_t* arena, pool_t* pool, offset_t block, finding_t* finding
 ) noexcept nogil:
@@ -500,9 +531,9 @@ cdef inline bint check_neighbours(
     cdef offset_t right = block + word_size(word)
     cdef uint64_t right_word = block_word(arena.base, right)
     cdef offset_t left
-    if (
-        right_word & BLOCK_PREV_FREE
-        or (right_word & BLOCK_TAG_MASK) != pool.tlsf.tag
+    if right_word & BLOCK_PREV_FREE or (
+        (right_word & BLOCK_TAG_MASK) != pool.tlsf.tag
+        and not is_lost(arena, pool, right)
     ):
         return report(finding, invariant(c"B", 5), right, right_word, 0)
     if right_word & BLOCK_FREE:

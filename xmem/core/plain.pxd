@@ -26,7 +26,7 @@ from xmem.base cimport (
     offset_t,
     unlikely,
 )
-from xmem.core.control cimport pool_t
+from xmem.core.control cimport POOL_HARDENED, pool_t
 from xmem.core.growth cimport (
     page_release,
     page_take,
@@ -131,14 +131,18 @@ cdef inline offset_t tlsf_pool_record(
 cdef inline offset_t tlsf_pool_grown(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``n_bytes`` aligned to 16 to 2048 in a new region, or 0."""
+    """``n_bytes`` aligned to 16 to 2048 in a new region, or 0.
+
+    A hardened pool sets the start bit itself, after the block's seal.
+    """
     cdef uint64_t need = block_bytes_for(n_bytes)
     cdef offset_t block = region_grow(arena, pool, need, alignment)
     if block == 0:
         return 0
-    return tlsf_pool_record(
-        arena, tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
-    )
+    block = tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
+    if pool.flags & POOL_HARDENED:
+        return payload_of(block)
+    return tlsf_pool_record(arena, block)
 
 
 cdef inline offset_t tlsf_pool_alloc(
@@ -436,11 +440,12 @@ cdef inline offset_t plain_resize_near(
     need = block_bytes_for(n_bytes)
     if tlsf_resize(arena.base, &pool.tlsf, block, need):
         return payload
-    block = tlsf_resize_left(arena.base, &pool.tlsf, block, need)
+    block = tlsf_resize_left(
+        arena.base, &pool.tlsf, block, need, arena.start_bits
+    )
     if block == 0:
         return 0
     start_clear(arena, payload)
-    start_set(arena, payload_of(block))
     return payload_of(block)
 
 

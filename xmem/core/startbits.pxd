@@ -5,8 +5,14 @@ V1  the bit of a 16-byte grain is set if and only if the payload of a live
     block starts there
 
 In-band headers cannot prove that an integer is a block: any payload can hold
-bytes that look like one. The bitmap can, in one load. It is a cache: walking
-the headers rebuilds it.
+bytes that look like one. The bitmap can, in one load.
+
+The bitmap is truth, not a cache: it alone tells a live block from one that waits in the
+quarantine or on a quick list, or that a call which was cut short had not handed out
+yet. So a bit is set by the last store that makes a block, after its header and its
+seal, and cleared by the first that ends one. Where xrealloc moves a block to the left,
+the bit of the new payload is set before the header that makes it a block in use, and
+that of the old one is cleared last. check/repair.pxd relies on this order.
 """
 
 from libc.stdint cimport uint64_t
@@ -25,17 +31,20 @@ from xmem.base cimport (
     grain_set,
     grain_test,
     offset_t,
+    store_barrier,
 )
 
 
 cdef inline void start_set(arena_t* arena, offset_t payload) noexcept nogil:
-    """Record that a live block's payload starts at ``payload``."""
+    """Record that a live block's payload starts at ``payload``, all stores before."""
+    store_barrier()
     grain_set(arena.start_bits, payload)
 
 
 cdef inline void start_clear(arena_t* arena, offset_t payload) noexcept nogil:
-    """Record that no live block's payload starts at ``payload`` any more."""
+    """Record that no live block's payload starts at ``payload``, before all stores."""
     grain_clear(arena.start_bits, payload)
+    store_barrier()
 
 
 cdef inline bint start_test(arena_t* arena, offset_t payload) noexcept nogil:

@@ -60,13 +60,11 @@ from xmem.engine.mapping cimport (
     MAPPING_MAX_LOG2,
     MAPPING_SL_LOG2,
     mapping_insert,
-    mapping_level,
     mapping_n_bins,
 )
 from xmem.engine.tlsf cimport (
     aligned_gap,
     can_detach,
-    fits_aligned,
     region_bytes_for,
     tlsf_add_region,
     tlsf_add_region_before,

@@ -32,7 +32,7 @@ cdef enum:
 
     # From the lists to the first bin's word, wherever they lie: a bin is found
     # without looking up where the bins are.
-    FREELISTS_HEADS = 440
+    FREELISTS_HEADS = 504
 
     LINK_NEXT = 8       # position of the two links in a free block
     LINK_BACK = 16

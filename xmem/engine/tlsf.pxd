@@ -24,6 +24,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport align_up, bit, find_first_set
 from xmem.base.checks cimport assume, require, store_barrier, unlikely
+from xmem.base.grains cimport grain_set
 from xmem.base.memcheck cimport engine_move
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
@@ -392,12 +393,14 @@ cdef inline bint tlsf_resize(
 
 
 cdef inline offset_t tlsf_resize_left(
-    char* base, tlsf_t* tlsf, offset_t block, uint64_t need
+    char* base, tlsf_t* tlsf, offset_t block, uint64_t need, uint64_t* starts
 ) noexcept nogil:
     """Grow a block into its free left neighbour, moving the payload, or return 0.
 
     Work is bounded except for the copy of the payload. The block keeps the alignment
-    with which it was allocated; if the left payload lacks it, the result is 0.
+    with which it was allocated; if the left payload lacks it, the result is 0. In
+    ``starts`` the grain of the new payload is marked before the block becomes one;
+    the caller unmarks that of the old payload.
     """
     cdef uint64_t word = block_word(base, block)
     cdef uint64_t size = word_size(word)
@@ -417,6 +420,8 @@ cdef inline offset_t tlsf_resize_left(
     freelists_remove(base, &tlsf.bins, left)
     if right_word & BLOCK_FREE:
         freelists_remove(base, &tlsf.bins, right)
+    grain_set(starts, payload_of(left))
+    store_barrier()
     # One store makes the three one block in use, before the payload moves over
     # the header between them.
     block_write(base, left, total, tlsf.tag | bits)
