@@ -20,7 +20,20 @@ import click
 from xmem import Arena, Pool
 from xmem.measure import insn
 from xmem.measure.bounds import VERBS, bound_of
-from xmem.measure.steps import PAGE, Heap, Step, low, whole
+from xmem.measure.steps import (
+    EMPTY,
+    PAGE,
+    RESIDENT,
+    Heap,
+    Step,
+    emptying,
+    leaving,
+    low,
+    moving,
+    releasing,
+    waiting,
+    whole,
+)
 from xmem.pool import HARDENING
 
 from . import Refuted
@@ -66,11 +79,6 @@ class Case:
 
 
 # Directed cases --------------------------------------------------------------
-
-
-#: A block in a region of one page, and an empty region of one page.
-RESIDENT: tuple[Step, ...] = (("give", -1), ("get", 3000))
-EMPTY: tuple[Step, ...] = (("give", -1), ("get", whole(1) - 16), ("drop", -1))
 
 
 def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
@@ -193,6 +201,34 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
         ),
     ):
         yield Case(orders, pool, steps, asks, spare, name)
+
+
+def known(orders: int) -> Iterator[tuple[str, Case]]:
+    """Yield the worst that earlier searches found, and the verb."""
+    n = (1 << (orders - 3)) + 1
+    big = n * PAGE
+    plain, apart, quick, hardened = POOLS[:4]
+    runs: tuple[tuple[str, tuple[Step, ...], int], ...] = (
+        ("page_free", (*low(), ("take", n)), 1),
+        ("page_alloc", (*low(("sieve", 0, 1)), ("take", n)), big),
+    )
+    for verb, steps, n_bytes in runs:
+        yield verb, Case(orders, plain, steps, ((n_bytes, 16),))
+    for pool in (plain, quick, hardened, apart):
+        for verb, steps, ask, spare in (
+            ("xmalloc", leaving, (big, 2048), 1),
+            ("xrealloc", moving, (big, 2048), None),
+            ("xfree", emptying, (1, 16), None),
+            ("xfree", releasing, (1, 16), None),
+        ):
+            yield verb, Case(orders, pool, steps(n), (ask,), spare)
+    for n_bytes in (500, 1000):
+        ask = (2 * PAGE, 2048)
+        yield "xmalloc", Case(orders, hardened, waiting(n_bytes), (ask,), 0)
+    waits = (*low(*RESIDENT), ("rows", 17, 700), ("fill",))
+    yield "xmalloc", Case(orders, hardened, waits, ((600, 2048), (16, 4096)), 0)
+    beside = (*low(*RESIDENT), ("rows", 3, 1000), ("island", 2, 24), ("reserve", 1))
+    yield "xrealloc", Case(orders, hardened, beside, ((3000, 2048), (600, 16)))
 
 
 POOLS: tuple[dict[str, Any], ...] = (
@@ -321,6 +357,14 @@ class Search:
     def best(self) -> dict[tuple[str, str], Found]:
         """Return the largest share of each verb and kind of pool."""
         return {key: kept[0] for key, kept in sorted(self.kept.items())}
+
+    def recall(self, orders: tuple[int, ...], until: float) -> None:
+        """Count the worst that is known."""
+        for k in orders:
+            for verb, case in known(k):
+                if time.monotonic() > until:
+                    return
+                self.visit(case, (verb,))
 
     def begin(self, orders: tuple[int, ...], until: float) -> None:
         """Count the directed cases."""
@@ -486,6 +530,7 @@ def prove(
     """Search for some seconds; the directed cases first."""
     search = Search(seed)
     until = time.monotonic() + seconds
+    search.recall(orders, until)
     search.begin(orders, until - seconds * 0.6)
     shown = time.monotonic()
     while time.monotonic() < until:

@@ -130,12 +130,13 @@ cdef inline void frames_unlink(
 ) noexcept nogil:
     """Take a free run off the list of its order."""
     cdef frames_t* lists = &arena.super.frames
-    cdef uint32_t next_page = arena.frames[page].next
-    cdef uint32_t prev_page = arena.frames[page].prev
+    cdef frame_t* frames = arena.frames
+    cdef uint32_t next_page = frames[page].next
+    cdef uint32_t prev_page = frames[page].prev
     if next_page != 0:
-        arena.frames[next_page].prev = prev_page
+        frames[next_page].prev = prev_page
     if prev_page != 0:
-        arena.frames[prev_page].next = next_page
+        frames[prev_page].next = next_page
         return
     lists.heads[order] = next_page
     if next_page == 0:
@@ -155,11 +156,24 @@ cdef inline void frames_put(
 cdef inline void frames_put_tail(
     arena_t* arena, uint64_t page, uint64_t end
 ) noexcept nogil:
-    """Free the pages from ``page`` to ``end``, the end of a power of two."""
+    """Free the pages from ``page`` to ``end``, the end of a power of two.
+
+    They fall into runs as their number falls into powers of two.
+    """
+    cdef frame_t* frames = arena.frames
+    cdef uint32_t* heads = arena.super.frames.heads
+    cdef uint32_t head
     cdef unsigned order
+    arena.super.frames.order_bitmap |= end - page
     while page < end:
         order = find_first_set(page)
-        frames_put(arena, <uint32_t>page, order)
+        head = heads[order]
+        frames[page].word = free_word(order)
+        frames[page].next = head
+        frames[page].prev = 0
+        if head != 0:
+            frames[head].prev = <uint32_t>page
+        heads[order] = <uint32_t>page
         page += bit(order)
 
 
@@ -263,13 +277,15 @@ cdef inline void frames_merge(
 ) noexcept nogil:
     """List a free run after merging it with its free buddies.
 
-    Neither the pages of the tables nor a run that would reach beyond the arena can be
-    a buddy: the record of page 0 is zero, and no record says so.
+    A run in the tables' pages is none of them. No record is that of a run that would
+    reach beyond the arena.
     """
     cdef frame_t* frames = arena.frames
+    cdef uint64_t first_page = arena.first_page
+    cdef uint64_t n_pages = arena.n_pages - first_page
     cdef uint64_t word = free_word(order)
     cdef uint64_t buddy = page ^ frame_pages(word)
-    while buddy < arena.n_pages and frames[buddy].word == word:
+    while buddy - first_page < n_pages and frames[buddy].word == word:
         frames_unlink(arena, <uint32_t>buddy, order)
         order += 1
         word = word_doubled(word)
@@ -342,21 +358,25 @@ cdef inline void frames_uncover(
     cdef uint64_t absorbed = 0                  # orders of the runs behind the end
     cdef uint64_t word = arena.frames[page].word
     cdef unsigned order = find_first_set(n_pages)
+    cdef uint64_t n_piece = bit(order)
+    cdef uint64_t buddy = free_word(order)      # the record that it has
     require(frame_state(word) > FRAME_FREE and n_kept < n_pages)
-    if start - bit(order) >= first:
-        start -= bit(order)
+    if start - n_piece >= first:
+        start -= n_piece
         while start != page:
-            if start & bit(order):
-                if start - bit(order) < first:
+            if start & n_piece:
+                if start - n_piece < first:
                     break
-                start -= bit(order)
+                start -= n_piece
             else:
-                if end >= arena.n_pages or arena.frames[end].word != free_word(order):
+                if end >= arena.n_pages or arena.frames[end].word != buddy:
                     break
                 frames_unlink(arena, <uint32_t>end, order)
-                absorbed |= bit(order)
-                end += bit(order)
+                absorbed |= n_piece
+                end += n_piece
             order += 1
+            n_piece += n_piece
+            buddy = word_doubled(buddy)
         if start == page:
             frames_uncover_whole(arena, page, page + n_pages, absorbed, order)
             return
@@ -411,16 +431,16 @@ cdef inline uint32_t frames_head_of(
     A run starts at a multiple of the power of two that holds it (P2, P3), and records
     inside it are zero (P1): so one probe for each bit that is set in ``page``.
     """
+    cdef frame_t* frames = arena.frames
+    cdef uint64_t first_page = arena.first_page
     cdef uint64_t head = page
     if page >= arena.n_pages:
         return 0
-    while head >= arena.first_page:
-        if arena.frames[head].word != 0:
-            if page - head < frame_pages(arena.frames[head].word):
-                return <uint32_t>head
-            return 0
+    while head >= first_page and frames[head].word == 0:
         head &= head - 1
-    return 0
+    if head < first_page or page - head >= frame_pages(frames[head].word):
+        return 0
+    return <uint32_t>head
 
 
 cdef inline uint32_t frames_head_within(

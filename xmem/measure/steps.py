@@ -99,10 +99,11 @@ class Heap:
 
     def island(self, n_pages: int, n_bytes: int) -> None:
         """Make a region in which one block lies between two free ones."""
-        n_pages = max(n_pages, 2)
-        left = self.pool.xmalloc(n_pages * PAGE - 2 * ENDS)
-        left = self.pool.xrealloc(left, n_pages * PAGE // 2)
-        self.blocks.append(self.pool.xmalloc(n_bytes))
+        half = max(n_pages, 2) * PAGE // 2
+        left = self.pool.xmalloc(2 * half - 2 * ENDS)
+        left = self.pool.xrealloc(left, half)
+        block = self.pool.xmalloc(half - 4 * ENDS)
+        self.blocks.append(self.pool.xrealloc(block, n_bytes))
         self.pool.xfree(left)
 
     def rows(self, n: int, n_bytes: int) -> None:
@@ -148,3 +149,52 @@ def low(*steps: Step) -> tuple[Step, ...]:
 def whole(n_pages: int) -> int:
     """Return the bytes of the block that fills a region."""
     return n_pages * PAGE - ENDS
+
+
+# In which calls reach their bounds ---------------------------------------------
+
+#: A block in a region of one page, and an empty region of one page.
+RESIDENT: tuple[Step, ...] = (("give", -1), ("get", 3000))
+EMPTY: tuple[Step, ...] = (("give", -1), ("get", whole(1) - 16), ("drop", -1))
+
+
+def leaving(n: int) -> tuple[Step, ...]:
+    """Have an empty region of ``n`` pages in hand."""
+    return (
+        *low(("give", -1), ("get", 3000), ("give", -12), ("give", -1)),
+        *(("get", whole(n) - 16), ("drop", -1), ("churn", 16, 1)),
+    )
+
+
+def moving(n: int) -> tuple[Step, ...]:
+    """Have a small block between free ones, and room for a region of ``n`` pages."""
+    return (
+        *low(*RESIDENT, *EMPTY, ("fill",)),
+        *(("island", 2, 24), ("get", 4056), ("churn", 16, 1)),
+    )
+
+
+def emptying(n: int) -> tuple[Step, ...]:
+    """Have a block alone in a region of ``n`` pages, while another region is empty."""
+    return (*low(*RESIDENT, *EMPTY, ("churn", 16, 1)), ("island", n, 5000))
+
+
+def releasing(n: int) -> tuple[Step, ...]:
+    """As EMPTYING; in a hardened pool the block is next to leave the quarantine."""
+    return (
+        *low(*RESIDENT, *EMPTY, ("churn", 16, 1)),
+        ("island", n, 500),
+        ("rows", 4, 700),
+        *(("get", whole(1) - 16), ("drop", -1), ("churn", 16, 1)),
+        *(("drop", 1), ("churn", 15, 1)),
+    )
+
+
+def waiting(n_bytes: int) -> tuple[Step, ...]:
+    """Let 16 blocks wait, each between free ones, and leave no page free."""
+    return (
+        *low(*RESIDENT),
+        *(("island", 2, n_bytes),) * 16,
+        *(("drop", -1),) * 16,
+        ("fill",),
+    )
