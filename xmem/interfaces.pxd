@@ -49,6 +49,7 @@ from xmem.engine cimport (
     aligned_gap,
 )
 from xmem.verbs cimport (
+    PATIENCE,
     pool_alloc_patiently,
     pool_alloc_run_patiently,
     pool_capacity,
@@ -173,13 +174,21 @@ cdef inline offset_t heap_xmalloc_subpage(
 cdef inline offset_t heap_page_alloc(
     heap_t* heap, uint64_t n_pages
 ) noexcept nogil:
-    """Offset of a run of exactly ``n_pages`` (at least 1), or 0."""
-    return page_offset(
-        heap.arena,
-        run_alloc(
+    """Offset of a run of exactly ``n_pages`` (at least 1), or 0.
+
+    A call that gives an empty region back fails, and the next may find room.
+    """
+    cdef uint32_t page = 0
+    cdef uint64_t n_regions
+    cdef unsigned _i
+    for _i in range(PATIENCE + 1):
+        n_regions = heap.main.n_regions
+        page = run_alloc(
             heap.arena, heap.main, n_pages, heap.arena.page_bytes, FRAME_RUN
-        ),
-    )
+        )
+        if page != 0 or n_regions == heap.main.n_regions:
+            break
+    return page_offset(heap.arena, page)
 
 
 # Proof -----------------------------------------------------------------------

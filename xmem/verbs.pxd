@@ -62,7 +62,6 @@ from xmem.core.quicklists cimport (
     quick_drain,
     quick_free,
 )
-from xmem.core.spares cimport is_waiting
 from xmem.core.startbits cimport start_test
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
 
@@ -270,15 +269,18 @@ cdef inline offset_t pool_alloc_run_patiently(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """As ``pool_alloc_run``, and where that fails, again while it makes room."""
-    cdef offset_t payload = pool_alloc_run(arena, pool, n_bytes, alignment)
-    cdef unsigned n_left = PATIENCE
-    while payload == 0 and n_left != 0 and is_waiting(pool) and (
-        pool.hard.damage.code == 0
-    ):
-        n_left -= 1
+    cdef offset_t payload = 0
+    cdef uint64_t n_regions, n_waiting
+    cdef unsigned _i
+    for _i in range(PATIENCE + 1):
+        n_regions = pool.n_regions
+        n_waiting = pool.quick_bytes + pool.hard.n_waiting
         payload = pool_alloc_run(arena, pool, n_bytes, alignment)
-    if payload == 0 and n_left != 0 and pool.hard.damage.code == 0:
-        payload = pool_alloc_run(arena, pool, n_bytes, alignment)
+        if payload != 0 or pool.hard.damage.code != 0 or (
+            n_regions == pool.n_regions
+            and n_waiting == pool.quick_bytes + pool.hard.n_waiting
+        ):
+            break
     return payload
 
 

@@ -2,6 +2,7 @@
 """How a pool that joins regions grows: by its size, and out of several runs."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,3 +223,33 @@ def test_random_requests_leave_all_sound(seed: int) -> None:
             pool.shrink()
             assert pool.total_size == 0
         arena.check()
+
+
+@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize("align", [16, 2 * PAGE])
+def test_a_call_that_gives_a_region_back_takes_no_pages(
+    probe: Any, joins: bool, align: int
+) -> None:
+    """Merging and splitting at every order are the work of two calls."""
+    with Arena.anonymous(256 * PAGE, page_size=PAGE) as arena:
+        pool = Pool(arena, grow_pages=1, max_pages=3, join_regions=joins)
+        pool.xmalloc(3000)
+        apart = arena.page_alloc_exact(1)
+        empty = pool.xmalloc(3000)
+        arena.page_free(apart)
+        pool.xfree(empty)
+        assert pool.total_size == 2 * PAGE
+        assert probe.counted_alloc(pool, 5000, align)[0] == 0
+        assert pool.total_size == PAGE
+        assert probe.counted_alloc(pool, 5000, align)[0] != 0
+        assert pool.total_size == 3 * PAGE
+        pool.check()
+
+
+def test_a_heap_gives_regions_back_for_its_pages() -> None:
+    with Arena.anonymous(256 * PAGE, page_size=PAGE) as arena:
+        heap = xmem.Heap(arena, max_pages=4)
+        heap.xfree(heap.xmalloc(100))
+        run = heap.page_alloc_exact(4)
+        heap.page_free(run)
+        heap.check()

@@ -32,6 +32,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.superblock cimport (
     FRAMES_N_ORDERS,
     arena_t,
+    frame_t,
     frames_t,
     page_offset,
 )
@@ -101,6 +102,13 @@ cdef inline uint64_t free_word(unsigned order) noexcept nogil:
     return frame_pack(FRAME_FREE, order, 0, bit(order))
 
 
+cdef inline uint64_t word_doubled(uint64_t word) noexcept nogil:
+    """Record of a free run of twice the pages, so of the next order."""
+    return word + bit(FRAME_ORDER_SHIFT) + (
+        frame_pages(word) << FRAME_PAGES_SHIFT
+    )
+
+
 # Lists -----------------------------------------------------------------------
 
 cdef inline void frames_link(
@@ -122,12 +130,13 @@ cdef inline void frames_unlink(
 ) noexcept nogil:
     """Take a free run off the list of its order."""
     cdef frames_t* lists = &arena.super.frames
-    cdef uint32_t next_page = arena.frames[page].next
-    cdef uint32_t prev_page = arena.frames[page].prev
+    cdef frame_t* frames = arena.frames
+    cdef uint32_t next_page = frames[page].next
+    cdef uint32_t prev_page = frames[page].prev
     if next_page != 0:
-        arena.frames[next_page].prev = prev_page
+        frames[next_page].prev = prev_page
     if prev_page != 0:
-        arena.frames[prev_page].next = next_page
+        frames[prev_page].next = next_page
         return
     lists.heads[order] = next_page
     if next_page == 0:
@@ -147,12 +156,49 @@ cdef inline void frames_put(
 cdef inline void frames_put_tail(
     arena_t* arena, uint64_t page, uint64_t end
 ) noexcept nogil:
-    """Free the pages from ``page`` to ``end``, the end of a power of two."""
+    """Free the pages from ``page`` to ``end``, the end of a power of two.
+
+    They fall into runs as their number falls into powers of two.
+    """
+    cdef frame_t* frames = arena.frames
+    cdef uint32_t* heads = arena.super.frames.heads
+    cdef uint32_t head
     cdef unsigned order
+    arena.super.frames.order_bitmap |= end - page
     while page < end:
         order = find_first_set(page)
-        frames_put(arena, <uint32_t>page, order)
+        head = heads[order]
+        frames[page].word = free_word(order)
+        frames[page].next = head
+        frames[page].prev = 0
+        if head != 0:
+            frames[head].prev = <uint32_t>page
+        heads[order] = <uint32_t>page
         page += bit(order)
+
+
+cdef inline void frames_put_halves(
+    arena_t* arena, uint64_t source, unsigned order, unsigned found
+) noexcept nogil:
+    """Free the halves from ``order`` up that splitting a run of ``found`` leaves.
+
+    But not the last, which starts where the run does. Their lists are empty.
+    """
+    cdef frame_t* frames = arena.frames
+    cdef uint32_t* heads = arena.super.frames.heads
+    cdef uint64_t end = source + bit(found)
+    cdef uint64_t word = free_word(order)
+    cdef uint64_t n_pages
+    arena.super.frames.order_bitmap |= bit(found) - bit(order)
+    while order + 1 < found:
+        n_pages = frame_pages(word)
+        source = end - 2 * n_pages
+        frames[source].word = word
+        frames[source].next = 0
+        frames[source].prev = 0
+        heads[order] = <uint32_t>source
+        word = word_doubled(word)
+        order += 1
 
 
 cdef inline bint frames_can(arena_t* arena, uint64_t n_pages) noexcept nogil:
@@ -169,7 +215,7 @@ cdef inline uint32_t frames_alloc(
     two stays free.
     """
     cdef frames_t* lists = &arena.super.frames
-    cdef unsigned order, found, i
+    cdef unsigned order, found
     cdef uint64_t candidates
     cdef uint32_t source, page
     if n_pages > arena.n_pages:
@@ -186,8 +232,7 @@ cdef inline uint32_t frames_alloc(
     # them; the last store uncovers them.
     frames_put_tail(arena, page + n_pages, page + bit(order))
     if found != order:
-        for i in range(order, found - 1):
-            frames_put(arena, <uint32_t>(source + bit(found) - bit(i + 1)), i)
+        frames_put_halves(arena, source, order, found)
         arena.frames[page].word = frame_pack(state, order, owner, n_pages)
         store_barrier()
         frames_put(arena, source, found - 1)
@@ -230,25 +275,25 @@ cdef inline unsigned piece_order(uint64_t page, uint64_t end) noexcept nogil:
 cdef inline void frames_merge(
     arena_t* arena, uint64_t page, unsigned order
 ) noexcept nogil:
-    """List a free run after merging it with its free buddies."""
-    cdef uint64_t buddy
-    while order + 1 < FRAMES_N_ORDERS:
-        buddy = page ^ bit(order)
-        if buddy < arena.first_page or buddy + bit(order) > arena.n_pages:
-            break
-        if arena.frames[buddy].word != free_word(order):
-            break
+    """List a free run after merging it with its free buddies.
+
+    A run in the tables' pages is none of them. No record is that of a run that would
+    reach beyond the arena.
+    """
+    cdef frame_t* frames = arena.frames
+    cdef uint64_t first_page = arena.first_page
+    cdef uint64_t n_pages = arena.n_pages - first_page
+    cdef uint64_t word = free_word(order)
+    cdef uint64_t buddy = page ^ frame_pages(word)
+    while buddy - first_page < n_pages and frames[buddy].word == word:
         frames_unlink(arena, <uint32_t>buddy, order)
         order += 1
-        if buddy < page:
-            arena.frames[buddy].word = free_word(order)
-            store_barrier()
-            arena.frames[page].word = 0
-            page = buddy
-        else:
-            arena.frames[page].word = free_word(order)
-            store_barrier()
-            arena.frames[buddy].word = 0
+        word = word_doubled(word)
+        frames[page & buddy].word = word
+        store_barrier()
+        frames[page | buddy].word = 0
+        page &= buddy
+        buddy = page ^ frame_pages(word)
     frames_link(arena, <uint32_t>page, order)
 
 
@@ -313,21 +358,25 @@ cdef inline void frames_uncover(
     cdef uint64_t absorbed = 0                  # orders of the runs behind the end
     cdef uint64_t word = arena.frames[page].word
     cdef unsigned order = find_first_set(n_pages)
+    cdef uint64_t n_piece = bit(order)
+    cdef uint64_t buddy = free_word(order)      # the record that it has
     require(frame_state(word) > FRAME_FREE and n_kept < n_pages)
-    if start - bit(order) >= first:
-        start -= bit(order)
+    if start - n_piece >= first:
+        start -= n_piece
         while start != page:
-            if start & bit(order):
-                if start - bit(order) < first:
+            if start & n_piece:
+                if start - n_piece < first:
                     break
-                start -= bit(order)
+                start -= n_piece
             else:
-                if end >= arena.n_pages or arena.frames[end].word != free_word(order):
+                if end >= arena.n_pages or arena.frames[end].word != buddy:
                     break
                 frames_unlink(arena, <uint32_t>end, order)
-                absorbed |= bit(order)
-                end += bit(order)
+                absorbed |= n_piece
+                end += n_piece
             order += 1
+            n_piece += n_piece
+            buddy = word_doubled(buddy)
         if start == page:
             frames_uncover_whole(arena, page, page + n_pages, absorbed, order)
             return
@@ -382,16 +431,16 @@ cdef inline uint32_t frames_head_of(
     A run starts at a multiple of the power of two that holds it (P2, P3), and records
     inside it are zero (P1): so one probe for each bit that is set in ``page``.
     """
+    cdef frame_t* frames = arena.frames
+    cdef uint64_t first_page = arena.first_page
     cdef uint64_t head = page
     if page >= arena.n_pages:
         return 0
-    while head >= arena.first_page:
-        if arena.frames[head].word != 0:
-            if page - head < frame_pages(arena.frames[head].word):
-                return <uint32_t>head
-            return 0
+    while head >= first_page and frames[head].word == 0:
         head &= head - 1
-    return 0
+    if head < first_page or page - head >= frame_pages(frames[head].word):
+        return 0
+    return <uint32_t>head
 
 
 cdef inline uint32_t frames_head_within(

@@ -127,7 +127,8 @@ cdef inline offset_t region_grow(
     """A free block with room for ``need`` bytes in a region added for it, or 0.
 
     Where there is no run for the block, a pool that joins regions makes one out of
-    those that it has and what is left.
+    those that it has and what is left. Where the limit leaves no room, and in a pool
+    that does not join, an empty region is given back, and the next call may find room.
     """
     cdef uint64_t least = region_pages_for(arena, need, alignment)
     if pool.flags & POOL_HOOKED:
@@ -139,10 +140,9 @@ cdef inline offset_t region_grow(
             may_hold(pool, least) or not spare_drop(arena, pool)
         ):
             return region_gather(arena, pool, need, alignment)
-        if not pool.flags & POOL_JOINS and not spare_drop(arena, pool):
-            return 0
-        if not has_room(arena, pool, least):
-            return 0
+        if not pool.flags & POOL_JOINS:
+            spare_drop(arena, pool)
+        return 0
     return region_add(arena, pool, region_run(arena, pool, least))
 
 

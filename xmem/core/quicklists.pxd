@@ -115,15 +115,17 @@ cdef inline void quick_drain(
 
     No region leaves the pool.
     """
-    cdef uint64_t size = QUICK_MAX_BYTES
-    cdef offset_t payload
-    while n_most > 0 and pool.quick_bytes > 0 and size > 0:
-        payload = quick_take(arena, pool, quick_list(arena, pool, size), size)
-        if payload == 0:
-            size -= BLOCK_GRAIN
-        else:
-            n_most -= 1
-            tlsf_pool_keep(arena, pool, payload)
+    cdef quicklist_t* lists = quicklists_of(arena, pool).lists
+    cdef uint64_t i = QUICK_N_LISTS - 1
+    while n_most > 0 and pool.quick_bytes > 0:
+        while i > 0 and lists[i].head == 0:
+            i -= 1
+        if i == 0:
+            return
+        n_most -= 1
+        tlsf_pool_keep(
+            arena, pool, quick_take(arena, pool, &lists[i], i << QUICK_SIZE_LOG2)
+        )
 
 
 cdef inline void quick_drain_for(

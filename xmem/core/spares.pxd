@@ -240,14 +240,15 @@ cdef inline bint make_room(
 ) noexcept nogil:
     """Whether limit and frames admit a run of ``n_pages`` more.
 
-    If they do not, an empty region is given back: a region kept for later must not
-    make a request fail now.
+    If they do not, an empty region is given back, and the next call may find room: a
+    region kept for later must not make a request fail for ever. A call does not take
+    pages as well, so that its work is that of one run.
     """
-    return has_room(arena, pool, n_pages) or (
-        may_make_room(arena, pool, n_pages)
-        and spare_drop(arena, pool)
-        and has_room(arena, pool, n_pages)
-    )
+    if has_room(arena, pool, n_pages):
+        return True
+    if may_make_room(arena, pool, n_pages):
+        spare_drop(arena, pool)
+    return False
 
 
 cdef inline bint region_release(
