@@ -33,9 +33,10 @@ from xmem.cli.group import xmem as command
 from xmem.cli.plots.style import save, style_grid
 from xmem.data import demo_trace_path
 from xmem.measure import insn
+from xmem.measure.bounds import BOUNDS, ORDERS
 from xmem.measure.cycles import cost
 from xmem.measure.replay import load
-from xmem.measure.scenarios import SCENARIOS, Scenario
+from xmem.measure.scenarios import EXTREMES, SCENARIOS, Scenario
 from xmem.pool import HARDENING
 
 sys.path.insert(0, str(ROOT / "asv_bench"))
@@ -138,6 +139,32 @@ def insn_of_redis() -> str:
     )
     shown = "\n".join(row.rstrip() for row in done.stdout.strip().splitlines())
     return f"```text\n{shown}\n```"
+
+
+# Bounds --------------------------------------------------------------------------
+
+
+def bounds() -> str:
+    """Return the bound of each verb, and count the heap that comes closest to it."""
+    rows = []
+    for what in EXTREMES:
+        formula = BOUNDS[what.verb, what.kind]
+        pool, arguments = what.make(0)
+        with pool.arena:
+            count, _ = insn.cost(pool, what.verb, *arguments)
+        rows.append(
+            [
+                f"`{what.verb}`",
+                "any" if what.verb.startswith("page") else what.kind,
+                f"{formula.base}"
+                + (f" + {formula.per_order} k" if formula.per_order else ""),
+                what.name,
+                f"{formula.at(ORDERS):,}",
+                f"{count:,}",
+            ]
+        )
+    heads = ["verb", "pool", "at most", "scenario", f"k = {ORDERS}", "counted"]
+    return counted(table(heads, rows, n_text=4))
 
 
 # Proof and hardening -------------------------------------------------------------
@@ -346,6 +373,7 @@ def draw_history(file: Path) -> None:
 PARTS: dict[tuple[Path, str], Callable[[], str]] = {
     (DEVELOPING, "verbs"): verbs,
     (DEVELOPING, "modules"): modules,
+    (WORST_CASE, "bounds"): bounds,
     (WORST_CASE, "scenarios"): scenarios,
     (WORST_CASE, "traces"): traces,
     (WORST_CASE, "machine"): machine,

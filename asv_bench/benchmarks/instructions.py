@@ -9,7 +9,9 @@ first operations of a trace are counted, because each takes milliseconds.
 from .common import ENGINES, load_trace, module, need_replay
 
 insn = module("xmem.measure.insn", "xmem.insn")
-SCENARIOS = getattr(module("xmem.measure.scenarios", "xmem.scenarios"), "SCENARIOS", [])
+scenarios = module("xmem.measure.scenarios", "xmem.scenarios")
+SCENARIOS = getattr(scenarios, "SCENARIOS", [])
+EXTREMES = getattr(scenarios, "EXTREMES", [])
 
 # Named here, not read from the package: a commit may have others.
 NAMES = [
@@ -30,6 +32,8 @@ HARDENED = [
     "quarantine",
     "all",
 ]
+VERBS = ["xmalloc", "xfree", "xrealloc", "page_alloc", "page_free"]
+KINDS = ["plain", "quick", "hardened"]
 TRACES = ["redis", "sqlite", "tmem"]
 N_OPS = 400
 
@@ -90,6 +94,29 @@ class Hardened:
 
     def track_xmalloc_worst_instructions(self, hardened, free_blocks):
         return worst_of("xmalloc", "tlsf", free_blocks, hardened=self.flags)
+
+
+class Extremes:
+    """The most that a verb is known to take, in an arena of ``2**20`` pages."""
+
+    params = [VERBS, KINDS]
+    param_names = ["verb", "pool"]
+    unit = "instructions"
+    version = "1"
+
+    def setup(self, verb, pool):
+        need_insn()
+        self.found = [e for e in EXTREMES if (e.verb, e.kind) == (verb, pool)]
+        if not self.found:
+            raise NotImplementedError(f"no extreme of {verb}, {pool}, on this commit")
+
+    def track_worst_instructions(self, verb, pool):
+        worst = 0
+        for found in self.found:
+            heap, arguments = found.make(0)
+            with heap.arena:
+                worst = max(worst, insn.cost(heap, verb, *arguments)[0])
+        return worst
 
 
 class Paths:

@@ -40,6 +40,7 @@ if DOCS.is_dir():
 #: `make programs`.
 COUNTED = (
     {
+        "bounds": (figures.WORST_CASE, figures.bounds),
         "scenarios": (figures.WORST_CASE, lambda: figures.scenarios(is_whole=False)),
         "traces": (figures.WORST_CASE, lambda: figures.traces("redis")),
         "proof": (figures.RELIABILITY, figures.proof),

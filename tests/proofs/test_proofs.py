@@ -13,6 +13,7 @@ import xmem
 from proofs import (
     Refuted,
     bits,
+    bounds,
     exhaustive,
     faults,
     fuzz,
@@ -25,6 +26,7 @@ from proofs import (
 from proofs.headers import Snapshot
 from xmem import Arena, Pool
 from xmem.measure import insn
+from xmem.measure.bounds import BOUNDS, Bound
 
 pytestmark = [pytest.mark.damages, pytest.mark.proofs]
 steps = pytest.mark.skipif(
@@ -97,6 +99,28 @@ def test_objects_notices_a_leak(monkeypatch):
     monkeypatch.setattr(objects.Round, "end", forgets)
     with pytest.raises(Refuted, match="were lost"):
         objects.prove(4, 1)
+
+
+@steps
+@pytest.mark.release
+def test_bounds(seed):
+    """A few seconds of the search, which exceed no bound; heaps that come close do."""
+    search = bounds.prove(8, seed)
+    bounds.refute(search)
+    best = search.best()
+    for verb in bounds.VERBS:
+        assert max(f.share for (v, _), f in best.items() if v == verb) > 0.8
+    assert search.n_cases > 20
+
+
+@steps
+def test_bounds_sees_a_call_that_exceeds_its_bound(monkeypatch):
+    monkeypatch.setitem(BOUNDS, ("xfree", "plain"), Bound(40, 0))
+    search = bounds.Search(1)
+    for case in bounds.directed(8, 3, {}):
+        search.visit(case, ("xfree",))
+    with pytest.raises(Refuted, match="its bound is 40"):
+        bounds.refute(search)
 
 
 @steps

@@ -26,7 +26,7 @@ from xmem.cli.progress import Progress
 from xmem.cli.tables.insn import NOTES, make_counts_table, make_scenarios_table
 from xmem.cli.tables.printing import print_whole
 from xmem.measure.insn import BUILD, SteppingUnavailable, cost, count
-from xmem.measure.scenarios import SCENARIOS, Scenario
+from xmem.measure.scenarios import EXTREMES, SCENARIOS, Scenario
 from xmem.pool import HARDENING
 
 FREE_BLOCKS = (10, 1000)
@@ -139,10 +139,13 @@ def count_scenarios(
     checked: bool,
     free_blocks: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Count every scenario and return the records."""
+    """Count every scenario and return the records.
+
+    Those at the bounds say themselves how their pool is hardened.
+    """
     names = HARDENING if hardened is True else hardened or ()
     records = []
-    for scenario in SCENARIOS:
+    for scenario in SCENARIOS if hardened else (*SCENARIOS, *EXTREMES):
         for engine in scenario.engines:
             if engine not in engines:
                 continue
@@ -153,7 +156,7 @@ def count_scenarios(
                         "verb": scenario.verb,
                         "scenario": scenario.name,
                         "engine": engine,
-                        "hardening": list(names),
+                        "hardening": list(hardening_of(scenario) or names),
                         "free_blocks": n_free,
                         "instructions": n,
                         "path": path,
@@ -164,6 +167,11 @@ def count_scenarios(
     return records
 
 
+def hardening_of(scenario: Scenario) -> Sequence[str]:
+    """Return what a scenario hardens its pool with."""
+    return HARDENING if scenario.settings.get("hardened") else ()
+
+
 def count_scenario(
     scenario: Scenario,
     n_free: int,
@@ -172,7 +180,8 @@ def count_scenario(
     checked: bool,
 ) -> tuple[int, str]:
     """Return the instructions and the path of a scenario's call."""
-    pool, arguments = scenario.make(n_free, engine, hardened=hardened)
+    settings = {"hardened": hardened} if hardened else {}
+    pool, arguments = scenario.make(n_free, engine, **settings)
     try:
         return cost(pool, cast(Any, scenario.verb), *arguments, checked=checked)
     finally:

@@ -14,6 +14,18 @@ from typing import Any, Literal
 
 from xmem.arena import FRAME_FREE, Arena
 from xmem.base.errors import OutOfMemory
+from xmem.measure.bounds import Kind
+from xmem.measure.steps import (
+    Heap,
+    Step,
+    leaving,
+    low,
+    moving,
+    releasing,
+    scattered,
+    waiting,
+)
+from xmem.measure.steps import emptying as emptying_steps
 from xmem.pool import Pool
 
 PAGE = 4096
@@ -426,6 +438,183 @@ SCENARIOS = [
 ]
 
 
+# At the bounds ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Extreme(Scenario):
+    """A heap in which a call comes close to its bound.
+
+    The arena has ``2**20`` pages, whatever the number of free blocks: there are none
+    but those of the steps.
+
+    Attributes
+    ----------
+    kind : {"plain", "quick", "hardened"}
+        Which of the verb's bounds, see `xmem.measure.bounds`.
+    """
+
+    kind: Kind = "plain"
+
+
+def extreme(
+    verb: str,
+    kind: Kind,
+    name: str,
+    work: str,
+    steps: tuple[Step, ...],
+    call: Callable[[Heap], tuple[int, ...]],
+    **settings: Any,
+) -> Extreme:
+    """Describe a call in a heap made by steps."""
+
+    def build(pool: Pool, _n_free: int) -> tuple[int, ...]:
+        return call(Heap(pool, steps))
+
+    flags: dict[Kind, dict[str, Any]] = {
+        "plain": {},
+        "quick": {"quick": 16},
+        "hardened": {"hardened": True},
+    }
+    return Extreme(
+        verb,
+        name,
+        build,
+        work,
+        {"grow_pages": 1, **flags[kind], **settings},
+        TLSF,
+        n_pages=1 << 19,
+        kind=kind,
+    )
+
+
+def last_block(heap: Heap) -> tuple[int, ...]:
+    """Return the argument of an xfree of the block allocated last."""
+    return (heap.blocks[-1],)
+
+
+def asking(*arguments: int) -> Callable[[Heap], tuple[int, ...]]:
+    """Return the arguments of a request."""
+    return lambda _heap: arguments
+
+
+def last_run(heap: Heap) -> tuple[int, ...]:
+    """Return the argument of a page_free of the run allocated last."""
+    return (heap.runs[-1],)
+
+
+#: Pages of a run in the arena's upper half that falls apart into two runs, so that
+#: each order between these is split, merged, listed or unlinked.
+ODD = (1 << 17) + 1
+GROWING = (ODD * PAGE, 2048)
+LEAVES = (
+    "an empty region is given back: 2 removals of blocks, a run unlinked and a record "
+    "cleared for each order"
+)
+MOVES = (
+    "2 searches that fail, a region added whose tail is listed for each order and "
+    "whose neighbour is looked for in as many probes; as xfree both"
+)
+EMPTIES = (
+    "as both, and a region leaves: a run unlinked and a record cleared for each order"
+)
+
+EXTREMES: list[Extreme] = [
+    extreme(
+        "xmalloc",
+        "plain",
+        "giving a region back",
+        LEAVES,
+        leaving(ODD),
+        asking(*GROWING),
+        max_pages=ODD + 2,
+    ),
+    extreme(
+        "xmalloc",
+        "quick",
+        "giving a region back, quick lists",
+        f"{LEAVES}; a look at the quick lists",
+        leaving(ODD),
+        asking(*GROWING),
+        max_pages=ODD + 2,
+    ),
+    extreme(
+        "xmalloc",
+        "hardened",
+        "emptying the quarantine",
+        "3 searches that fail, 2 blocks verified with their neighbours and freed, a "
+        "search again",
+        waiting(1000),
+        asking(2 * PAGE, 2048),
+        max_pages=7,
+    ),
+    extreme(
+        "xfree",
+        "plain",
+        "emptying a long region",
+        EMPTIES,
+        emptying_steps(ODD),
+        last_block,
+    ),
+    extreme(
+        "xfree",
+        "quick",
+        "emptying a long region, quick lists",
+        f"{EMPTIES}; the block is too large for a quick list",
+        emptying_steps(ODD),
+        last_block,
+    ),
+    extreme(
+        "xfree",
+        "hardened",
+        "emptying a long region, out of quarantine",
+        f"two blocks verified with their neighbours; {EMPTIES}",
+        releasing(ODD),
+        last_block,
+    ),
+    extreme(
+        "xrealloc",
+        "plain",
+        "moving into a long region",
+        MOVES,
+        moving(ODD),
+        lambda heap: (heap.blocks[-2], *GROWING),
+    ),
+    extreme(
+        "xrealloc",
+        "quick",
+        "moving into a long region, quick lists",
+        MOVES,
+        moving(ODD),
+        lambda heap: (heap.blocks[-2], *GROWING),
+    ),
+    extreme(
+        "xrealloc",
+        "hardened",
+        "moving into a new region, out of quarantine",
+        "two blocks verified with their neighbours; as xmalloc growing and xfree both",
+        scattered(),
+        lambda heap: (heap.blocks[-1], 3000, 2048),
+    ),
+    extreme(
+        "page_alloc",
+        "plain",
+        "a long run",
+        "a run listed for each order",
+        (*low(("sieve", 0, 1)), ("take", ODD)),
+        asking(ODD),
+    ),
+    extreme(
+        "page_free",
+        "plain",
+        "a long run, merging",
+        "a run unlinked and a record cleared for each order",
+        (*low(), ("take", ODD)),
+        last_run,
+    ),
+]
+
+
 def scenario(verb: str, name: str) -> Scenario:
     """Find a scenario.
 
@@ -443,7 +632,7 @@ def scenario(verb: str, name: str) -> Scenario:
     LookupError
         There is no such scenario.
     """
-    for found in SCENARIOS:
+    for found in (*SCENARIOS, *EXTREMES):
         if (found.verb, found.name) == (verb, name):
             return found
     raise LookupError(f"no scenario {name!r} of {verb}")
