@@ -60,7 +60,7 @@ BOUNDS: dict[tuple[str, Kind], Bound] = {
     ("xmalloc", "hardened"): Bound(3700, 0),
     ("xfree", "plain"): Bound(400, 46),
     ("xfree", "quick"): Bound(440, 46),
-    ("xfree", "hardened"): Bound(2340, 57),
+    ("xfree", "hardened"): Bound(2500, 52),
     ("xrealloc", "plain"): Bound(880, 31),
     ("xrealloc", "quick"): Bound(880, 31),
     ("xrealloc", "hardened"): Bound(3100, 25),
