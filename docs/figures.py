@@ -156,7 +156,8 @@ def bounds() -> str:
             [
                 f"`{what.verb}`",
                 "any" if what.verb.startswith("page") else what.kind,
-                f"{formula.base} + {formula.per_order} k",
+                f"{formula.base}"
+                + (f" + {formula.per_order} k" if formula.per_order else ""),
                 what.name,
                 f"{formula.at(ORDERS):,}",
                 f"{count:,}",

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -31,6 +31,7 @@ from xmem.measure.steps import (
     low,
     moving,
     releasing,
+    scattered,
     waiting,
     whole,
 )
@@ -212,8 +213,8 @@ def known(orders: int) -> Iterator[tuple[str, Case]]:
         ("page_free", (*low(), ("take", n)), 1),
         ("page_alloc", (*low(("sieve", 0, 1)), ("take", n)), big),
     )
-    for verb, steps, n_bytes in runs:
-        yield verb, Case(orders, plain, steps, ((n_bytes, 16),))
+    for verb, made_by, n_bytes in runs:
+        yield verb, Case(orders, plain, made_by, ((n_bytes, 16),))
     for pool in (plain, quick, hardened, apart):
         for verb, steps, ask, spare in (
             ("xmalloc", leaving, (big, 2048), 1),
@@ -227,8 +228,8 @@ def known(orders: int) -> Iterator[tuple[str, Case]]:
         yield "xmalloc", Case(orders, hardened, waiting(n_bytes), (ask,), 0)
     waits = (*low(*RESIDENT), ("rows", 17, 700), ("fill",))
     yield "xmalloc", Case(orders, hardened, waits, ((600, 2048), (16, 4096)), 0)
-    beside = (*low(*RESIDENT), ("rows", 3, 1000), ("island", 2, 24), ("reserve", 1))
-    yield "xrealloc", Case(orders, hardened, beside, ((3000, 2048), (600, 16)))
+    asks = ((3000, 2048), (600, 16))
+    yield "xrealloc", Case(orders, hardened, scattered(), asks)
 
 
 POOLS: tuple[dict[str, Any], ...] = (
@@ -309,7 +310,7 @@ def counts(
         for verb, args in calls(heap, case.asks):
             if verb not in verbs:
                 continue
-            n, path = insn.cost(heap.pool, verb, *args, checked=checked)
+            n, path = insn.cost(heap.pool, cast(Any, verb), *args, checked=checked)
             if (
                 "moved" in path
                 and min(heap.pool.usable_size(args[0]), args[1]) > CONTENTS

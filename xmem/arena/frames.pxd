@@ -232,7 +232,8 @@ cdef inline uint32_t frames_alloc(
     # them; the last store uncovers them.
     frames_put_tail(arena, page + n_pages, page + bit(order))
     if found != order:
-        frames_put_halves(arena, source, order, found)
+        if found > order + 1:
+            frames_put_halves(arena, source, order, found)
         arena.frames[page].word = frame_pack(state, order, owner, n_pages)
         store_barrier()
         frames_put(arena, source, found - 1)

@@ -55,17 +55,17 @@ class Bound:
 
 #: By verb and kind of pool.
 BOUNDS: dict[tuple[str, Kind], Bound] = {
-    ("xmalloc", "plain"): Bound(1500, 0),
-    ("xmalloc", "quick"): Bound(1500, 0),
-    ("xmalloc", "hardened"): Bound(4000, 0),
-    ("xfree", "plain"): Bound(1500, 0),
-    ("xfree", "quick"): Bound(1500, 0),
-    ("xfree", "hardened"): Bound(4000, 0),
-    ("xrealloc", "plain"): Bound(1500, 0),
-    ("xrealloc", "quick"): Bound(1500, 0),
-    ("xrealloc", "hardened"): Bound(4000, 0),
-    **{("page_alloc", kind): Bound(1500, 0) for kind in KINDS},
-    **{("page_free", kind): Bound(1500, 0) for kind in KINDS},
+    ("xmalloc", "plain"): Bound(470, 50),
+    ("xmalloc", "quick"): Bound(860, 32),
+    ("xmalloc", "hardened"): Bound(3700, 0),
+    ("xfree", "plain"): Bound(400, 46),
+    ("xfree", "quick"): Bound(440, 46),
+    ("xfree", "hardened"): Bound(2500, 52),
+    ("xrealloc", "plain"): Bound(880, 31),
+    ("xrealloc", "quick"): Bound(880, 31),
+    ("xrealloc", "hardened"): Bound(3100, 25),
+    **{("page_alloc", kind): Bound(90, 26) for kind in KINDS},
+    **{("page_free", kind): Bound(60, 50) for kind in KINDS},
 }
 #: What the proof that an offset is a live block adds.
 PROOF = 40

@@ -22,6 +22,7 @@ from xmem.measure.steps import (
     low,
     moving,
     releasing,
+    scattered,
     waiting,
 )
 from xmem.measure.steps import emptying as emptying_steps
@@ -518,12 +519,6 @@ EMPTIES = (
     "as both, and a region leaves: a run unlinked and a record cleared for each order"
 )
 
-KINDS_OF_MOVES: tuple[tuple[Kind, str], ...] = (
-    ("plain", ""),
-    ("quick", ", quick lists"),
-    ("hardened", ", hardened"),
-)
-
 EXTREMES: list[Extreme] = [
     extreme(
         "xmalloc",
@@ -577,16 +572,29 @@ EXTREMES: list[Extreme] = [
         releasing(ODD),
         last_block,
     ),
-    *(
-        extreme(
-            "xrealloc",
-            kind,
-            f"moving into a long region{what}",
-            MOVES,
-            moving(ODD),
-            lambda heap: (heap.blocks[-2], *GROWING),
-        )
-        for kind, what in KINDS_OF_MOVES
+    extreme(
+        "xrealloc",
+        "plain",
+        "moving into a long region",
+        MOVES,
+        moving(ODD),
+        lambda heap: (heap.blocks[-2], *GROWING),
+    ),
+    extreme(
+        "xrealloc",
+        "quick",
+        "moving into a long region, quick lists",
+        MOVES,
+        moving(ODD),
+        lambda heap: (heap.blocks[-2], *GROWING),
+    ),
+    extreme(
+        "xrealloc",
+        "hardened",
+        "moving into a new region, out of quarantine",
+        "two blocks verified with their neighbours; as xmalloc growing and xfree both",
+        scattered(),
+        lambda heap: (heap.blocks[-1], 3000, 2048),
     ),
     extreme(
         "page_alloc",

@@ -162,7 +162,7 @@ def leaving(n: int) -> tuple[Step, ...]:
     """Have an empty region of ``n`` pages in hand."""
     return (
         *low(("give", -1), ("get", 3000), ("give", -12), ("give", -1)),
-        *(("get", whole(n) - 16), ("drop", -1), ("churn", 16, 1)),
+        *(("get", whole(n) - 16), ("drop", -1)),
     )
 
 
@@ -174,19 +174,24 @@ def moving(n: int) -> tuple[Step, ...]:
     )
 
 
+def scattered() -> tuple[Step, ...]:
+    """Have a small block between free ones, and others that wait and are the same."""
+    return (*low(*RESIDENT, *EMPTY), ("rows", 61, 1000), ("island", 2, 1))
+
+
 def emptying(n: int) -> tuple[Step, ...]:
     """Have a block alone in a region of ``n`` pages, while another region is empty."""
     return (*low(*RESIDENT, *EMPTY, ("churn", 16, 1)), ("island", n, 5000))
 
 
 def releasing(n: int) -> tuple[Step, ...]:
-    """As EMPTYING; in a hardened pool the block is next to leave the quarantine."""
+    """Do as `emptying`, with the block next to leave the quarantine of a hardened pool.
+
+    The block allocated last lies between free ones.
+    """
     return (
-        *low(*RESIDENT, *EMPTY, ("churn", 16, 1)),
-        ("island", n, 500),
-        ("rows", 4, 700),
-        *(("get", whole(1) - 16), ("drop", -1), ("churn", 16, 1)),
-        *(("drop", 1), ("churn", 15, 1)),
+        *low(*RESIDENT, ("give", -4), ("rows", 4, 700), *EMPTY, ("churn", 16, 1)),
+        *(("island", n, 500), ("drop", -1), ("churn", 15, 1)),
     )
 
 
