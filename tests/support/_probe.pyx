@@ -9,6 +9,7 @@ in every turn, so the calls bound the work.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -18,10 +19,12 @@ from xmem.arena.arena cimport Arena
 from xmem.arena.frames cimport (
     FRAME_RUN,
     frames_alloc,
+    frames_claim,
     frames_free,
     frames_link,
     frames_unlink,
 )
+from xmem.arena.holds cimport holds_begin, holds_end, holds_t
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.arguments cimport (
     align_argument,
@@ -42,6 +45,7 @@ from xmem.base.bits cimport (
 )
 from xmem.base.grains cimport grain_clear, grain_set, grain_test
 from xmem.core.control cimport POOL_BYTES, control_bytes, pool_t, quicklists_t
+from xmem.core.gather cimport stretch_left, stretch_right
 from xmem.core.plain cimport (
     plain_alloc,
     plain_capacity,
@@ -50,6 +54,7 @@ from xmem.core.plain cimport (
     pool_alignment,
     pool_owns,
 )
+from xmem.core.spares cimport is_hopeless, spare_drop
 from xmem.core.startbits cimport start_after, start_before, start_from, start_test
 from xmem.engine.block cimport (
     BLOCK_ALIGN_MASK,
@@ -114,7 +119,7 @@ from xmem.measure.paths cimport path_after, path_before
 from xmem.measure.pattern cimport all_zero, pattern_fill, pattern_holds
 from xmem.measure.player cimport count_new, count_resized, object_t, player_t
 from xmem.pool cimport Pool
-from xmem.verbs cimport pool_alloc, pool_free, pool_resize
+from xmem.verbs cimport pool_alloc, pool_alloc_patiently, pool_free, pool_resize
 
 cdef extern from *:
     """
@@ -178,6 +183,9 @@ NAMES = (
     "unlink",
     "frames_link",
     "frames_unlink",
+    "stretch_right",
+    "stretch_left",
+    "spare_drop",
 )
 
 probe_name(<void*>freelists_insert)
@@ -189,6 +197,9 @@ probe_name(<void*>firstfit_link)
 probe_name(<void*>firstfit_unlink)
 probe_name(<void*>frames_link)
 probe_name(<void*>frames_unlink)
+probe_name(<void*>stretch_right)
+probe_name(<void*>stretch_left)
+probe_name(<void*>spare_drop)
 
 
 cdef dict _counts(uint64_t total):
@@ -202,6 +213,15 @@ def counted_alloc(Pool pool, uint64_t n_bytes, uint64_t alignment=16):
     cdef uint64_t payload, total
     probe_start()
     payload = pool_alloc(&pool.arena.c, pool.c, n_bytes, alignment)
+    total = probe_stop()
+    return payload, _counts(total)
+
+
+def counted_patient_alloc(Pool pool, uint64_t n_bytes, uint64_t alignment=16):
+    """As `counted_alloc`, of the verb that would rather wait than fail."""
+    cdef uint64_t payload, total
+    probe_start()
+    payload = pool_alloc_patiently(&pool.arena.c, pool.c, n_bytes, alignment)
     total = probe_stop()
     return payload, _counts(total)
 
@@ -236,6 +256,11 @@ def counted_page_free(Arena arena, uint64_t offset):
     frames_free(&arena.c, <unsigned>page_of(&arena.c, offset))
     total = probe_stop()
     return _counts(total)
+
+
+def page_claim(Arena arena, uint64_t offset, uint64_t n_pages):
+    """Take the first pages of the free run at ``offset``."""
+    frames_claim(&arena.c, page_of(&arena.c, offset), n_pages, FRAME_RUN, 0)
 
 
 # Functions of single layers ----------------------------------------------------
@@ -299,6 +324,21 @@ def words(values, bint are_offsets):
     return words_argument(values, "values", are_offsets)
 
 
+cdef void _give_nothing(PyObject* owner, uint64_t payload) noexcept:
+    pass
+
+
+def holds_room(uint64_t arena_bytes, unsigned max_pools):
+    """Bytes mapped for an arena's owned blocks, and where the pools' counts start."""
+    cdef holds_t holds
+    memset(&holds, 0, sizeof(holds_t))
+    if holds_begin(&holds, arena_bytes, max_pools, _give_nothing) != 0:
+        raise MemoryError
+    found = holds.mapped_bytes, <char*>holds.n_lent - <char*>holds.owned
+    holds_end(&holds)
+    return found
+
+
 cdef class Grains:
     """The bits of the grains of 4096 bytes."""
 
@@ -341,6 +381,16 @@ def core_block(Pool pool, uint64_t payload):
 
 def core_owns(Pool pool, uint64_t payload):
     return bool(pool_owns(&pool.arena.c, pool.c, payload))
+
+
+def hopeless(Pool pool, uint64_t n_pages):
+    """Whether no empty region that leaves can make room for so many pages."""
+    return bool(is_hopeless(&pool.arena.c, pool.c, n_pages))
+
+
+def drop_spare(Pool pool):
+    """Give an empty region back; whether one was found."""
+    return bool(spare_drop(&pool.arena.c, pool.c))
 
 
 def starts(Pool pool, uint64_t payload):

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs that become shorter, and the first pages of free runs: every length, to 64."""
+
+import pytest
+from support.models import FrameModel
+
+import xmem
+from xmem import Arena, Pool
+from xmem.arena import FRAME_FREE
+
+PAGE = 4096
+ORDER = 6
+MOST = 1 << ORDER
+
+
+class Place:
+    """64 aligned pages that are free, between 64 on either side that are in use."""
+
+    def __init__(self) -> None:
+        self.arena = arena = Arena.anonymous(4 * MOST * PAGE, page_size=PAGE)
+        self.pool = Pool(arena)
+        runs = sorted(arena.page_alloc(ORDER) for _ in range(3))
+        assert runs[2] - runs[1] == runs[1] - runs[0] == MOST * PAGE
+        self.left, self.start, self.right = runs
+        self.fill()
+        arena.page_free(self.start)
+
+    def fill(self) -> None:
+        """Let no page be free."""
+        while self.arena.largest_free_order >= 0:
+            self.arena.page_alloc(self.arena.largest_free_order)
+
+    def model(self) -> FrameModel:
+        """What the frame table says now."""
+        model = FrameModel(self.arena.first_page, self.arena.n_pages)
+        for frame in self.arena.frames():
+            if frame["state"] != FRAME_FREE:
+                model.live[int(frame["page"])] = int(frame["n_pages"])
+        model.compare(self.arena)
+        return model
+
+
+@pytest.mark.parametrize("around", ["as it is", "free", "in use"])
+def test_a_run_shrinks_to_any_length(around: str) -> None:
+    """``around``: what is next to it, within its power of two and outside."""
+    for n_pages in range(1, MOST + 1):
+        for n_kept in range(n_pages):
+            place = Place()
+            pool = place.pool
+            run = pool.xmalloc(n_pages * PAGE, PAGE)
+            page = run // PAGE
+            if around == "free":
+                place.arena.page_free(place.left)
+                place.arena.page_free(place.right)
+            elif around == "in use":
+                place.fill()
+            model = place.model()
+            assert model.live[page] == n_pages
+            pool.view(run)[:8] = b"contents"
+            if n_kept:
+                assert pool.xrealloc(run, n_kept * PAGE) == run
+                model.live[page] = n_kept
+                assert bytes(pool.view(run)[:8]) == b"contents"
+            else:
+                pool.xfree(run)
+                model.freed(page)
+            model.compare(place.arena)
+            assert pool.total_size == n_kept * PAGE
+            place.arena.close()
+
+
+def test_the_first_pages_of_a_free_run_are_claimed(probe) -> None:
+    for order in range(ORDER + 1):
+        for n_pages in range(1, (1 << order) + 1):
+            place = Place()
+            start = place.start
+            for _ in range(MOST - (1 << order)):
+                place.arena.page_alloc(0)
+            model = place.model()
+            assert place.arena.largest_free_order == order
+            probe.page_claim(place.arena, start, n_pages)
+            model.allocated(start // PAGE, n_pages)
+            model.compare(place.arena)
+            place.arena.page_free(start)
+            model.freed(start // PAGE)
+            model.compare(place.arena)
+            with pytest.raises(xmem.InvalidFree):
+                place.arena.page_free(start)
+            place.arena.close()

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Calls that would rather wait than fail, and those at C level that do not wait."""
+
+from collections.abc import Callable
+
+import pytest
+
+import xmem
+from xmem import Arena, Pool
+
+PAGE = 4096
+RING = 16
+
+
+def whole(n_pages: int) -> int:
+    """Most bytes of a block in a region of so many pages."""
+    return n_pages * PAGE - 24
+
+
+def filled(pool: Pool, n_bytes: int) -> list[int]:
+    """Blocks until the pool has room for no more."""
+    blocks = []
+    while True:
+        try:
+            blocks.append(pool.xmalloc(n_bytes))
+        except xmem.OutOfMemory:
+            return blocks
+
+
+def in_vain(probe, pool: Pool, n_bytes: int, waiting: list[int]) -> None:
+    """One call frees a few: the numbers that wait after each."""
+    for n_waiting in waiting:
+        payload, _ = probe.counted_alloc(pool, n_bytes)
+        assert payload == 0
+        assert pool.stats().waiting_blocks == n_waiting
+        pool.check()
+
+
+def test_quick_lists_are_drained(probe, small_arena: Arena) -> None:
+    pool = Pool(small_arena, grow_pages=4, max_pages=4, quick=64)
+    blocks = filled(pool, 1000)
+    assert len(blocks) == 16
+    for block in blocks:
+        pool.xfree(block)
+    assert pool.stats().waiting_blocks == 16
+    in_vain(probe, pool, 15 * 1008, [12, 8])  # four for each call
+    payload, _ = probe.counted_patient_alloc(pool, 15 * 1008)
+    assert payload
+    pool.check()
+
+
+def test_the_quarantine_is_drained(probe, small_arena: Arena) -> None:
+    pool = Pool(small_arena, grow_pages=4, max_pages=4, hardened=["quarantine"])
+    blocks = filled(pool, 1000)
+    assert len(blocks) == 16
+    for block in blocks:
+        pool.xfree(block)
+    assert pool.stats().waiting_blocks == RING
+    in_vain(probe, pool, 15 * 1008, [14, 12])  # two for each call
+    payload, _ = probe.counted_patient_alloc(pool, 15 * 1008)
+    assert payload
+    pool.check()
+
+
+@pytest.mark.parametrize("align", [16, PAGE])
+def test_several_regions_leave(probe, small_arena: Arena, align: int) -> None:
+    pool = Pool(small_arena, grow_pages=2, max_pages=20, join_regions=False)
+    for _ in range(10):
+        assert pool.reserve(2) == 2
+    request = 20 * PAGE if align == PAGE else whole(20)
+    payload, counts = probe.counted_alloc(pool, request, align)
+    assert (payload, counts["spare_drop"]) == (0, 1)
+    payload, counts = probe.counted_patient_alloc(pool, request, align)
+    assert payload
+    assert counts["spare_drop"] == 9
+    assert pool.stats().n_pages == 20
+    pool.check()
+
+
+def test_patience_ends(probe, small_arena: Arena) -> None:
+    """After the call and sixteen more, each of which has made room."""
+    pool = Pool(small_arena, grow_pages=1, max_pages=40, join_regions=False)
+    for _ in range(40):
+        assert pool.reserve(1) == 1
+    payload, counts = probe.counted_patient_alloc(pool, whole(40))
+    assert (payload, counts["spare_drop"]) == (0, 17)
+    assert pool.stats().n_regions == 23
+    payload, counts = probe.counted_patient_alloc(pool, whole(40))
+    assert (payload, counts["spare_drop"]) == (0, 17)
+    payload, counts = probe.counted_patient_alloc(pool, whole(40))
+    assert payload
+    assert counts["spare_drop"] == 6
+    pool.check()
+
+
+def test_patience_makes_no_room_that_there_is_not(probe, small_arena: Arena) -> None:
+    pool = Pool(small_arena, grow_pages=4, max_pages=8, join_regions=False)
+    pool.xmalloc(whole(4))
+    pool.reserve(4)
+    before = pool.stats()
+    payload, counts = probe.counted_patient_alloc(pool, whole(8))
+    assert (payload, counts["spare_drop"]) == (0, 0)
+    assert pool.stats() == before
+
+
+def with_region(arena: Arena) -> Pool:
+    """A pool whose empty regions reach its limit."""
+    return Pool(arena, grow_pages=4, max_pages=12, join_regions=False)
+
+
+def with_quick_lists(arena: Arena) -> Pool:
+    """One in which a freed block waits, too."""
+    return Pool(arena, grow_pages=4, max_pages=12, join_regions=False, quick=64)
+
+
+def quarantined(arena: Arena) -> Pool:
+    return Pool(
+        arena, grow_pages=4, max_pages=12, join_regions=False, hardened=["quarantine"]
+    )
+
+
+@pytest.mark.parametrize("make", [with_region, with_quick_lists, quarantined])
+def test_a_resize_leaves_it_to_the_caller_to_make_room(
+    probe, small_arena: Arena, make: Callable[[Arena], Pool]
+) -> None:
+    """At C level it fails and changes nothing; Python's moves the block."""
+    pool = make(small_arena)
+    block = pool.xmalloc(200)
+    pool.view(block, 200)[:] = bytes(range(200))
+    waits = pool.xmalloc(100)
+    assert pool.reserve(8) == 8
+    pool.xfree(waits)
+    before, walked = pool.stats(), pool.walk().tobytes()
+    assert probe.counted_resize(pool, block, whole(8) + 1)[0] == 0
+    assert pool.stats() == before
+    assert pool.walk().tobytes() == walked
+    with pytest.raises(xmem.OutOfMemory):
+        pool.xrealloc(block, 12 * PAGE)
+    assert bytes(pool.view(block, 200)) == bytes(range(200))
+    pool.check()
+    # Without new pages it moves.
+    assert probe.counted_resize(pool, block, whole(8))[0] != 0
+
+
+@pytest.mark.parametrize("make", [with_region, with_quick_lists, quarantined])
+def test_python_s_xrealloc_makes_room(
+    probe, small_arena: Arena, make: Callable[[Arena], Pool]
+) -> None:
+    pool = make(small_arena)
+    block = pool.xmalloc(2 * PAGE)
+    pool.view(block, 200)[:] = bytes(range(200))
+    waits = pool.xmalloc(100)
+    for _ in range(2):
+        assert pool.reserve(4) == 4
+    pool.xfree(waits)
+    before = pool.stats()
+    assert probe.counted_resize(pool, block, whole(8))[0] == 0
+    assert pool.stats() == before
+    moved = pool.xrealloc(block, whole(8) - 8)
+    assert bytes(pool.view(moved, 200)) == bytes(range(200))
+    assert pool.stats().n_pages == 12
+    assert pool.stats().waiting_blocks <= 1
+    with pytest.raises(xmem.InvalidFree):
+        pool.xfree(block)
+    pool.check()
+    small_arena.check()
