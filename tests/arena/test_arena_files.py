@@ -22,14 +22,20 @@ def test_a_file_is_sparse_or_has_all_its_blocks(tmp_path):
 
 
 def test_no_file_is_left_when_the_disk_has_no_room(tmp_path, monkeypatch):
+    opened = []
+
     def refuse(fd, start, n_bytes):
         assert (start, n_bytes) == (0, 1 << 20)
+        opened.append(fd)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(OSError, match="No space left"):
         Arena.create(tmp_path / "arena", 1 << 20, preallocate=True)
     assert list(tmp_path.iterdir()) == []
+    (fd,) = opened
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     Arena.create(tmp_path / "arena", 1 << 20).close()
 
 

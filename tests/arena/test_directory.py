@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.damage import ENTRY_STATE, damaged
 from support.steps import N_BYTES
 
 from xmem import Arena, BadArgument, OutOfMemory, Pool
@@ -57,3 +58,15 @@ def test_number_and_name_of_a_destroyed_pool_are_free(tmp_path: Path) -> None:
         assert Pool(arena, name="b", engine="firstfit").id == 2
     with Arena.open(path) as arena:
         assert arena.pools()["b"] == {"engine": "firstfit", "id": 2}
+
+
+@pytest.mark.damages
+def test_the_directory_ends_with_its_last_entry(make: Callable[..., Arena]) -> None:
+    """What lies behind it is the frame table, whatever that looks like."""
+    with make(1 << 20, page_size=4096, max_pools=3) as arena:
+        made = [Pool(arena).name for _ in range(3)]
+        with damaged(arena) as words:
+            ready = words.half(words.entry(3) + ENTRY_STATE)
+            words.set_half(words.entry(4) + ENTRY_STATE, ready)
+            assert list(arena.pools()) == made
+        arena.check()

@@ -130,3 +130,14 @@ def test_refused_view_holds_nothing(make: Callable[..., Arena]) -> None:
     pool.xfree(block)
     arena.page_free(run)
     arena.close()
+
+
+@pytest.mark.parametrize("max_pools", [1, 2, 504, 505, 506, 1000])
+@pytest.mark.parametrize("arena_bytes", [1 << 20, (1 << 20) + 4096, 1 << 30])
+def test_there_is_room_for_the_counts_of_all_pools(
+    probe, arena_bytes: int, max_pools: int
+) -> None:
+    """Pools are numbered from 1. Behind the counts memory is somebody else's."""
+    mapped, counts = probe.holds_room(arena_bytes, max_pools)
+    assert counts >= arena_bytes // 128
+    assert mapped >= counts + 8 * (max_pools + 1)

@@ -43,3 +43,11 @@ def test_what_waits_is_shown_but_not_used(small_arena):
     (row,) = [row for row in pool.walk() if row["offset"] == block]
     assert not row["used"]
     assert row["kind"] == 3
+
+
+def test_pages_of_a_heap_are_shown_as_what_they_are(small_arena):
+    heap = xmem.Heap(small_arena)
+    run = heap.page_alloc(1)
+    rows = [row for pool in heap.pools for row in pool.walk() if row["offset"] == run]
+    (row,) = rows
+    assert (row["kind"], row["used"], row["size"]) == (2, True, 2 * 4096)

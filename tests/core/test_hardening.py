@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 import pytest
 import support.damage as fmt
-from support.damage import Words
+from support.damage import Words, damaged
 
 import xmem
 from xmem import Arena, Heap, HeapCorruption, Pool
@@ -366,6 +366,21 @@ def test_a_write_after_free_is_seen_when_the_quarantine_ends(arena, memory, n):
         pool = Pool(arena, hardened=["poison", "quarantine"])
 
 
+@pytest.mark.parametrize("others", [(), ("canaries",), ("checksums", "safe_links")])
+@pytest.mark.parametrize("n", [16, 100, 1000])
+def test_nothing_is_poisoned_that_is_not_asked_for(arena, n, others):
+    """A block in quarantine keeps its bytes, and may be written to."""
+    pool = Pool(arena, hardened=["quarantine", *others])
+    offset = pool.xmalloc(n)
+    pool.view(offset, n)[:] = bytes(range(n % 251, n % 251 + 1)) * n
+    size = pool.usable_size(offset) + 8 * bool(others)
+    before = ctypes.string_at(arena.address(offset - 8), size + 8)
+    pool.xfree(offset)
+    assert pool.stats().waiting_blocks == 1
+    assert ctypes.string_at(arena.address(offset - 8), size + 8) == before
+    pool.check()
+
+
 def test_a_write_after_free_is_seen_when_the_memory_is_used_again(arena, memory):
     pool = Pool(arena, hardened=["poison"])
     for n in (100, 264, 1000):
@@ -455,6 +470,28 @@ def test_corrupted_links_are_seen_before_they_are_followed(arena, memory, place)
     memory.flip(blocks[1] + place, 0x40)
     pool.xfree(blocks[0])
     pool.xfree(blocks[2])
+    pool.check()
+
+
+@pytest.mark.parametrize("odd", [1, 2, 3, 4, 8])
+def test_a_forged_link_to_where_no_block_can_be_is_seen(arena, odd):
+    """Though what it leads to links back."""
+    pool = Pool(arena, hardened=["safe_links"])
+    blocks = [pool.xmalloc(200) for _ in range(8)]
+    for offset in blocks[1::2]:
+        pool.xfree(offset)
+    first = blocks[5] - 8
+    forged = blocks[2] - 8 + 64 + odd
+    with damaged(arena) as words:
+        assert words.word(first + fmt.LINK_NEXT) == blocks[3] - 8
+        words.set(forged + fmt.LINK_BACK, first + fmt.LINK_NEXT)
+        words.set(first + fmt.LINK_NEXT, forged)
+        held = words.bytes(forged, 64)
+        corrupt(lambda: pool.xfree(blocks[4]), "F4")
+        corrupt(lambda: pool.xfree(blocks[6]), "F4")
+        assert words.bytes(forged, 64) == held
+    pool.xfree(blocks[4])
+    pool.xfree(blocks[6])
     pool.check()
 
 

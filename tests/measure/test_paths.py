@@ -4,6 +4,7 @@
 import pytest
 
 import xmem
+from xmem.measure.codes import PATH_LEFT, PATH_MOVED
 from xmem.measure.counts import path_name
 
 XMALLOC, XFREE, XREALLOC = range(3)
@@ -53,3 +54,19 @@ def test_paths_of_xrealloc(probe, pool):
 def test_a_page_run_is_one_before_and_after(probe, pool):
     run = pool.xmalloc(5000, 4096)
     assert "run" in name(probe, pool, XFREE, run)[0]
+
+
+def test_a_page_run_is_one_when_it_is_resized(probe, pool):
+    run = pool.xmalloc(5000, 4096)
+    assert name(probe, pool, XREALLOC, run, 100) == ("run, region returned", run)
+    assert name(probe, pool, XREALLOC, run, 4096) == ("run", run)
+
+
+def test_only_a_resize_moves(probe, pool):
+    """No other call has the bit, whose name only a resize shows."""
+    a, b, _ = pool.xmalloc(100), pool.xmalloc(100), pool.xmalloc(100)
+    assert probe.path_of(pool, XFREE, a, 0) == (1, 0)
+    assert probe.path_of(pool, XFREE, b, 0) == (1, PATH_LEFT)
+    assert probe.path_of(pool, XMALLOC, 0, 212) == (a, 0)
+    moved, path = probe.path_of(pool, XREALLOC, a, 500)
+    assert (moved != a, path) == (True, PATH_MOVED)
