@@ -30,6 +30,11 @@ class Place:
         while self.arena.largest_free_order >= 0:
             self.arena.page_alloc(self.arena.largest_free_order)
 
+    def order(self, page: int) -> int:
+        """Order that is recorded of the run at ``page``."""
+        frames = self.arena.frames()
+        return int(frames["order"][frames["page"] == page][0])
+
     def model(self) -> FrameModel:
         """What the frame table says now."""
         model = FrameModel(self.arena.first_page, self.arena.n_pages)
@@ -66,6 +71,8 @@ def test_a_run_shrinks_to_any_length(around: str) -> None:
                 model.freed(page)
             model.compare(place.arena)
             assert pool.total_size == n_kept * PAGE
+            if n_kept:
+                assert place.order(page) == (n_kept - 1).bit_length()
             place.arena.close()
 
 

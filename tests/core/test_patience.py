@@ -10,8 +10,6 @@ from xmem import Arena, Pool
 
 PAGE = 4096
 RING = 16
-QUICK_DRAIN = 4
-HARD_DRAIN = 2
 
 
 def whole(n_pages: int) -> int:
@@ -45,7 +43,7 @@ def test_quick_lists_are_drained(probe, small_arena: Arena) -> None:
     for block in blocks:
         pool.xfree(block)
     assert pool.stats().waiting_blocks == 16
-    in_vain(probe, pool, 15 * 1008, [12, 8])
+    in_vain(probe, pool, 15 * 1008, [12, 8])  # four for each call
     payload, _ = probe.counted_patient_alloc(pool, 15 * 1008)
     assert payload
     pool.check()
@@ -58,7 +56,7 @@ def test_the_quarantine_is_drained(probe, small_arena: Arena) -> None:
     for block in blocks:
         pool.xfree(block)
     assert pool.stats().waiting_blocks == RING
-    in_vain(probe, pool, 15 * 1008, [14, 12])
+    in_vain(probe, pool, 15 * 1008, [14, 12])  # two for each call
     payload, _ = probe.counted_patient_alloc(pool, 15 * 1008)
     assert payload
     pool.check()
@@ -106,13 +104,12 @@ def test_patience_makes_no_room_that_there_is_not(probe, small_arena: Arena) -> 
 
 
 def with_region(arena: Arena) -> Pool:
-    """A pool at its limit, with an empty region."""
-    pool = Pool(arena, grow_pages=4, max_pages=12, join_regions=False)
-    return pool
+    """A pool whose empty regions reach its limit."""
+    return Pool(arena, grow_pages=4, max_pages=12, join_regions=False)
 
 
-def full_quick_lists(arena: Arena) -> Pool:
-    """A pool at its limit that has nothing but blocks that wait."""
+def with_quick_lists(arena: Arena) -> Pool:
+    """One in which a freed block waits, too."""
     return Pool(arena, grow_pages=4, max_pages=12, join_regions=False, quick=64)
 
 
@@ -122,7 +119,7 @@ def quarantined(arena: Arena) -> Pool:
     )
 
 
-@pytest.mark.parametrize("make", [with_region, full_quick_lists, quarantined])
+@pytest.mark.parametrize("make", [with_region, with_quick_lists, quarantined])
 def test_a_resize_leaves_it_to_the_caller_to_make_room(
     probe, small_arena: Arena, make: Callable[[Arena], Pool]
 ) -> None:
@@ -141,11 +138,11 @@ def test_a_resize_leaves_it_to_the_caller_to_make_room(
         pool.xrealloc(block, 12 * PAGE)
     assert bytes(pool.view(block, 200)) == bytes(range(200))
     pool.check()
-    # The empty region would do for a run of 8 pages.
-    assert probe.counted_resize(pool, block, whole(4))[0] != 0
+    # Without new pages it moves.
+    assert probe.counted_resize(pool, block, whole(8))[0] != 0
 
 
-@pytest.mark.parametrize("make", [with_region, full_quick_lists, quarantined])
+@pytest.mark.parametrize("make", [with_region, with_quick_lists, quarantined])
 def test_python_s_xrealloc_makes_room(
     probe, small_arena: Arena, make: Callable[[Arena], Pool]
 ) -> None:
