@@ -300,22 +300,22 @@ counted_build = pytest.mark.skipif(
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
-    (): (256, 498),
-    ("canaries",): (426, 664),
-    ("checksums",): (412, 661),
-    ("safe_links",): (512, 755),
-    ("poison",): (394, 611),
-    ("quarantine",): (372, 580),
-    tuple(HARDENING): (1357, 1357),
+    (): (245, 454),
+    ("canaries",): (427, 632),
+    ("checksums",): (411, 629),
+    ("safe_links",): (602, 812),
+    ("poison",): (394, 579),
+    ("quarantine",): (375, 551),
+    tuple(HARDENING): (1490, 1490),
 }
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (340, 531),
-    "xfree": (256, 498),
-    "xrealloc": (403, 403),
-    "page_alloc": (419, 419),
-    "page_free": (744, 744),
+    "xmalloc": (316, 496),
+    "xfree": (245, 454),
+    "xrealloc": (435, 435),
+    "page_alloc": (328, 328),
+    "page_free": (538, 538),
 }
 #: What a call has to do that needs no pages, whatever the neighbours.
 SHORT_WORST = {"xmalloc": 142, "xfree": 112}

@@ -169,7 +169,7 @@ def count_scenarios(
 
 def hardening_of(scenario: Scenario) -> Sequence[str]:
     """Return what a scenario hardens its pool with."""
-    return HARDENING if scenario.settings.get("hardened") else ()
+    return list(HARDENING) if scenario.settings.get("hardened") else []
 
 
 def count_scenario(
