@@ -50,8 +50,8 @@ BREAKS = {
     ),
     "a buddy is not merged": Break(
         "arena/frames.pxd",
-        "        if arena.frames[buddy].word != free_word(order):\n",
-        "        if arena.frames[buddy].word != free_word(order) or order == 2:\n",
+        "frames[buddy].word == word:\n",
+        "frames[buddy].word == word and order != 2:\n",
     ),
 }
 
