@@ -187,8 +187,9 @@ xmem\.allocator\.(Allocator|Block|BlockExport)\.__init__
 xmem\.allocator\.Block\.__buffer__
 # The exporter behind memoryviews; nobody makes one.
 xmem\.arena\.arena\.View
-# An alias of a Literal, which is a union to mypy and not at run time.
+# Aliases of a Literal, which is a union to mypy and not at run time.
 xmem\.cli\.insn\.Engine
+xmem\.measure\.bounds\.Kind
 # What a dictionary holds, for type checkers only.
 xmem\.arena\.arena\.PoolEntry
 """

@@ -15,9 +15,9 @@ from typing import Literal
 from xmem.base.errors import BadArgument
 from xmem.pool import Pool
 
-_Kind = Literal["plain", "quick", "hardened"]
+Kind = Literal["plain", "quick", "hardened"]
 
-KINDS: tuple[_Kind, ...] = ("plain", "quick", "hardened")
+KINDS: tuple[Kind, ...] = ("plain", "quick", "hardened")
 VERBS = ("xmalloc", "xfree", "xrealloc", "page_alloc", "page_free")
 #: Orders of the greatest arena for which `make proof-bounds` searches.
 ORDERS = 20
@@ -54,7 +54,7 @@ class Bound:
 
 
 #: By verb and kind of pool.
-BOUNDS: dict[tuple[str, _Kind], Bound] = {
+BOUNDS: dict[tuple[str, Kind], Bound] = {
     ("xmalloc", "plain"): Bound(470, 50),
     ("xmalloc", "quick"): Bound(860, 32),
     ("xmalloc", "hardened"): Bound(3700, 0),
@@ -71,7 +71,7 @@ BOUNDS: dict[tuple[str, _Kind], Bound] = {
 PROOF = 40
 
 
-def kind_of(pool: Pool) -> _Kind:
+def kind_of(pool: Pool) -> Kind:
     """Return the kind of a TLSF pool.
 
     Parameters
@@ -89,7 +89,7 @@ def kind_of(pool: Pool) -> _Kind:
 
 
 def bound(
-    verb: str, orders: int, kind: _Kind = "plain", *, checked: bool = False
+    verb: str, orders: int, kind: Kind = "plain", *, checked: bool = False
 ) -> int:
     """Return the most instructions that a call takes.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from xmem.arena import FRAME_FREE, Arena
 from xmem.base.errors import OutOfMemory
-from xmem.measure.bounds import _Kind
+from xmem.measure.bounds import Kind
 from xmem.measure.steps import (
     Heap,
     Step,
@@ -454,12 +454,12 @@ class Extreme(Scenario):
         Which of the verb's bounds, see `xmem.measure.bounds`.
     """
 
-    kind: _Kind = "plain"
+    kind: Kind = "plain"
 
 
 def extreme(
     verb: str,
-    kind: _Kind,
+    kind: Kind,
     name: str,
     work: str,
     steps: tuple[Step, ...],
@@ -471,7 +471,7 @@ def extreme(
     def build(pool: Pool, _n_free: int) -> tuple[int, ...]:
         return call(Heap(pool, steps))
 
-    flags: dict[_Kind, dict[str, Any]] = {
+    flags: dict[Kind, dict[str, Any]] = {
         "plain": {},
         "quick": {"quick": 16},
         "hardened": {"hardened": True},
