@@ -181,6 +181,8 @@ cdef inline offset_t heap_page_alloc(
     cdef uint32_t page = 0
     cdef uint64_t n_regions
     cdef unsigned _i
+    if n_pages > heap.arena.n_pages:
+        return 0
     for _i in range(PATIENCE + 1):
         n_regions = heap.main.n_regions
         page = run_alloc(

@@ -44,7 +44,8 @@ cdef inline uint32_t run_alloc(
 ) noexcept nogil:
     """First page of a run that the pool hands out whole, or 0.
 
-    FRAME_WHOLE: a block; FRAME_RUN: pages of a heap's page_alloc.
+    FRAME_WHOLE: a block; FRAME_RUN: pages of a heap's page_alloc. At most the arena's
+    pages may be asked for.
     ``alignment`` (bytes) is only recorded: a run is aligned to the power of
     two that holds it.
     """
