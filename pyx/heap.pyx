@@ -815,6 +815,7 @@ cdef class Heap(Allocator):
         self.enter()
         offset = heap_page_alloc(&self.c, n_pages)
         if offset == 0:
+            self.main.raise_damage()
             raise self.main.no_room(n, verb)
         site_allocated(self.c.arena, offset, page_offset(self.c.arena, n_pages))
         return offset

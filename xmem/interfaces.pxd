@@ -37,7 +37,6 @@ from xmem.core cimport (
     pool_alignment,
     pool_owns,
     pool_t,
-    run_alloc,
     run_free,
 )
 from xmem.engine cimport (
@@ -49,11 +48,11 @@ from xmem.engine cimport (
     aligned_gap,
 )
 from xmem.verbs cimport (
-    PATIENCE,
     pool_alloc_patiently,
     pool_alloc_run_patiently,
     pool_capacity,
     pool_free,
+    pool_lend_pages_patiently,
     pool_resize_patiently,
     pool_resize_run,
 )
@@ -174,23 +173,10 @@ cdef inline offset_t heap_xmalloc_subpage(
 cdef inline offset_t heap_page_alloc(
     heap_t* heap, uint64_t n_pages
 ) noexcept nogil:
-    """Offset of a run of exactly ``n_pages`` (at least 1), or 0.
-
-    A call that gives an empty region back fails, and the next may find room.
-    """
-    cdef uint32_t page = 0
-    cdef uint64_t n_regions
-    cdef unsigned _i
-    if n_pages > heap.arena.n_pages:
-        return 0
-    for _i in range(PATIENCE + 1):
-        n_regions = heap.main.n_regions
-        page = run_alloc(
-            heap.arena, heap.main, n_pages, heap.arena.page_bytes, FRAME_RUN
-        )
-        if page != 0 or n_regions == heap.main.n_regions:
-            break
-    return page_offset(heap.arena, page)
+    """Offset of a run of exactly ``n_pages`` (at least 1), or 0."""
+    return pool_lend_pages_patiently(
+        heap.arena, heap.main, n_pages, heap.arena.page_bytes
+    )
 
 
 # Proof -----------------------------------------------------------------------

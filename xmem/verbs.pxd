@@ -13,10 +13,10 @@ In a build with checks the verbs tell memory checkers about every payload, and
 assert every numbered invariant at their end.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from xmem.arena.superblock cimport arena_t
+from xmem.arena cimport FRAME_RUN, arena_t, page_offset
 from xmem.base cimport (
     MEMCHECKED,
     checker_pause,
@@ -40,7 +40,9 @@ from xmem.core.hardened cimport (
     hard_run_resize,
     quarantine_drain_for,
 )
+from xmem.core.growth cimport run_alloc
 from xmem.core.plain cimport (
+    alloc_t,
     copy_payload,
     has_tag,
     outlined_alloc,
@@ -212,23 +214,42 @@ cdef inline offset_t pool_resize(
 
 # Blocks of whole pages, which heaps ask for below the alignment that needs them ---
 
+cdef inline void pool_drain(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Free a few of the blocks that wait, for a run of pages that found no room.
+
+    While they wait, no region leaves the pool to make room.
+    """
+    if pool.hard.n_waiting != 0 and pool.hard.damage.code == 0:
+        quarantine_drain_for(arena, pool, ~<uint64_t>0)
+    elif pool.quick_bytes != 0:
+        quick_drain(arena, pool, QUICK_DRAIN)
+
+
 cdef inline offset_t pool_alloc_run(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Payload of a TLSF pool's block of whole pages, or 0.
-
-    While freed blocks wait, no region leaves the pool to make room: a few are freed.
-    """
+    """Payload of a TLSF pool's block of whole pages, or 0."""
     cdef offset_t payload
     if unlikely(pool.flags & POOL_HARDENED):
         payload = hard_run(arena, pool, n_bytes, alignment)
-        if payload == 0 and pool.hard.damage.code == 0:
-            quarantine_drain_for(arena, pool, ~<uint64_t>0)
-        return payload
-    payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
-    if payload == 0 and pool.quick_bytes != 0:
-        quick_drain(arena, pool, QUICK_DRAIN)
+    else:
+        payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
+    if unlikely(payload == 0):
+        pool_drain(arena, pool)
     return payload
+
+
+cdef inline offset_t pool_lend_pages(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment
+) noexcept nogil:
+    """Offset of a run of ``n_pages`` that is no block, of page_alloc, or 0."""
+    cdef uint32_t page
+    if n_pages > arena.n_pages:
+        return 0
+    page = run_alloc(arena, pool, n_pages, alignment, FRAME_RUN)
+    if unlikely(page == 0):
+        pool_drain(arena, pool)
+    return page_offset(arena, page)
 
 
 cdef inline bint pool_resize_run(
@@ -246,42 +267,50 @@ cdef enum:
     PATIENCE = 16           # calls
 
 
-cdef inline offset_t pool_try_again(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+cdef inline offset_t pool_repeat(
+    alloc_t attempt, arena_t* arena, pool_t* pool, uint64_t n, uint64_t alignment
 ) noexcept nogil:
-    """Repeat a ``pool_alloc`` while that makes room, PATIENCE times at most."""
+    """Repeat an attempt while it makes room, PATIENCE times at most."""
     cdef offset_t payload = 0
     cdef uint64_t n_regions, n_waiting
     cdef unsigned _i
     for _i in range(PATIENCE):
         n_regions = pool.n_regions
         n_waiting = pool.quick_bytes + pool.hard.n_waiting
-        payload = pool_alloc(arena, pool, n_bytes, alignment)
+        payload = attempt(arena, pool, n, alignment)
         if payload != 0 or pool.hard.damage.code != 0 or (
             n_regions == pool.n_regions
             and n_waiting == pool.quick_bytes + pool.hard.n_waiting
         ):
             break
     return payload
+
+
+cdef inline offset_t pool_try_again(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Repeat a ``pool_alloc`` that found no room."""
+    return pool_repeat(pool_alloc, arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t pool_alloc_run_patiently(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """As ``pool_alloc_run``, and where that fails, again while it makes room."""
-    cdef offset_t payload = 0
-    cdef uint64_t n_regions, n_waiting
-    cdef unsigned _i
-    for _i in range(PATIENCE + 1):
-        n_regions = pool.n_regions
-        n_waiting = pool.quick_bytes + pool.hard.n_waiting
-        payload = pool_alloc_run(arena, pool, n_bytes, alignment)
-        if payload != 0 or pool.hard.damage.code != 0 or (
-            n_regions == pool.n_regions
-            and n_waiting == pool.quick_bytes + pool.hard.n_waiting
-        ):
-            break
-    return payload
+    cdef offset_t payload = pool_alloc_run(arena, pool, n_bytes, alignment)
+    if likely(payload != 0 or pool.hard.damage.code != 0):
+        return payload
+    return pool_repeat(pool_alloc_run, arena, pool, n_bytes, alignment)
+
+
+cdef inline offset_t pool_lend_pages_patiently(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment
+) noexcept nogil:
+    """As ``pool_lend_pages``, and where that fails, again while it makes room."""
+    cdef offset_t offset = pool_lend_pages(arena, pool, n_pages, alignment)
+    if likely(offset != 0 or pool.hard.damage.code != 0):
+        return offset
+    return pool_repeat(pool_lend_pages, arena, pool, n_pages, alignment)
 
 
 cdef inline offset_t pool_alloc_patiently(

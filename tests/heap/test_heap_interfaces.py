@@ -255,3 +255,15 @@ def test_two_heaps_of_one_arena_do_not_share():
             heap.xmalloc(100 + i)
         assert [held_pages(heap) for heap in heaps] == [1] * 5
         assert [heap.interface for heap in heaps] == list(INTERFACES)
+
+
+def test_pages_are_lent_though_a_quarantine_holds_the_pool_full() -> None:
+    """Blocks that wait are freed, and the regions that this empties are given back."""
+    with Arena.anonymous(1 << 20, page_size=PAGE) as arena:
+        heap = Heap(arena, "strict", hardened=True, max_pages=24)
+        for block in [heap.xmalloc(3500) for _ in range(16)]:
+            heap.xfree(block)
+        assert heap.stats().n_pages == 16
+        run = heap.page_alloc_exact(15)
+        heap.check()
+        heap.page_free(run)

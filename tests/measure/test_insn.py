@@ -300,20 +300,20 @@ counted_build = pytest.mark.skipif(
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
-    (): (245, 454),
+    (): (241, 450),
     ("canaries",): (427, 632),
     ("checksums",): (411, 629),
-    ("safe_links",): (602, 812),
+    ("safe_links",): (601, 811),
     ("poison",): (394, 579),
     ("quarantine",): (375, 551),
-    tuple(HARDENING): (1490, 1490),
+    tuple(HARDENING): (1489, 1489),
 }
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (316, 496),
-    "xfree": (245, 454),
-    "xrealloc": (435, 435),
+    "xmalloc": (314, 496),
+    "xfree": (241, 450),
+    "xrealloc": (381, 381),
     "page_alloc": (328, 328),
     "page_free": (538, 538),
 }

@@ -71,11 +71,11 @@ from xmem.core.hardening cimport (
     check_waiting,
     hard_overhead,
     is_place,
+    says_lost,
     seal_block,
 )
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
-    BLOCK_ALIGN_MASK,
     BLOCK_FREE,
     BLOCK_GRAIN,
     BLOCK_HEADER_BYTES,
@@ -100,19 +100,6 @@ from xmem.engine cimport (
 
 
 # Survey ----------------------------------------------------------------------
-
-cdef inline bint says_lost(
-    arena_t* arena, pool_t* pool, offset_t block
-) noexcept nogil:
-    """Whether a header is that of a lost block."""
-    cdef uint64_t word = block_word(arena.base, block)
-    return (
-        (word & (BLOCK_TAG_MASK | BLOCK_ALIGN_MASK | BLOCK_FREE)) == 0
-        and (pool.flags & POOL_QUARANTINE) != 0
-        and word_size(word) != 0
-        and not start_test(arena, payload_of(block))
-    )
-
 
 cdef inline bint survey_header(
     arena_t* arena, pool_t* pool, offset_t block, finding_t* finding

@@ -36,7 +36,7 @@ from xmem.core.creation cimport (
     released_t,
     settings_t,
 )
-from xmem.core.growth cimport run_alloc, run_free
+from xmem.core.growth cimport run_free
 from xmem.core.hardened cimport hard_prepare_free
 from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
 from xmem.core.plain cimport is_run, pool_alignment, pool_owns

@@ -50,7 +50,6 @@ from xmem.core.hardening cimport (
 )
 from xmem.core.plain cimport (
     copy_payload,
-    needs_room,
     plain_capacity,
     plain_free,
     pool_alignment,
@@ -58,7 +57,8 @@ from xmem.core.plain cimport (
     run_resize,
     tlsf_pool_grown,
 )
-from xmem.core.spares cimport region_release
+from xmem.core.regions cimport region_pages_for
+from xmem.core.spares cimport has_room, region_release
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -396,6 +396,24 @@ cdef inline offset_t hard_resize_near(
         return 0
     start_clear(arena, payload)
     return payload_of(block)
+
+
+cdef inline bint needs_room(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_bytes,
+    uint64_t alignment,
+) noexcept nogil:
+    """Whether a new block needs pages for which there is no room as things are."""
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    if alignment > BLOCK_ALIGN_MAX:
+        return not has_room(arena, pool, run_pages_for(arena, n_bytes, alignment))
+    if alignment > BLOCK_GRAIN:
+        if tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment) != 0:
+            return False
+    elif tlsf_find(arena.base, &pool.tlsf, need) != 0:
+        return False
+    return not has_room(arena, pool, region_pages_for(arena, need, alignment))
 
 
 cdef inline offset_t hard_move(

@@ -355,18 +355,24 @@ cdef inline bint is_quarantined(pool_t* pool, offset_t block) noexcept nogil:
     return False
 
 
-cdef inline bint is_lost(
+cdef inline bint says_lost(
     arena_t* arena, pool_t* pool, offset_t block
 ) noexcept nogil:
-    """Whether the header at ``block``, a place in a chain, is that of a lost block."""
+    """Whether a header is that of a lost block, if the block is not in quarantine."""
     cdef uint64_t word = block_word(arena.base, block)
     return (
         (word & (BLOCK_TAG_MASK | BLOCK_ALIGN_MASK | BLOCK_FREE)) == 0
         and (pool.flags & POOL_QUARANTINE) != 0
         and word_size(word) != 0
         and not start_test(arena, payload_of(block))
-        and not is_quarantined(pool, block)
     )
+
+
+cdef inline bint is_lost(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Whether the header at ``block``, a place in a chain, is that of a lost block."""
+    return says_lost(arena, pool, block) and not is_quarantined(pool, block)
 
 
 # Neighbours and links --------------------------------------------------------

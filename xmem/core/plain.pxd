@@ -64,8 +64,6 @@ from xmem.engine cimport (
     tlsf_alloc_aligned,
     tlsf_carve,
     tlsf_coalesce,
-    tlsf_find,
-    tlsf_find_aligned,
     tlsf_free,
     tlsf_resize,
     tlsf_resize_left,
@@ -464,24 +462,23 @@ cdef inline void copy_payload(
     )
 
 
-cdef inline bint needs_room(
-    arena_t* arena,
-    pool_t* pool,
-    uint64_t n_bytes,
-    uint64_t alignment,
+cdef inline offset_t tlsf_pool_settle(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Whether a new TLSF block needs pages for which there is no room as things are."""
-    cdef uint64_t need = block_bytes_for(n_bytes)
-    if pool.engine != ENGINE_TLSF:
-        return False
+    """``n_bytes`` from a TLSF pool if there is room for them as things are, or 0."""
+    cdef uint64_t n_pages
+    cdef offset_t payload
     if alignment > BLOCK_ALIGN_MAX:
-        return not has_room(arena, pool, run_pages_for(arena, n_bytes, alignment))
-    if alignment > BLOCK_GRAIN:
-        if tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment) != 0:
-            return False
-    elif tlsf_find(arena.base, &pool.tlsf, need) != 0:
-        return False
-    return not has_room(arena, pool, region_pages_for(arena, need, alignment))
+        if not has_room(arena, pool, run_pages_for(arena, n_bytes, alignment)):
+            return 0
+        return tlsf_pool_run(arena, pool, n_bytes, alignment)
+    payload = tlsf_pool_reuse(arena, pool, n_bytes, alignment)
+    if payload != 0:
+        return payload
+    n_pages = region_pages_for(arena, block_bytes_for(n_bytes), alignment)
+    if not has_room(arena, pool, n_pages):
+        return 0
+    return tlsf_pool_grown(arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t plain_move(
@@ -500,9 +497,10 @@ cdef inline offset_t plain_move(
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
     cdef uint64_t n_regions = pool.n_regions
     cdef offset_t moved
-    if needs_room(arena, pool, n_bytes, alignment):
-        return 0
-    moved = plain_alloc(arena, pool, n_bytes, alignment)
+    if pool.engine == ENGINE_TLSF:
+        moved = tlsf_pool_settle(arena, pool, n_bytes, alignment)
+    else:
+        moved = plain_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:
         return 0
     copy_payload(arena, moved, payload, n_bytes, capacity)
