@@ -231,9 +231,8 @@ cdef inline offset_t pool_alloc_run(
     """Payload of a TLSF pool's block of whole pages, or 0."""
     cdef offset_t payload
     if unlikely(pool.flags & POOL_HARDENED):
-        payload = hard_run(arena, pool, n_bytes, alignment)
-    else:
-        payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
+        return hard_run(arena, pool, n_bytes, alignment)
+    payload = tlsf_pool_run(arena, pool, n_bytes, alignment)
     if unlikely(payload == 0):
         pool_drain(arena, pool)
     return payload
@@ -264,7 +263,7 @@ cdef inline bint pool_resize_run(
 # For callers who would rather wait than fail ----------------------------------
 
 cdef enum:
-    PATIENCE = 16           # calls
+    PATIENCE = 32           # calls: 8 drain a quarantine, 16 return its regions
 
 
 cdef inline offset_t pool_repeat(

@@ -78,18 +78,36 @@ def test_several_regions_leave(probe, small_arena: Arena, align: int) -> None:
 
 
 def test_patience_ends(probe, small_arena: Arena) -> None:
-    """After the call and sixteen more, each of which has made room."""
-    pool = Pool(small_arena, grow_pages=1, max_pages=40, join_regions=False)
-    for _ in range(40):
+    """After the call and 32 more, each of which has made room."""
+    pool = Pool(small_arena, grow_pages=1, max_pages=80, join_regions=False)
+    for _ in range(80):
         assert pool.reserve(1) == 1
-    payload, counts = probe.counted_patient_alloc(pool, whole(40))
-    assert (payload, counts["spare_drop"]) == (0, 17)
-    assert pool.stats().n_regions == 23
-    payload, counts = probe.counted_patient_alloc(pool, whole(40))
-    assert (payload, counts["spare_drop"]) == (0, 17)
-    payload, counts = probe.counted_patient_alloc(pool, whole(40))
+    payload, counts = probe.counted_patient_alloc(pool, whole(80))
+    assert (payload, counts["spare_drop"]) == (0, 33)
+    assert pool.stats().n_regions == 47
+    payload, counts = probe.counted_patient_alloc(pool, whole(80))
+    assert (payload, counts["spare_drop"]) == (0, 33)
+    payload, counts = probe.counted_patient_alloc(pool, whole(80))
     assert payload
-    assert counts["spare_drop"] == 6
+    assert counts["spare_drop"] == 14
+    pool.check()
+
+
+@pytest.mark.parametrize(
+    ("option", "n_bytes", "n_blocks"),
+    [({"hardened": ["quarantine"]}, 3000, RING), ({"quick": 64}, 1000, 4 * RING)],
+)
+def test_waiting_blocks_may_keep_every_region(
+    small_arena: Arena, option: dict[str, object], n_bytes: int, n_blocks: int
+) -> None:
+    """First all that wait are freed, then their regions leave one by one."""
+    pool = Pool(small_arena, grow_pages=1, max_pages=RING, join_regions=False, **option)
+    blocks = [pool.xmalloc(n_bytes) for _ in range(n_blocks)]
+    assert pool.stats().n_regions == RING
+    for block in blocks:
+        pool.xfree(block)
+    assert pool.stats().waiting_blocks == n_blocks
+    assert pool.xmalloc(whole(RING) - 100)
     pool.check()
 
 

@@ -311,7 +311,7 @@ XFREE_WORST = {
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (314, 496),
+    "xmalloc": (316, 496),
     "xfree": (241, 450),
     "xrealloc": (381, 381),
     "page_alloc": (328, 328),

@@ -283,10 +283,15 @@ cdef inline void hard_free(
 cdef inline offset_t hard_run(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``tlsf_pool_run`` of a hardened pool: the run is a block once it is sealed."""
+    """``tlsf_pool_run`` of a hardened pool: the run is a block once it is sealed.
+
+    Without room it frees blocks in quarantine, and the next call may find some.
+    """
     cdef uint64_t n_pages = run_pages_for(arena, n_bytes, alignment)
     cdef uint32_t page = run_alloc(arena, pool, n_pages, alignment, FRAME_PENDING)
     if page == 0:
+        if pool.hard.n_waiting != 0:
+            quarantine_drain_for(arena, pool, ~<uint64_t>0)
         return 0
     seal_run(arena, pool, page_offset(arena, page), n_bytes)
     store_barrier()
@@ -343,10 +348,7 @@ cdef inline offset_t hard_alloc(
     if total > pool.max_request or alignment > pool.max_request or n_bytes > total:
         return 0
     if alignment > BLOCK_ALIGN_MAX:
-        payload = hard_run(arena, pool, n_bytes, alignment)
-        if payload == 0 and not pool.hard.damage.code:
-            quarantine_drain_for(arena, pool, ~<uint64_t>0)
-        return payload
+        return hard_run(arena, pool, n_bytes, alignment)
     payload = find_verified(arena, pool, total, alignment, True)
     if payload == 0 and pool.hard.n_waiting != 0 and not pool.hard.damage.code:
         quarantine_drain_for(arena, pool, block_bytes_for(total))
