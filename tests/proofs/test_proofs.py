@@ -17,6 +17,7 @@ from proofs import (
     exhaustive,
     faults,
     fuzz,
+    heaps,
     integers,
     kills,
     objects,
@@ -117,7 +118,7 @@ def test_bounds(seed):
 def test_bounds_sees_a_call_that_exceeds_its_bound(monkeypatch):
     monkeypatch.setitem(BOUNDS, ("xfree", "plain"), Bound(40, 0))
     search = bounds.Search(1)
-    for case in bounds.directed(8, 3, {}):
+    for case in heaps.directed(8, 3, {}):
         search.visit(case, ("xfree",))
     with pytest.raises(Refuted, match="its bound is 40"):
         bounds.refute(search)

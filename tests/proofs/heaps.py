@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Heaps as data for the search of ``make proof-bounds``, and random changes of them.
+
+Some were built to reach the bounds, some are the worst that earlier searches found.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xmem.measure.steps import (
+    EMPTY,
+    PAGE,
+    RESIDENT,
+    Step,
+    emptying,
+    leaving,
+    low,
+    moving,
+    releasing,
+    scattered,
+    waiting,
+    whole,
+)
+from xmem.pool import HARDENING
+
+ORDERS = range(6, 21)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A heap as data.
+
+    Attributes
+    ----------
+    orders : int
+        Log2 of the pages of the arena.
+    settings : dict
+        Parameters of the pool; ``hooks`` gives it regions by get_mem and put_mem.
+    spare : int or None
+        Pages that the pool's limit leaves after the steps; None for no limit.
+    steps : tuple
+        What is done to the heap; see `Heap`.
+    asks : tuple
+        Requests that are counted: bytes and alignment.
+    name : str
+        Where the search began.
+    in_file : bool
+        Whether the arena is in a file, where fewer calls are counted: each is made.
+    """
+
+    orders: int
+    settings: dict[str, Any]
+    steps: tuple[Step, ...]
+    asks: tuple[tuple[int, int], ...]
+    spare: int | None = None
+    name: str = ""
+    in_file: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"Case({self.orders}, {self.settings}, {self.steps}, {self.asks}, "
+            f"spare={self.spare}, name={self.name!r}, in_file={self.in_file})"
+        )
+
+
+# Directed cases --------------------------------------------------------------
+
+
+def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
+    """Cases built to reach the bounds, with runs or regions of ``n`` pages."""
+    for name, spare, asks, steps in (
+        (
+            "an empty region leaves and a larger one comes",
+            1,
+            ((n * PAGE, 16), (n * PAGE, 2048), (n * PAGE - 3000, 2048), (16, 16384)),
+            (*low(*RESIDENT), ("get", whole(n) - 16), ("drop", -1)),
+        ),
+        (
+            "the last block of a region",
+            None,
+            ((n * PAGE, 2048), (2 * n * PAGE, 16)),
+            (*low(*RESIDENT, *EMPTY), ("island", n, 24)),
+        ),
+        (
+            "a whole region",
+            None,
+            ((n * PAGE, 2048), (2 * n * PAGE, 16)),
+            (*low(*RESIDENT, *EMPTY), ("get", whole(n) - 16)),
+        ),
+        (
+            "a region leaves with a full quarantine",
+            None,
+            ((n * PAGE, 2048), (100, 16)),
+            (
+                *low(*RESIDENT, *EMPTY),
+                ("island", n, 500),
+                ("drop", -1),
+                ("rows", 15, 500),
+                ("get", 500),
+            ),
+        ),
+        (
+            "blocks wait and nothing else is free",
+            0,
+            ((500, 16), (600, 2048), (n * PAGE, 2048), (100, 16), (24, 4096)),
+            (
+                *low(*RESIDENT),
+                *(("island", 2, 400),) * 4,
+                ("ladder", 40, 24),
+                ("rows", 16, 700),
+                ("fill",),
+            ),
+        ),
+        (
+            "islands wait",
+            0,
+            ((500, 16), (600, 2048), (n * PAGE, 2048), (100, 16), (24, 4096)),
+            (
+                *low(*RESIDENT),
+                *(("island", 2, 1000),) * 16,
+                *(("drop", -1),) * 16,
+                ("fill",),
+            ),
+        ),
+        (
+            "neighbours",
+            None,
+            ((200, 2048), (1000, 16), (30, 16), (PAGE * n, 1024), (1500, 512)),
+            (
+                *low(*RESIDENT),
+                ("reserve", n + 4),
+                *(("get", 600),) * 7,
+                ("drop", 1),
+                ("drop", 2),
+                ("churn", 16, 1),
+            ),
+        ),
+        (
+            "growing beside a region",
+            None,
+            ((3500, 16), (3000, 2048), (40, 65536), (n * PAGE, 16)),
+            (*low(("give", -1), ("give", -1)), ("get", 600), ("get", 600), ("drop", 0)),
+        ),
+        (
+            "whole pages",
+            None,
+            ((16, 8192), (PAGE * n, PAGE), (PAGE + 1, 16), (24, 2 * PAGE), (24, 16)),
+            (*low(), ("get", 24, PAGE), ("get", 24), ("get", n * PAGE, PAGE)),
+        ),
+        (
+            "a small block alone in its region",
+            None,
+            ((n * PAGE, 2048), (3000, 2048), (2 * n * PAGE, 16)),
+            (*low(*RESIDENT, *EMPTY), ("island", n, 24), ("get", whole(1) - 16)),
+        ),
+        (
+            "runs",
+            None,
+            ((PAGE, 16), (n * PAGE, 16)),
+            (*low(), ("take", n)),
+        ),
+        (
+            "runs among free ones",
+            None,
+            ((n * PAGE, 16), (PAGE, 16)),
+            (*low(("sieve", 0, 1)), ("take", n)),
+        ),
+        (
+            "gathering",
+            None,
+            (
+                (n * PAGE, 16),
+                (n * PAGE, 2048),
+                (2 * n * PAGE, 2048),
+                (3 * n * PAGE, 2048),
+            ),
+            (
+                *low(*RESIDENT),
+                *(("take", max(1, n)),) * 12,
+                ("fill",),
+                ("give", 3),
+                ("give", 4),
+                ("get", whole(1)),
+                ("drop", -1),
+            ),
+        ),
+    ):
+        yield Case(orders, pool, steps, asks, spare, name)
+
+
+def known(orders: int) -> Iterator[tuple[str, Case]]:
+    """Yield the worst that earlier searches found, and the verb."""
+    n = (1 << (orders - 3)) + 1
+    big = n * PAGE
+    plain, apart, quick, hardened = POOLS[:4]
+    runs: tuple[tuple[str, tuple[Step, ...], int], ...] = (
+        ("page_free", (*low(), ("take", n)), 1),
+        ("page_alloc", (*low(("sieve", 0, 1)), ("take", n)), big),
+    )
+    for verb, made_by, n_bytes in runs:
+        yield verb, Case(orders, plain, made_by, ((n_bytes, 16),))
+    for pool in (plain, quick, hardened, apart):
+        for verb, steps, ask, spare in (
+            ("xmalloc", leaving, (big, 2048), 1),
+            ("xrealloc", moving, (big, 2048), None),
+            ("xfree", emptying, (1, 16), None),
+            ("xfree", releasing, (1, 16), None),
+        ):
+            yield verb, Case(orders, pool, steps(n), (ask,), spare)
+    for n_bytes in (500, 1000):
+        ask = (2 * PAGE, 2048)
+        yield "xmalloc", Case(orders, hardened, waiting(n_bytes), (ask,), 0)
+    waits = (*low(*RESIDENT), ("rows", 17, 700), ("fill",))
+    yield "xmalloc", Case(orders, hardened, waits, ((600, 2048), (16, 4096)), 0)
+    asks = ((3000, 2048), (600, 16))
+    yield "xrealloc", Case(orders, hardened, scattered(), asks)
+
+
+POOLS: tuple[dict[str, Any], ...] = (
+    {"grow_pages": 1},
+    {"grow_pages": 1, "join_regions": False},
+    {"grow_pages": 1, "quick": 16},
+    {"grow_pages": 1, "hardened": True},
+    {"grow_pages": 1, "hardened": True, "join_regions": False},
+    {"grow_pages": 1, "hooks": True},
+    {"grow_pages": 1, "hooks": True, "hardened": True},
+)
+
+
+def lengths(orders: int) -> list[int]:
+    """Lengths of runs that fall apart into many powers of two, or into one."""
+    half = 1 << (orders - 3)
+    return [1, 2, half - 1, half + 1, 0x55555 & (half - 1) | 1]
+
+
+# Changes ---------------------------------------------------------------------
+
+
+def length(rng: random.Random, orders: int) -> int:
+    """Return a length of a run: near a power of two, or alternating bits."""
+    power = 1 << rng.randrange(orders - 1)
+    return max(
+        1,
+        rng.choice(
+            [1, power, power - 1, power + 1, 0x55555 & (power - 1), power * 3 // 4]
+        ),
+    )
+
+
+def n_bytes_of(rng: random.Random, orders: int) -> int:
+    """Return a size of a block: small, of about a page, or of a region."""
+    if rng.random() < 0.6:
+        return rng.choice([1, 24, 40, 400, 1000, 2000, 3500, 4040, 4072, 4073, 5000])
+    return length(rng, orders) * PAGE - rng.choice([0, 16, 24, 40, 48, 600, 3000])
+
+
+def argument(rng: random.Random, orders: int, old: int) -> int:
+    """Return another argument of a step."""
+    if rng.random() < 0.3:
+        return old + rng.choice([-16, -2, -1, 1, 2, 16])
+    if old > 0 and rng.random() < 0.4:
+        # A length has another run, or lacks one, when it falls apart.
+        unit = PAGE if old > 1 << orders else 1
+        return max(1, old ^ (unit << rng.randrange(orders - 2)))
+    if abs(old) < 64:
+        return rng.randint(-20, 20) if rng.random() < 0.7 else length(rng, orders)
+    return n_bytes_of(rng, orders) if rng.random() < 0.7 else length(rng, orders)
+
+
+def step(rng: random.Random, orders: int) -> Step:
+    """Return a random step."""
+    n, size = length(rng, orders), n_bytes_of(rng, orders)
+    i = rng.randint(-4, 4)
+    align = 1 << rng.randint(4, 13)
+    return rng.choice(
+        [
+            ("half",),
+            ("let",),
+            ("fill",),
+            ("take", n),
+            ("give", i),
+            ("give", i),
+            ("sieve", i, rng.randint(1, 4)),
+            ("get", size),
+            ("get", size, align),
+            ("drop", i),
+            ("drop", i),
+            ("size", i, size, align),
+            ("island", n, size),
+            ("rows", rng.randint(1, 18), min(size, 1000)),
+            ("ladder", rng.randint(1, 60), min(size, 200)),
+            ("churn", 16, 1),
+            ("reserve", n),
+            ("shrink",),
+        ]
+    )
+
+
+def changed(case: Case, rng: random.Random) -> Case:
+    """Return a case with one change."""
+    steps = list(case.steps)
+    at = rng.randrange(len(steps))
+    what = rng.randrange(10)
+    if what == 0:
+        steps.insert(at, step(rng, case.orders))
+    elif what == 1 and len(steps) > 1:
+        del steps[at]
+    elif what == 2:
+        other = rng.randrange(len(steps))
+        steps[at], steps[other] = steps[other], steps[at]
+    elif what in (3, 4):
+        name, *args = steps[at]
+        if args:
+            i = rng.randrange(min(len(args), 2))
+            args[i] = argument(rng, case.orders, args[i])
+            if name in ("get", "size", "island", "take", "reserve"):
+                args[-1] = max(args[-1], 1) if len(args) < 3 else args[-1]
+            steps[at] = (name, *args)
+    elif what == 5:
+        return replace(case, orders=rng.choice([rng.choice(ORDERS), ORDERS[-1]]))
+    elif what == 6:
+        return replace(
+            case, spare=rng.choice([None, 0, 1, 2, length(rng, case.orders)])
+        )
+    elif what == 7:
+        asks = [*case.asks]
+        i = rng.randrange(len(asks))
+        n_bytes, align = asks[i]
+        if rng.random() < 0.5:
+            n_bytes = max(0, argument(rng, case.orders, n_bytes))
+        else:
+            align = 1 << rng.randint(4, 16)
+        asks[i] = (n_bytes, align)
+        return replace(case, asks=tuple(asks))
+    elif what == 8:
+        return replace(case, in_file=rng.random() < 0.5)
+    else:
+        return replace(case, settings=settings(rng))
+    return replace(case, steps=tuple(steps))
+
+
+def settings(rng: random.Random) -> dict[str, Any]:
+    """Return random parameters of a pool."""
+    found: dict[str, Any] = {
+        "grow_pages": rng.choice([1, 1, 1, 2, 3, 4, 16]),
+        "join_regions": rng.random() < 0.7,
+    }
+    which = rng.randrange(4)
+    if which == 0:
+        found["quick"] = rng.choice([1, 4, 16, 64])
+    elif which == 1:
+        found["hardened"] = True
+    elif which == 2:
+        found["hardened"] = tuple(rng.sample(sorted(HARDENING), rng.randint(1, 4)))
+    if rng.random() < 0.1:
+        found["hooks"] = True
+    return found
