@@ -4,7 +4,7 @@
 The bounds are those of the TLSF engine's verbs at C level, as `xmem.measure.insn.cost`
 counts them, on every path, whether the call succeeds or fails. What an xrealloc copies
 is apart. They depend on nothing but the *orders* of the arena, the logarithm of its
-pages, and on the kind of pool. The figures are those of gcc on x86-64, those of
+pages, and on the kind of pool. The figures are those of gcc 12 on x86-64, those of
 another compiler or processor may differ; ``make proof-bounds`` searches for a call that
 exceeds them.
 """
