@@ -2,13 +2,13 @@
 """Compare the exact figures of two commits: ``make regress BASE=COMMIT``.
 
 Both commits are built in environments of their own, and measured by the benchmarks
-of this working tree, `instructions` and `memory`. These figures are the same on
-every machine and each time, so any difference is a difference of the code. HEAD=
+of this working tree, `calls`, `instructions` and `memory`. These figures are the same
+on every machine and each time, so any difference is a difference of the code. HEAD=
 names another commit than the current one.
 
-Exits with 1 when a figure became worse, unless exactly that rise is listed with its
-reason in ``history/rises.toml`` (see `rises`). Where BASE is not there, as in a
-shallow clone, HEAD is compared with the newest commit in ``history/`` instead, and
+Exits with 1 when a figure is gone or became worse, unless exactly that rise is listed
+with its reason in ``history/rises.toml`` (see `rises`). Where BASE is not there, as in
+a shallow clone, HEAD is compared with the newest commit in ``history/`` instead, and
 the output says so.
 """
 
@@ -31,7 +31,7 @@ from rises import Rise, is_listed, newest, read_rises
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 HISTORY = HERE / "history" / "reference"
-MODULES = ("instructions", "memory")
+MODULES = ("calls", "instructions", "memory")
 CHANGES_THE_BUILD = (
     "CFLAGS",
     "XMEM_CHECKED",
@@ -123,8 +123,12 @@ def compare(
     is_worse = False
     for name in sorted(base.keys() | head.keys()):
         before, after = base.get(name), head.get(name)
-        if before is None or after is None:
-            lines.append(f"  only in {'HEAD' if before is None else 'BASE'}: {name}")
+        if before is None:
+            lines.append(f"  new    {name}")
+            continue
+        if after is None:
+            lines.append(f"  GONE   {name}")
+            is_worse = True
             continue
         if before == after:
             continue

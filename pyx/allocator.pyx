@@ -218,7 +218,7 @@ cdef class Allocator:
     """Blocks for objects and arrays: the base class of `Pool` and `Heap`."""
 
     def __init__(self):
-        raise BadArgumentType("make a Pool or a Heap")
+        raise BadArgumentType("Allocator cannot be created; create a Pool or a Heap")
 
     def __reduce__(self):
         raise BadArgumentType("an allocator cannot be copied or pickled")
@@ -607,7 +607,7 @@ cdef class BlockExport:
             self.block.end_export()
 
     def __reduce__(self):
-        raise BadArgumentType("what exports an arena's memory cannot be copied")
+        raise BadArgumentType("an object that exports an arena's memory cannot be copied")
 
 
 @cython.freelist(32)

@@ -46,8 +46,10 @@ cnp.import_array()
 cdef const char* CAPSULE_NAME = "mem_handler"       # NumPy's choice
 
 # What a context has entered and not left: None or, the last first, a manager, the
-# handler that was in force before it, and the rest.
+# handler that was in force before it, the rest, and the token that proves the context.
 _entered = ContextVar("xmem.numpy_memory", default=None)
+# Its tokens can be used only in the context in which they were made, not in a copy of it.
+_place = ContextVar("xmem.numpy_memory.place", default=None)
 
 
 cdef struct handler_t:
@@ -178,21 +180,19 @@ cdef void _end(object capsule) noexcept:
     free(handler)
 
 
-cdef tuple _without(numpy_memory manager, tuple entered):
-    """What a context has entered but for a manager, where that is not the last.
+cdef tuple _without(tuple own, tuple entered):
+    """What a context has entered but for one of these, which is not the last.
 
     The one that was entered after it is then left to the handler before it.
     """
     cdef list later = []
-    while entered is not None and entered[0] is not manager:
+    while entered is not own:
         later.append(entered)
         entered = entered[2]
-    if entered is None:
-        raise BadArgument("the manager has not been entered in this context")
-    outer, rest = entered[1], entered[2]
+    outer, rest = own[1], own[2]
     while later:
         other = later.pop()
-        rest = (other[0], other[1] if outer is None else outer, rest)
+        rest = (other[0], other[1] if outer is None else outer, rest, other[3])
         outer = None
     return rest
 
@@ -260,7 +260,7 @@ cdef class numpy_memory:
             )
         handler = <handler_t*>calloc(1, sizeof(handler_t))
         if handler == NULL:
-            raise MemoryError("a handler for NumPy")
+            raise MemoryError("cannot allocate a handler for NumPy")
         strcpy(handler.numpy.name, "xmem")
         handler.numpy.version = 1
         handler.numpy.allocator.ctx = handler
@@ -286,7 +286,7 @@ cdef class numpy_memory:
     cdef int refuse_again(self) except -1:
         """Refuse to be initialised a second time."""
         if self.capsule is not None:
-            raise BadArgument("a manager is initialised once")
+            raise BadArgument("a manager cannot be initialised twice")
         return 0
 
     def __reduce__(self):
@@ -300,7 +300,7 @@ cdef class numpy_memory:
             raise BadArgument("the manager was never initialised")
         self.allocator.enter()
         token = _entered.set(
-            (self, cnp.PyDataMem_GetHandler(), _entered.get())
+            (self, cnp.PyDataMem_GetHandler(), _entered.get(), _place.set(None))
         )
         try:
             cnp.PyDataMem_SetHandler(self.capsule)
@@ -311,8 +311,19 @@ cdef class numpy_memory:
 
     def __exit__(self, *exc_info):
         cdef tuple entered = _entered.get()
-        if entered is None or entered[0] is not self:
-            _entered.set(_without(self, entered))
-            return
-        cnp.PyDataMem_SetHandler(entered[1])
-        _entered.set(entered[2])
+        cdef tuple own = entered
+        while own is not None and own[0] is not self:
+            own = own[2]
+        if own is None:
+            raise BadArgument("the manager has not been entered in this context")
+        try:
+            _place.reset(own[3])
+        except (ValueError, RuntimeError):
+            raise BadArgument(
+                "the manager was entered in another context: leave it there"
+            ) from None
+        if own is entered:
+            cnp.PyDataMem_SetHandler(own[1])
+            _entered.set(own[2])
+        else:
+            _entered.set(_without(own, entered))

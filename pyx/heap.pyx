@@ -179,7 +179,7 @@ cdef class Heap(Allocator):
     cdef int refuse_again(self) except -1:
         """Refuse to be initialised a second time."""
         if self.main is not None:
-            raise BadArgument("a heap is initialised once")
+            raise BadArgument("a heap cannot be initialised twice")
         return 0
 
     cdef int found(self, Pool main, Pool subpage, unsigned interface) except -1:

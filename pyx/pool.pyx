@@ -106,9 +106,7 @@ from xmem.core cimport (
     settings_t,
     shrink_begin,
     shrink_next,
-    start_clear,
-    start_set,
-    start_test,
+    starts_repeated,
 )
 from xmem.engine cimport (
     BLOCK_GRAIN,
@@ -230,8 +228,8 @@ cdef object _creation_error(
     """Why there is no pool."""
     if reason == CREATION_NO_ENTRY:
         return OutOfMemory(
-            f"the arena has its {arena.c.super.max_pools} pools already; give "
-            "max_pools= when it is made"
+            f"the arena is full: it has {arena.c.super.max_pools} pools; set "
+            "max_pools= when you create it"
         )
     if reason == CREATION_NAME_TAKEN:
         if not name:
@@ -355,25 +353,11 @@ cdef int _refuse_repeated_runs(object blocks) except -1:
 
 
 cdef int _refuse_repeated(Pool pool, uint64_t[::1] blocks) except -1:
-    """DoubleFree if one of these live blocks is repeated.
-
-    Start bits are cleared one after the other, and then set again: a bit that is
-    clear already belongs to a block seen before.
-    """
-    cdef arena_t* arena = &pool.arena.c
-    cdef Py_ssize_t i
-    cdef Py_ssize_t repeated = -1
-    for i in range(blocks.shape[0]):
-        if blocks[i] & (PAGE_RULE_BYTES - 1):
-            if not start_test(arena, blocks[i]):
-                repeated = i
-                break
-            start_clear(arena, blocks[i])
-    for i in range(blocks.shape[0] if repeated < 0 else repeated):
-        if blocks[i] & (PAGE_RULE_BYTES - 1):
-            start_set(arena, blocks[i])
-    if repeated >= 0:
-        raise DoubleFree(f"xfree_many: {blocks[repeated]:#x} occurs twice")
+    """DoubleFree if one of these live blocks is repeated."""
+    cdef uint64_t n = blocks.shape[0]
+    cdef uint64_t i = starts_repeated(&pool.arena.c, &blocks[0], n) if n else 0
+    if i < n:
+        raise DoubleFree(f"xfree_many: {blocks[i]:#x} occurs twice")
     return 0
 
 
@@ -490,7 +474,7 @@ cdef class Pool(Allocator):
     cdef int refuse_again(self) except -1:
         """Refuse to be initialised a second time."""
         if self.arena is not None:
-            raise BadArgument("a pool is initialised once")
+            raise BadArgument("a pool cannot be initialised twice")
         return 0
 
     cdef int hook(self, Hooks hooks) except -1:
@@ -1175,6 +1159,7 @@ cdef class Pool(Allocator):
     def destroy(self, *, force=False):
         """Give all pages of the pool back; it cannot be used afterwards.
 
+        Nor can a heap of two pools that has lost one: destroy the heap instead.
         Regions that came from get_mem go to put_mem.
 
         Parameters

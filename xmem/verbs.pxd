@@ -40,7 +40,7 @@ from xmem.core.hardened cimport (
     hard_run_resize,
     quarantine_drain_for,
 )
-from xmem.core.growth cimport run_alloc
+from xmem.core.growth cimport region_give, run_alloc
 from xmem.core.plain cimport (
     alloc_t,
     copy_payload,
@@ -267,9 +267,18 @@ cdef enum:
 
 
 cdef inline offset_t pool_repeat(
-    alloc_t attempt, arena_t* arena, pool_t* pool, uint64_t n, uint64_t alignment
+    alloc_t attempt,
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n,
+    uint64_t alignment,
+    uint64_t n_pages,
 ) noexcept nogil:
-    """Repeat an attempt while it makes room, PATIENCE times at most."""
+    """Repeat an attempt while it makes room, PATIENCE times at most.
+
+    Where an attempt for some ``n_pages`` makes none, an empty region leaves before the
+    next.
+    """
     cdef offset_t payload = 0
     cdef uint64_t n_regions, n_waiting
     cdef unsigned _i
@@ -280,6 +289,7 @@ cdef inline offset_t pool_repeat(
         if payload != 0 or pool.hard.damage.code != 0 or (
             n_regions == pool.n_regions
             and n_waiting == pool.quick_bytes + pool.hard.n_waiting
+            and not region_give(arena, pool, n_pages)
         ):
             break
     return payload
@@ -289,36 +299,41 @@ cdef inline offset_t pool_try_again(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """Repeat a ``pool_alloc`` that found no room."""
-    return pool_repeat(pool_alloc, arena, pool, n_bytes, alignment)
+    return pool_repeat(
+        pool_alloc, arena, pool, n_bytes, alignment, n_bytes >> arena.page_shift
+    )
 
 
 cdef inline offset_t pool_alloc_run_patiently(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_alloc_run``, and where that fails, again while it makes room."""
+    """Like ``pool_alloc_run``, but retries while each attempt makes room."""
     cdef offset_t payload = pool_alloc_run(arena, pool, n_bytes, alignment)
     if likely(payload != 0 or pool.hard.damage.code != 0):
         return payload
-    return pool_repeat(pool_alloc_run, arena, pool, n_bytes, alignment)
+    return pool_repeat(
+        pool_alloc_run, arena, pool, n_bytes, alignment, n_bytes >> arena.page_shift
+    )
 
 
 cdef inline offset_t pool_lend_pages_patiently(
     arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_lend_pages``, and where that fails, again while it makes room."""
+    """Like ``pool_lend_pages``, but retries while each attempt makes room."""
     cdef offset_t offset = pool_lend_pages(arena, pool, n_pages, alignment)
     if likely(offset != 0 or pool.hard.damage.code != 0):
         return offset
-    return pool_repeat(pool_lend_pages, arena, pool, n_pages, alignment)
+    return pool_repeat(pool_lend_pages, arena, pool, n_pages, alignment, n_pages)
 
 
 cdef inline offset_t pool_alloc_patiently(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_alloc``, and where that fails, again while it makes room.
+    """Like ``pool_alloc``, but retries while each attempt makes room.
 
     A call frees a few of the blocks that wait on quick lists or in quarantine, or gives
-    one empty region back. Where that does not suffice, the next goes on.
+    one empty region back. Where that does not suffice, the next goes on. Each attempt
+    is bounded as ``pool_alloc`` is, and there are PATIENCE more at most.
     """
     cdef offset_t payload = pool_alloc(arena, pool, n_bytes, alignment)
     if likely(payload != 0):
@@ -352,7 +367,7 @@ cdef inline offset_t pool_move(
 cdef inline offset_t pool_resize_patiently(
     arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """As ``pool_resize``, and where that finds no room, as `pool_move`."""
+    """Like ``pool_resize``; where that finds no room, like `pool_move`."""
     cdef offset_t moved = pool_resize(arena, pool, payload, n_bytes, alignment)
     if likely(moved != 0 or pool.hard.damage.code != 0):
         return moved

@@ -393,7 +393,7 @@ cdef class Steps:
 
     def __init__(self, pool, verb, *args):
         if self.tracer is not None:
-            raise BadArgument("steps are initialised once")
+            raise BadArgument("steps cannot be initialised twice")
         cdef CallProgram program = CallProgram(pool, verb, args, False, True)
         cdef _Tracer tracer = program.start()
         tracer.to_verb()

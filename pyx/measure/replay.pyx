@@ -175,7 +175,7 @@ cdef class Replayer:
     ):
         cdef const uint8_t[::1] raw
         if self.arena is not None:
-            raise BadArgument("a replayer is initialised once")
+            raise BadArgument("a replayer cannot be initialised twice")
         ops = check_trace(ops)
         if not isinstance(arena, Arena):
             raise BadArgumentType(

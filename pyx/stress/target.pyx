@@ -176,7 +176,7 @@ cdef class HeapTarget:
         cdef uint64_t n_threads = count_argument(threads, "threads", 1)
         kinds = {"pool": KIND_POOL, "heap": KIND_HEAP, "frames": KIND_FRAMES}
         if self.arena is not None:
-            raise BadArgument("a target is initialised once")
+            raise BadArgument("a target cannot be initialised twice")
         if kind not in kinds:
             raise BadArgument(f"kind must be 'pool', 'heap' or 'frames', not {kind!r}")
         if n_threads > MAX_THREADS:

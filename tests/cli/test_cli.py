@@ -390,7 +390,9 @@ def test_a_file_that_is_no_trace_is_a_usage_error(
 ) -> None:
     file = tmp_path / "wrong.npz"
     file.write_bytes(content)
-    assert_failed(replay(file), 2, "TRACE", "wrong.npz")
+    result = replay(file)
+    assert_failed(result, 2, "wrong.npz")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_damaged_trace_is_a_usage_error(trace: Path) -> None:

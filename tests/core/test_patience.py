@@ -111,6 +111,31 @@ def test_waiting_blocks_may_keep_every_region(
     pool.check()
 
 
+@pytest.mark.parametrize("grow_pages", [1, 2, 4, 16])
+def test_empty_regions_leave_where_nothing_can_be_gathered(
+    small_arena: Arena, grow_pages: int
+) -> None:
+    """A pool that joins keeps regions all over an arena that is otherwise free."""
+    pool = Pool(small_arena, grow_pages=grow_pages)
+    blocks = filled(pool, 3900)
+    for block in blocks[::2] + blocks[1::2]:
+        pool.xfree(block)
+    assert pool.stats().live_blocks == 0
+    assert pool.xmalloc(500_000)
+    pool.check()
+
+
+def test_no_region_leaves_for_more_than_there_is(small_arena: Arena) -> None:
+    pool = Pool(small_arena, grow_pages=4)
+    for _ in range(3):
+        pool.reserve(4)
+    before = pool.stats()
+    for n_bytes in (1 << 20, 1 << 40, (1 << 64) - 1):
+        with pytest.raises(xmem.OutOfMemory):
+            pool.xmalloc(n_bytes)
+    assert pool.stats() == before
+
+
 def test_patience_makes_no_room_that_there_is_not(probe, small_arena: Arena) -> None:
     pool = Pool(small_arena, grow_pages=4, max_pages=8, join_regions=False)
     pool.xmalloc(whole(4))

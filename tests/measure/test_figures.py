@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The exact figures in docs/ are those that the build measures now.
 
-Bytes and counts are compared everywhere. Instructions are compared where architecture
-and compiler are those that the page prints with the table, and nowhere else: counts are
-exact, and any tolerance would hide what crept in. The name of each test says which it
+Bytes and counts are compared everywhere, and exactly. So are instructions where
+architecture and compiler are those that the page prints with the table; those of
+another build have to lie within a quarter of them. The name of each test says which it
 was.
 """
 
@@ -35,6 +35,8 @@ if DOCS.is_dir():
     stores = importlib.import_module("stores")
     sys.path.remove(str(DOCS))
 
+#: By which the instructions of another build may differ.
+QUARTER = 0.25
 #: The tables of instructions: the page and part, and what measures how much of it.
 #: A table that takes longer than some seconds is compared in part, and as a whole by
 #: `make programs`.
@@ -85,12 +87,26 @@ def built_by(part):
     return found
 
 
-def differences(shown, now):
-    """A line for each cell that the page lacks or that has another figure there."""
+def agree(cell, there, tolerance):
+    """Whether two cells are the same or, if both are numbers, close enough."""
+    if cell == there or not tolerance or there is None:
+        return cell == there
+    numbers = [one.replace(",", "") for one in (cell, there)]
+    if not all(re.fullmatch(r"[\d.]+", one) for one in numbers):
+        return False
+    here, there = map(float, numbers)
+    return abs(here - there) <= tolerance * there
+
+
+def differences(shown, now, tolerance=0.0):
+    """A line for each cell that the page lacks or that has another figure there.
+
+    ``tolerance`` is the share by which a number may differ.
+    """
     return [
         f"{', '.join(map(str, key))}: {cell}, the page has {shown.get(key)}"
         for key, cell in now.items()
-        if cell != shown.get(key)
+        if not agree(cell, shown.get(key), tolerance)
     ]
 
 
@@ -103,6 +119,11 @@ def test_tables_are_read_and_compared():
         "x, y, n, 0: 1,001, the page has 1,000"
     ]
     assert len(differences(cells(part), cells(part.replace("x", "z")))) == 2
+    near = cells(part.replace("1,000", "1,250").replace("5", "4"))
+    assert len(differences(cells(part), near)) == 2
+    assert differences(cells(part), near, QUARTER) == []
+    far = cells(part.replace("1,000", "749").replace("5", "no"))
+    assert len(differences(cells(part), far, QUARTER)) == 2
 
 
 # Exact everywhere ----------------------------------------------------------------
@@ -137,18 +158,11 @@ def pages_of_instructions():
 
 
 def manner(page, name):
-    """Whether a table is compared here, and how that is called."""
+    """By how much a table may differ here, and how that is called."""
     there, here = built_by(measured.part_of(page, name)), measured.build()
     if there == here:
-        return True, f"exactly, {here}"
-    return False, f"not at all, {here} and not {there}"
-
-
-def need_build_of(page, name):
-    """Skip a test whose table was measured on another build."""
-    is_compared, how = manner(page, name)
-    if not is_compared:
-        pytest.skip(how)
+        return 0.0, f"exactly, {here}"
+    return QUARTER, f"within a quarter, {here} and not {there}"
 
 
 COMPARED = [
@@ -181,11 +195,10 @@ def measured_now(name):
 @traced
 @pytest.mark.parametrize(("page", "name"), COMPARED)
 def test_instructions_are_those_of_the_page(page, name):
-    need_build_of(page, name)
     now = measured_now(name)
     assert now
     shown = cells(measured.part_of(page, name))
-    assert differences(shown, now) == []
+    assert differences(shown, now, manner(page, name)[0]) == []
 
 
 @pytest.mark.release
@@ -202,12 +215,11 @@ def test_instructions_are_those_of_the_page(page, name):
     else [],
 )
 def test_tables_that_take_minutes_are_those_of_the_page(page, name, measure):
-    need_build_of(page, name)
     shown = cells(measured.part_of(page, name))
     now = cells(measure())
     assert now
     assert now.keys() <= shown.keys()
-    assert differences(shown, now) == []
+    assert differences(shown, now, manner(page, name)[0]) == []
 
 
 @pytest.mark.release
@@ -215,21 +227,19 @@ def test_tables_that_take_minutes_are_those_of_the_page(page, name, measure):
 def test_the_output_of_insn_is_that_of_the_page():
     now = figures.insn_of_redis()
     shown = measured.part_of(figures.COMMANDS, "insn")
-    if not manner(figures.WORST_CASE, "scenarios")[0]:
+    if manner(figures.WORST_CASE, "scenarios")[0]:
         # The build of another compiler: the same lines, with other figures.
         now, shown = (re.sub(r"[\d,.]+", "n", text).split() for text in (now, shown))
     assert now == shown
 
 
-def test_a_build_by_another_compiler_is_compared_with_nothing(monkeypatch):
+def test_a_build_by_another_compiler_may_differ_by_a_quarter(monkeypatch):
     assert "gcc" in measured.build() or "clang" in measured.build()
     assert measured.build() == compiled_by()
     monkeypatch.setattr(measured, "build", lambda: "riscv64, cc 1")
-    is_compared, name = manner(figures.WORST_CASE, "scenarios")
-    assert not is_compared
-    assert name.startswith("not at all, riscv64, cc 1 and not ")
-    with pytest.raises(pytest.skip.Exception):
-        need_build_of(figures.WORST_CASE, "scenarios")
+    tolerance, name = manner(figures.WORST_CASE, "scenarios")
+    assert tolerance == QUARTER
+    assert name.startswith("within a quarter, riscv64, cc 1 and not ")
 
 
 # Who writes what -----------------------------------------------------------------

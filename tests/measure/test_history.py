@@ -195,10 +195,10 @@ def test_regress_runs_as_it_runs_itself(tmp_path):
     assert "--figures" in done.stdout
 
 
-def test_figures_of_one_commit_alone_are_printed_and_not_judged(rises):
-    lines, is_worse = load_tool("regress").compare({"a": 1}, {"b": 2}, rises)
-    assert not is_worse
-    assert lines == ["  only in BASE: a", "  only in HEAD: b"]
+def test_a_new_figure_is_printed_and_one_that_is_gone_is_worse(rises):
+    compare = load_tool("regress").compare
+    assert compare({"a": 1}, {"a": 1, "b": 2}, rises) == (["  new    b"], False)
+    assert compare({"a": 1, "b": 2}, {"a": 1}, rises) == (["  GONE   b"], True)
 
 
 @pytest.mark.parametrize(

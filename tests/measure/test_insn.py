@@ -291,12 +291,10 @@ def test_scenarios_are_found_by_name():
         scenario("xfree", "nothing")
 
 
-#: The build whose instructions are given here. Counts are exact, so another build's are
-#: compared with nothing: a tolerance would hide what crept in.
+#: The build whose instructions are given here, exactly; those of another may differ by
+#: a quarter.
 COUNTED_BUILD = "x86_64, gcc 12"
-counted_build = pytest.mark.skipif(
-    compiled_by() != COUNTED_BUILD, reason=f"the figures are those of {COUNTED_BUILD}"
-)
+TOLERANCE = 0 if compiled_by() == COUNTED_BUILD else 0.25
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
@@ -335,22 +333,21 @@ def worst_of(verb, moving, **settings):
     return staying, worst
 
 
-@counted_build
 @pytest.mark.release
 @pytest.mark.parametrize("flags", XFREE_WORST, ids="-".join)
 def test_xfree_is_bounded_with_each_flag(flags):
     """Whatever the region and whatever the block, the worst is a constant."""
-    assert worst_of("xfree", ("returned",), hardened=flags) == XFREE_WORST[flags]
+    worst = worst_of("xfree", ("returned",), hardened=flags)
+    assert worst == pytest.approx(XFREE_WORST[flags], rel=TOLERANCE)
 
 
-@counted_build
 @pytest.mark.release
 @pytest.mark.parametrize("verb", WORST)
 def test_the_worst_of_each_verb_is_a_constant(verb):
-    assert worst_of(verb, ("returned", "grown")) == WORST[verb]
+    worst = worst_of(verb, ("returned", "grown"))
+    assert worst == pytest.approx(WORST[verb], rel=TOLERANCE)
 
 
-@counted_build
 @pytest.mark.release
 def test_the_short_paths_are_short():
     names = {
@@ -358,11 +355,12 @@ def test_the_short_paths_are_short():
         "xfree": ("isolated", "left", "right", "both"),
     }
     for verb, limit in SHORT_WORST.items():
-        assert limit == max(
+        worst = max(
             counted(scenario(verb, name), n_free)[0]
             for name in names[verb]
             for n_free in (0, 10, 2000)
         )
+        assert worst == pytest.approx(limit, rel=TOLERANCE)
 
 
 @pytest.mark.release

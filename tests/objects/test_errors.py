@@ -252,7 +252,7 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
     "too many pools": (
         lambda s: Pool(s.arena),
         OutOfMemory,
-        r"has its 2 pools already; give max_pools=",
+        r"is full: it has 2 pools; set max_pools=",
     ),
     "pool's name": (
         lambda s: Pool(s.arena, name="x" * 41),

@@ -332,12 +332,39 @@ def test_it_is_left_where_it_was_entered(pool):
         assert elsewhere.run(get_handler_name) == "default_allocator"
         assert get_handler_name(np.zeros(5)) == "xmem"
         inherited = contextvars.copy_context()
-        inherited.run(manager.__exit__, None, None, None)
-        assert inherited.run(get_handler_name) == "default_allocator"
+        with pytest.raises(BadArgument, match="entered in another context"):
+            inherited.run(manager.__exit__, None, None, None)
+        assert inherited.run(get_handler_name) == "xmem"
         assert get_handler_name(np.zeros(5)) == "xmem"
     assert get_handler_name(np.zeros(5)) == "default_allocator"
     with pytest.raises(BadArgument, match="not been entered"):
         manager.__exit__(None, None, None)
+    with pytest.raises(BadArgument, match="entered in another context"):
+        inherited.run(manager.__exit__, None, None, None)
+
+
+def test_another_task_cannot_end_a_generator_that_is_inside(pool):
+    """Its end would leave the manager in that task, and in force where it began."""
+    manager = numpy_memory(pool)
+
+    async def inside():
+        with manager:
+            yield
+
+    async def main():
+        generator = inside()
+        await anext(generator)
+
+        async def close():
+            with pytest.raises(BadArgument, match="entered in another context"):
+                await generator.aclose()
+
+        await asyncio.create_task(close())
+        assert get_handler_name(np.empty(5)) == "xmem"
+        manager.__exit__(None, None, None)
+        assert get_handler_name(np.empty(5)) == "default_allocator"
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
@@ -458,7 +485,7 @@ def test_a_shrink_that_falls_back_copies_what_fits(maker):
 def test_a_manager_is_initialised_once(pool, arena):
     manager = numpy_memory(pool)
     other = Pool(arena)
-    with pytest.raises(BadArgument, match="once"):
+    with pytest.raises(BadArgument, match="twice"):
         manager.__init__(other)
     assert manager.allocator is pool
     with manager:

@@ -68,16 +68,18 @@ def test_the_first_commit_needs_no_entry(clone):
     assert lint(clone, "changelog").returncode == 0
 
 
-def test_a_change_of_the_library_needs_an_entry(clone):
-    (clone / "xmem" / "pool.pyi").write_text("b: int\n")
+@pytest.mark.parametrize("name", ["xmem/pool.pyi", "pyx/pool.pyx", "arena/vm.pyx"])
+def test_a_change_of_the_library_needs_an_entry_in_the_same_commit(clone, name):
+    (clone / name).parent.mkdir(exist_ok=True)
+    (clone / name).write_text("b: int\n")
     commit(clone, "Rename it")
     done = lint(clone, "changelog")
     assert done.returncode == 1
-    assert "CHANGELOG.md has not" in done.stdout
-    # It may still be uncommitted: what is looked at is the working tree.
+    assert "changes xmem and not CHANGELOG.md" in done.stdout
     (clone / "CHANGELOG.md").write_text("# Changelog\n\n- b\n")
-    assert lint(clone, "changelog").returncode == 0
-    commit(clone, "Say so")
+    assert lint(clone, "changelog").returncode == 1
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "--amend", "--no-edit")
     assert lint(clone, "changelog").returncode == 0
 
 
@@ -93,15 +95,15 @@ def test_a_message_may_say_that_nobody_notices(clone):
     assert lint(clone, "changelog").returncode == 0
 
 
-def test_a_branch_is_judged_as_a_whole(clone):
+def test_every_commit_of_a_branch_is_judged(clone):
     git(clone, "checkout", "--quiet", "-b", "mine", "--track", "main")
-    (clone / "CHANGELOG.md").write_text("# Changelog\n\n- b\n")
-    commit(clone, "Say what will come")
     (clone / "xmem" / "pool.pyi").write_text("b: int\n")
     commit(clone, "Rename it")
-    assert lint(clone, "changelog").returncode == 0
-    git(clone, "branch", "--quiet", "--force", "main", "HEAD~1")
+    (clone / "CHANGELOG.md").write_text("# Changelog\n\n- b\n")
+    commit(clone, "Say so too late\n\nChangelog: none")
     assert lint(clone, "changelog").returncode == 1
+    git(clone, "branch", "--quiet", "--force", "main", "HEAD~1")
+    assert lint(clone, "changelog").returncode == 0
 
 
 def test_blanks_at_the_end_of_a_line_are_found(clone):

@@ -186,8 +186,49 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
                 ("drop", -1),
             ),
         ),
+        *mosaics(orders),
     ):
         yield Case(orders, pool, steps, asks, spare, name)
+
+
+def mosaics(
+    orders: int,
+) -> Iterator[tuple[str, int | None, tuple[tuple[int, int], ...], tuple[Step, ...]]]:
+    """Free pages next to regions, in an arena that is full otherwise.
+
+    The bare pages are freed from the right to the left, so that the numbers of those
+    further left stay what they were.
+    """
+    at = (1 << (orders - 1)) - 12 if orders < 12 else 2036
+    for plan in (
+        ((8, 0), (4, 0)),
+        ((8, 0), (4, 0), (3, 1), (8, 1)),
+        ((15, 0), (5, 1), (2, 2), (8, 0)),
+        ((5, 0), (16, 0), (2, 0)),
+        ((16, 1), (4, 1), (8, 0), (15, 2)),
+    ):
+        n_pages = sum(n for n, _ in plan)
+        steps: list[Step] = []
+        first = at + n_pages
+        for n, what in reversed(plan):
+            first -= n
+            if what:
+                steps += [("bare", first, n), ("reserve", n)]
+            if what == 2:
+                steps.append(("get", 600))
+        first = at
+        gone = 0
+        for n, what in plan:
+            if not what:
+                steps.append(("bare", first - gone, n))
+            gone += n
+            first += n
+        asks = tuple(
+            (n_pages * PAGE - rest, align)
+            for rest in (24, 3 * PAGE, n_pages * PAGE // 3)
+            for align in (16, 512, 2048)
+        )
+        yield "a mosaic", None, asks, (("tile",), ("fill",), *steps)
 
 
 def known(orders: int) -> Iterator[tuple[str, Case]]:
@@ -278,6 +319,8 @@ def step(rng: random.Random, orders: int) -> Step:
         [
             ("half",),
             ("let",),
+            ("tile",),
+            ("bare", 20 * abs(i), n),
             ("fill",),
             ("take", n),
             ("give", i),

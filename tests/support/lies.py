@@ -314,7 +314,7 @@ def initialised_twice() -> None:
             print(kind, name, flush=True)
             before = two.pools()
             sly = Twice(lambda kind=kind, made=made: kind.__init__(made, one))
-            with pytest.raises(BadArgument, match="initialised once"):
+            with pytest.raises(BadArgument, match="initialised twice"):
                 kind.__init__(made, two, **(arguments | {name: sly}))
             assert made.arena is one
             assert two.pools() == before
@@ -327,7 +327,7 @@ def initialised_twice() -> None:
     manager = xmem.numpy_memory.__new__(xmem.numpy_memory)
     align = Twice(lambda: xmem.numpy_memory.__init__(manager, pool, align=16))
     align.__class__.__index__ = lambda self: (self.init(), 16)[1]
-    with pytest.raises(BadArgument, match="initialised once"):
+    with pytest.raises(BadArgument, match="initialised twice"):
         xmem.numpy_memory.__init__(manager, other, align=align)
     assert manager.allocator is pool
 

@@ -110,7 +110,7 @@ cdef inline bint check_page(
     return True
 
 
-cdef inline bint check_legacy_list(
+cdef inline bint check_firstfit_list(
     arena_t* arena, pool_t* pool, uint64_t n_free, finding_t* finding
 ) noexcept nogil:
     """L2: the list holds exactly the ``n_free`` free blocks."""

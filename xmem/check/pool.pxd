@@ -35,7 +35,7 @@ from xmem.base cimport (
     report,
 )
 from xmem.check.census cimport census_clear, census_t, count_starts
-from xmem.check.firstfit cimport check_legacy_list, check_page, check_start, check_tag
+from xmem.check.firstfit cimport check_firstfit_list, check_page, check_start, check_tag
 from xmem.check.tlsf cimport check_bins, check_stretch, stretch_t
 from xmem.core.control cimport pool_t
 from xmem.core.hardening cimport check_run_seal
@@ -216,7 +216,7 @@ cdef inline bint check_pages(
     if pool.engine == ENGINE_TLSF:
         if not check_bins(arena, pool, census.n_free, finding):
             return False
-    elif not check_legacy_list(arena, pool, census.n_free, finding):
+    elif not check_firstfit_list(arena, pool, census.n_free, finding):
         return False
     return check_counters(pool, quick_count(arena, pool), census, finding)
 

@@ -18,7 +18,7 @@ broken seal, a resize may have been cut short before it wrote the new one: it ge
 and all of its bytes. A free block's mark of poison that does not hold is dropped.
 
 Requires that the page frames are sound. The blocks of the legacy engine are in
-repair_legacy.pxd.
+repair_firstfit.pxd.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -51,7 +51,7 @@ from xmem.base cimport (
 )
 from xmem.check.control cimport check_identity
 from xmem.check.pool cimport is_handed_out
-from xmem.check.repair_legacy cimport repair_page, repair_run, survey_legacy
+from xmem.check.repair_firstfit cimport repair_page, repair_run, survey_firstfit
 from xmem.check.strays cimport clear_starts, repair_t
 from xmem.core.control cimport (
     HARD_RING,
@@ -445,7 +445,7 @@ cdef inline void repair_tlsf(
     reseal(arena, pool, repair)
 
 
-cdef inline void repair_legacy(
+cdef inline void repair_firstfit(
     arena_t* arena, pool_t* pool, repair_t* repair
 ) noexcept nogil:
     """Write everything anew that follows from the headers of a surveyed legacy pool."""
@@ -512,10 +512,10 @@ cdef inline bint repair_pool(
         return False
     pool = control_of(arena, directory_entry(arena, number))
     if pool.engine != ENGINE_TLSF:
-        if not survey_legacy(arena, pool, finding):
+        if not survey_firstfit(arena, pool, finding):
             return False
         clear_caches(arena, pool)
-        repair_legacy(arena, pool, repair)
+        repair_firstfit(arena, pool, repair)
     else:
         if pool.flags & POOL_QUARANTINE:
             restore_waiting(arena, pool, repair)

@@ -9,7 +9,7 @@ from xmem.arena import Arena
 from xmem.base.errors import ArenaFormatError, ArenaInUse, HeapCorruption
 from xmem.base.repairs import Repair
 from xmem.check.repairs import examine_arena
-from xmem.cli.exits import CheckFailed
+from xmem.cli.exits import CheckFailed, UnusableFile
 
 ARENA_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
@@ -30,9 +30,9 @@ def check(file: Path, repair: bool) -> None:
     except HeapCorruption as error:
         raise CheckFailed(f"page frames: {error}; not repaired") from error
     except (ArenaFormatError, ArenaInUse) as error:
-        raise click.UsageError(str(error)) from error
+        raise UnusableFile(str(error)) from error
     except OSError as error:
-        raise click.UsageError(f"{file}: {error.strerror}") from error
+        raise UnusableFile(f"{file}: {error.strerror}") from error
     with arena:
         found = arena.repairs if repair else examine_arena(arena)
         show(arena, found)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xmem.base.engines import ENGINES as ENGINE_NUMBERS
 from xmem.base.errors import BadArgument, XmemError
-from xmem.cli.exits import ReplayFailed
+from xmem.cli.exits import ReplayFailed, UnusableFile
 from xmem.cli.progress import Progress, Report
 from xmem.heap import INTERFACES as INTERFACE_NUMBERS
 from xmem.measure.peers import Peer, measure
@@ -89,8 +89,10 @@ def load_traces(paths: Sequence[Path], max_ops: int | None = None) -> list[Trace
 
     Raises
     ------
+    UnusableFile
+        A file is not a trace, or is an empty one.
     click.BadParameter
-        A file is not a trace, is an empty one, or is named twice.
+        A file is named twice.
     """
     refuse_twice(paths)
     return [
@@ -140,13 +142,13 @@ def trace_names(paths: Sequence[Path]) -> list[str]:
 
 
 def load_ops(path: Path) -> npt.NDArray[np.void]:
-    """Load one file; a usage error says why it is not a trace."""
+    """Load one file, or say why it is not a trace."""
     try:
         ops = load(path)
     except (XmemError, OSError) as error:
-        raise click.BadParameter(str(error), param_hint="'TRACE'") from error
+        raise UnusableFile(str(error)) from error
     if len(ops) == 0:
-        raise click.BadParameter(f"{path} is an empty trace", param_hint="'TRACE'")
+        raise UnusableFile(f"{path} is an empty trace")
     return ops
 
 

@@ -19,6 +19,7 @@ import click
 
 FAILED = 1
 UNWRITTEN = 2
+UNUSABLE = 2
 INTERRUPTED = 130
 
 
@@ -35,6 +36,12 @@ class Unwritten(click.FileError):
 
     def __init__(self, filename: str, error: OSError) -> None:
         super().__init__(filename, error.strerror or str(error))
+
+
+class UnusableFile(click.ClickException):
+    """A file is not what the command needs: one line says why, without the usage."""
+
+    exit_code = UNUSABLE
 
 
 class CheckFailed(click.ClickException):

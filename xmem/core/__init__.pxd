@@ -50,4 +50,4 @@ from xmem.core.reserve cimport (
     shrink_begin,
     shrink_next,
 )
-from xmem.core.startbits cimport start_clear, start_set, start_test
+from xmem.core.startbits cimport starts_repeated

@@ -147,6 +147,17 @@ cdef inline offset_t region_grow(
     return region_add(arena, pool, region_run(arena, pool, least))
 
 
+cdef inline bint region_give(
+    arena_t* arena, pool_t* pool, uint64_t n_pages
+) noexcept nogil:
+    """Give an empty region back for ``n_pages``; False if none would help.
+
+    For a pool that joins and could not gather a block: its request leaves the empty
+    regions where they are, but longer runs of free pages may come of them.
+    """
+    return may_make_room(arena, pool, n_pages) and spare_drop(arena, pool)
+
+
 # Legacy engine ---------------------------------------------------------------
 
 cdef inline offset_t page_take(

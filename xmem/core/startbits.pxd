@@ -33,6 +33,7 @@ from xmem.base cimport (
     offset_t,
     store_barrier,
 )
+from xmem.engine cimport PAGE_RULE_BYTES
 
 
 cdef inline void start_set(arena_t* arena, offset_t payload) noexcept nogil:
@@ -59,6 +60,30 @@ cdef inline void start_clear_pages(
     memset(
         &arena.start_bits[start >> GRAINS_WORD_LOG2], 0, n_bytes >> GRAINS_BYTE_LOG2
     )
+
+
+cdef inline uint64_t starts_repeated(
+    arena_t* arena, const offset_t* payloads, uint64_t n
+) noexcept nogil:
+    """Index of the first of ``n`` live payloads that occurs before, or ``n``.
+
+    Bits are cleared one after the other, and then set again: a bit that is clear
+    already belongs to a payload seen before. Blocks of whole pages, which have no
+    bit, are passed over.
+    """
+    cdef uint64_t i
+    cdef uint64_t first = n
+    for i in range(n):
+        if payloads[i] & (PAGE_RULE_BYTES - 1) == 0:
+            continue
+        if not start_test(arena, payloads[i]):
+            first = i
+            break
+        start_clear(arena, payloads[i])
+    for i in range(first):
+        if payloads[i] & (PAGE_RULE_BYTES - 1):
+            start_set(arena, payloads[i])
+    return first
 
 
 # Scanning --------------------------------------------------------------------

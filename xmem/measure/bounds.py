@@ -55,8 +55,8 @@ class Bound:
 
 #: By verb and kind of pool.
 BOUNDS: dict[tuple[str, Kind], Bound] = {
-    ("xmalloc", "plain"): Bound(470, 50),
-    ("xmalloc", "quick"): Bound(860, 32),
+    ("xmalloc", "plain"): Bound(1360, 7),
+    ("xmalloc", "quick"): Bound(1360, 7),
     ("xmalloc", "hardened"): Bound(3700, 0),
     ("xfree", "plain"): Bound(400, 46),
     ("xfree", "quick"): Bound(440, 46),

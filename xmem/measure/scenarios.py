@@ -18,6 +18,7 @@ from xmem.measure.bounds import Kind
 from xmem.measure.steps import (
     Heap,
     Step,
+    gathering,
     leaving,
     low,
     moving,
@@ -511,6 +512,14 @@ LEAVES = (
     "an empty region is given back: 2 removals of blocks, a run unlinked and a record "
     "cleared for each order"
 )
+#: Where three runs lie so that none of them is longer than its order, and what fits
+#: into all of them.
+SIDE_BY_SIDE = 2036
+GATHERED = (20 * PAGE, 512)
+GATHERS = (
+    "2 searches that fail, 3 runs of pages unlinked and split, a region made of each; "
+    "the block that they make is listed, unlisted and split on both sides"
+)
 MOVES = (
     "2 searches that fail, a region added whose tail is listed for each order and "
     "whose neighbour is looked for in as many probes; as xfree both"
@@ -537,6 +546,22 @@ EXTREMES: list[Extreme] = [
         leaving(ODD),
         asking(*GROWING),
         max_pages=ODD + 2,
+    ),
+    extreme(
+        "xmalloc",
+        "plain",
+        "gathering",
+        GATHERS,
+        gathering(SIDE_BY_SIDE),
+        asking(*GATHERED),
+    ),
+    extreme(
+        "xmalloc",
+        "quick",
+        "gathering, quick lists",
+        f"{GATHERS}; a look at the quick lists",
+        gathering(SIDE_BY_SIDE),
+        asking(*GATHERED),
     ),
     extreme(
         "xmalloc",

@@ -17,6 +17,9 @@ PAGE = 4096
 #: words at its ends.
 ENDS = 24
 
+#: Pages that `Heap.tile` takes at most.
+MOST_TILES = 4096
+
 Step = tuple[Any, ...]
 
 
@@ -48,6 +51,7 @@ class Heap:
         self.blocks: list[int] = []
         self.runs: list[int] = []
         self.held: list[int] = []
+        self.tiles: dict[int, int] = {}
         for name, *args in steps:
             with contextlib.suppress(OutOfMemory, BadArgument):
                 getattr(self, name)(*args)
@@ -65,6 +69,18 @@ class Heap:
         """Free what is held."""
         while self.held:
             self.arena.page_free(self.held.pop())
+
+    def tile(self) -> None:
+        """Take every free page alone; in a large arena, the first of them."""
+        while self.arena.n_free_pages and len(self.tiles) < MOST_TILES:
+            page = self.arena.page_alloc(0)
+            self.tiles[page // PAGE] = page
+
+    def bare(self, first: int, n_pages: int) -> None:
+        """Free pages that were taken alone, from the ``first`` of these on."""
+        chosen = sorted(self.tiles)[first % (len(self.tiles) or 1) :][:n_pages]
+        for page in chosen:
+            self.arena.page_free(self.tiles.pop(page))
 
     def take(self, n_pages: int) -> None:
         """Allocate a run."""
@@ -164,6 +180,14 @@ def leaving(n: int) -> tuple[Step, ...]:
         *low(("give", -1), ("get", 3000), ("give", -12), ("give", -1)),
         *(("get", whole(n) - 16), ("drop", -1)),
     )
+
+
+def gathering(at: int) -> tuple[Step, ...]:
+    """Leave 23 pages free, in three runs side by side: 5, 16 and 2 pages.
+
+    ``at`` is the number of the first, among the pages taken alone.
+    """
+    return (("tile",), ("fill",), ("bare", at, 5), ("bare", at, 16), ("bare", at, 2))
 
 
 def moving(n: int) -> tuple[Step, ...]:

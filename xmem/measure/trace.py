@@ -103,15 +103,16 @@ def machine_bytes() -> int:
 
 
 def _refuse_bomb(file: IO[bytes], name: str) -> None:
-    """Refuse an archive that unpacks to more than a quarter of the memory.
+    """Refuse an archive that unpacks to more than an eighth of the memory.
 
-    A trace is copied when it is checked, and what is measured takes room, too.
+    A trace is copied when it is checked, and what is measured takes room, too: some
+    four times its bytes.
     """
     with zipfile.ZipFile(file) as archive:
         n_bytes = max((info.file_size for info in archive.infolist()), default=0)
-    if n_bytes > machine_bytes() // 4:
+    if n_bytes > machine_bytes() // 8:
         raise TraceFormatError(
-            f"{name}: unpacks to {n_bytes:,} bytes, more than a quarter of this "
+            f"{name}: unpacks to {n_bytes:,} bytes, more than an eighth of this "
             "machine's memory"
         )
 

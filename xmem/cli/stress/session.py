@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from xmem.base.errors import XmemError
-from xmem.cli.exits import FAILED
+from xmem.cli.exits import FAILED, UnusableFile
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.stress.options import SessionOptions
 from xmem.measure.trace import TRACE_DTYPE, check_trace
@@ -97,23 +97,23 @@ def load_ops(path: Path, workload: Workload) -> Ops:
 
     Raises
     ------
-    click.BadParameter
+    UnusableFile
         The file holds none that the workload can take.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             ops: Ops = file["ops"]
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise click.BadParameter(f"{path} is not a trace.") from error
+        raise UnusableFile(f"{path} is not a trace.") from error
     if ops.dtype != TRACE_DTYPE or ops.ndim != 1:
-        raise click.BadParameter(f"{path} is not a trace: its fields differ.")
+        raise UnusableFile(f"{path} is not a trace: its fields differ.")
     if len(ops) and int(ops["id"].max()) > 16 * len(ops) + (1 << 20):
-        raise click.BadParameter(f"{path} has ids far above its number of operations.")
+        raise UnusableFile(f"{path} has ids far above its number of operations.")
     if isinstance(workload, HeapWorkload):
         try:
             ops = check_trace(ops)
         except XmemError as error:
-            raise click.BadParameter(f"{path}: {error}") from error
+            raise UnusableFile(f"{path}: {error}") from error
     return ops
 
 

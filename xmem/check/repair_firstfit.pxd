@@ -42,7 +42,7 @@ from xmem.engine cimport (
 )
 
 
-cdef inline offset_t legacy_payload(
+cdef inline offset_t firstfit_live_payload(
     arena_t* arena, offset_t block, uint64_t size
 ) noexcept nogil:
     """Payload of a block in use that is live, or 0."""
@@ -83,7 +83,7 @@ cdef inline bint survey_page(
             return report(finding, invariant(c"L", 1), block, size, end - block)
         if (
             not word & BLOCK_FREE
-            and legacy_payload(arena, block, size) == 0
+            and firstfit_live_payload(arena, block, size) == 0
             and not survey_place(arena, block, size, finding)
         ):
             return False
@@ -99,10 +99,10 @@ cdef inline bint is_live_run(
     cdef uint64_t size = page_offset(arena, frame_pages(arena.frames[page].word))
     return block_word(arena.base, start) == (
         (size << BLOCK_SIZE_SHIFT) | pool.firstfit.tag
-    ) and legacy_payload(arena, start, size) != 0
+    ) and firstfit_live_payload(arena, start, size) != 0
 
 
-cdef inline bint survey_legacy(
+cdef inline bint survey_firstfit(
     arena_t* arena, pool_t* pool, finding_t* finding
 ) noexcept nogil:
     """Whether the headers of a legacy pool can be walked."""
@@ -167,7 +167,7 @@ cdef inline void repair_page(
         size = word_size(word)
         payload = 0
         if not word & BLOCK_FREE:
-            payload = legacy_payload(arena, block, size)
+            payload = firstfit_live_payload(arena, block, size)
             repair.n_returned += payload == 0
         if payload != 0:
             keep_live(arena, block, size, payload, repair)
@@ -204,7 +204,7 @@ cdef inline void repair_run(
     cdef uint64_t size = page_offset(arena, n_pages)
     if is_live_run(arena, pool, page):
         keep_live(
-            arena, start, size, legacy_payload(arena, start, size), repair
+            arena, start, size, firstfit_live_payload(arena, start, size), repair
         )
         pool.n_runs += 1
         pool.run_pages += n_pages
