@@ -5,6 +5,7 @@ import ctypes
 
 import numpy as np
 import pytest
+from support.damage import damaged
 
 import xmem
 from xmem import Arena, HeapCorruption, Pool
@@ -132,6 +133,21 @@ def test_damage_behind_the_place_waits_for_the_next_round(arena):
     with pytest.raises(HeapCorruption):
         rounds(pool, 5)
     memory[first - 3] ^= 1
+
+
+def test_a_page_that_is_in_no_run_is_found(arena):
+    """P1: the run in front does not reach as far."""
+    pool = Pool(arena)
+    pool.xmalloc(100)
+    pages = [arena.page_alloc(0) for _ in range(8)]
+    front = next(at for at in pages if at % (2 * PAGE) == 0 and at + PAGE in pages)
+    with damaged(arena) as words:
+        words.set(words.frame((front + PAGE) // PAGE), 0)
+        with pytest.raises(HeapCorruption) as caught:
+            rounds(pool, 10, limit=1000)
+        assert caught.value.invariant == "P1"
+        assert caught.value.offset == front + PAGE
+    rounds(pool, 10)
 
 
 @pytest.mark.parametrize(

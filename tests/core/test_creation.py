@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Pools that are made, refused and destroyed: nothing is left of what is not."""
 
+import ctypes
+
 import pytest
 
 import xmem
@@ -33,6 +35,36 @@ def test_a_pool_without_pages_for_its_control_block(small_arena):
     with pytest.raises(xmem.OutOfMemory):
         xmem.Pool(small_arena)
     assert small_arena.pools() == {}
+    small_arena.check()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"engine": "firstfit"},
+        {"engine": "tlsf"},
+        {"engine": "tlsf", "quick": 4},
+        {"engine": "tlsf", "hardened": True},
+    ],
+    ids=str,
+)
+def test_a_new_pool_is_sound_whatever_its_pages_held(small_arena, settings):
+    """Pages of the arena are not cleared between their users."""
+    n_pages = small_arena.n_free_pages
+    held = [small_arena.page_alloc(0) for _ in range(n_pages)]
+    for offset in held:
+        ctypes.memset(small_arena.address(offset), 0xA5, 4096)
+    for offset in held:
+        small_arena.page_free(offset)
+    pool = xmem.Pool(small_arena, **settings)
+    pool.check()
+    blocks = [pool.xmalloc(n) for n in (10, 300, 3000)]
+    pool.check()
+    for offset in blocks:
+        pool.xfree(offset)
+    pool.check()
+    pool.destroy()
+    assert small_arena.n_free_pages == n_pages
     small_arena.check()
 
 

@@ -239,6 +239,37 @@ def test_the_quarantine_holds_back_sixteen_blocks(arena):
     assert pool.stats().waiting_blocks == 0  # more than a page does not wait
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_shrink_says_all_pages_that_the_quarantine_kept(arena, joins):
+    """Those of regions that become empty when the quarantine ends are among them."""
+    pool = Pool(arena, grow_pages=1, join_regions=joins, hardened=["quarantine"])
+    blocks = [pool.xmalloc(3000) for _ in range(RING)]
+    for offset in blocks:
+        pool.xfree(offset)
+    assert pool.stats().waiting_blocks == RING
+    n_free = arena.n_free_pages
+    assert pool.shrink() == RING
+    assert pool.stats().n_pages == 0
+    assert arena.n_free_pages == n_free + RING
+
+
+def test_damage_of_a_free_block_leaves_the_quarantine_as_it_is(arena, memory):
+    pool = Pool(arena, grow_pages=4, max_pages=4, hardened=["poison", "quarantine"])
+    blocks = [pool.xmalloc(100) for _ in range(4)]
+    for offset in blocks[:3]:
+        pool.xfree(offset)
+    before, walked = pool.stats(), pool.walk().tobytes()
+    # In the free block that is the rest of the region.
+    for align in (16, 64):
+        memory.flip(blocks[3] + 200)
+        corrupt(lambda align=align: pool.xmalloc(1000, align=align), "H2")
+        memory.flip(blocks[3] + 200)
+        assert pool.stats() == before
+        assert pool.walk().tobytes() == walked
+    assert pool.xmalloc(1000)
+    pool.check()
+
+
 @pytest.mark.parametrize("flag", [*HARDENING, None])
 def test_a_size_to_which_the_trailer_does_not_fit_is_refused(arena, flag):
     pool = Pool(arena, hardened=[flag] if flag else True)

@@ -70,6 +70,21 @@ def test_an_aligned_request_takes_nothing_that_waits(arena: Arena) -> None:
     assert waiting(pool) == 1
 
 
+def test_a_request_that_no_pool_could_serve_frees_nothing_that_waits(
+    probe, arena: Arena
+) -> None:
+    pool = Pool(arena, quick=8)
+    for offset in [pool.xmalloc(100) for _ in range(6)]:
+        pool.xfree(offset)
+    before, walked = pool.stats(), pool.walk().tobytes()
+    for align in (16, 64, PAGE):
+        for n in (arena.n_bytes, 1 << 43, 1 << 60):
+            assert probe.counted_alloc(pool, n, align)[0] == 0
+    assert pool.stats() == before
+    assert pool.walk().tobytes() == walked
+    pool.check()
+
+
 def test_blocks_and_bytes_are_limited(arena: Arena) -> None:
     pool = Pool(arena, quick=3, quick_bytes=1000)
     assert (pool.quick, pool.quick_bytes) == (3, 1000)

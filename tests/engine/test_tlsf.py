@@ -142,6 +142,26 @@ def test_an_exact_fit_that_rounding_up_would_miss_is_found(probe):
     assert inexact > 1000
 
 
+def test_a_block_grows_leftwards_into_exactly_what_is_free(probe):
+    """Not a byte of its two free neighbours is left over, and none is missing."""
+    for need, freed in ((192, "left"), (288, "both")):
+        engine = probe.Engine(1 << 16)
+        engine.add_region(engine.first, 1 << 16)
+        left, block, right, wall = (engine.alloc(96) for _ in range(4))
+        engine.free(left)
+        if freed == "both":
+            engine.free(right)
+        engine.fill(block, bytes(range(88)))
+        assert not engine.resize(block, need + 16)
+        assert engine.resize_left(block, need + 16) == 0
+        assert engine.resize_left(block, need) == left
+        assert engine.payload(left)[:88] == bytes(range(88))
+        live = {left: (need, 16), wall: (96, 16)}
+        if freed == "left":
+            live[right] = (96, 16)
+        check_engine(engine, [(engine.first, 1 << 16)], live, probe)
+
+
 def test_a_region_is_extended_leftwards(probe):
     for used in (False, True):
         engine = probe.Engine(1 << 16)
