@@ -10,7 +10,10 @@ import contextlib
 import ctypes
 import importlib
 import itertools
+import os
 import statistics
+import sys
+import textwrap
 import threading
 import time
 import timeit
@@ -31,13 +34,17 @@ from measured import (
     fill,
     machine,
     part_of,
+    processor,
     require_release,
     table,
 )
 
 from xmem import Arena, Pool, numpy_memory
+from xmem.cli.founding import count_replays, measure_points
+from xmem.cli.plots.growth import draw_growth
 from xmem.cli.plots.style import save, style_grid
 from xmem.cli.plots.versus import draw_versus
+from xmem.cli.progress import Progress
 from xmem.cli.versus import enter
 from xmem.measure import insn
 from xmem.measure.counts import Summary
@@ -466,10 +473,40 @@ def arenas() -> str:
     return counted(table(["arena bytes", *COST_HEADS], rows))
 
 
+def picture() -> str:
+    """Draw the picture that `xmem demo` draws, and say where it was measured."""
+    with Progress(count_replays()) as progress:
+        draw_growth(list(measure_points(progress)), DOCS / "worst-xfree.png")
+    return textwrap.fill(
+        "`make demo` draws this picture: the worst-case time of one `xfree` under TLSF "
+        "and under the *legacy engine*, the first fit that TLSF replaced in Xen. (This "
+        f"one: {processor()}, {os.cpu_count()} processors, {time.strftime('%B %Y')}.)",
+        width=88,
+    )
+
+
+def misuse() -> str:
+    """Show when each allocator that is installed stops a program that is wrong."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    wrong = importlib.import_module("proofs.misuse")
+    sys.path.remove(str(ROOT / "tests"))
+    seen = wrong.measure()
+    return table(
+        ["mistake", *seen],
+        [
+            [mistake, *(found[what] for found in seen.values())]
+            for what, mistake in wrong.MISTAKES.items()
+        ],
+        n_text=1 + len(seen),
+    )
+
+
 PARTS: dict[tuple[Path, str], Callable[[], str]] = {
     (PAGE, "machine"): lambda: f"{machine()} Medians of {ROUNDS} rounds.",
     (PAGE, "field"): field,
     (README, "performance"): readme,
+    (README, "picture"): picture,
+    (RELIABILITY, "misuse"): misuse,
     (RELIABILITY, "hardening"): hardening,
     (PAGE, "quick"): quick,
     (PAGE, "python"): python,

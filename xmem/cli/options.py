@@ -146,7 +146,7 @@ hardened_option = click.option(
     multiple=True,
     type=click.Choice([*HARDENING, ALL]),
     callback=combined_hardening,
-    help="Harden the pool or heap. May be given again.",
+    help="Harden what is measured. May be given again.",
 )
 quick_option = click.option(
     "--quick",
