@@ -5,6 +5,7 @@ import ctypes
 
 import numpy as np
 import pytest
+from support.damage import damaged
 
 import xmem
 from xmem import Arena, HeapCorruption, Pool
@@ -132,6 +133,18 @@ def test_damage_behind_the_place_waits_for_the_next_round(arena):
     with pytest.raises(HeapCorruption):
         rounds(pool, 5)
     memory[first - 3] ^= 1
+
+
+def test_damage_of_the_frame_table_is_reported_as_by_the_whole_checker(arena):
+    pool, _ = filled(arena, {"engine": "tlsf"}, 10)
+    with damaged(arena) as words:
+        words.set(words.frame(arena.first_page), 0)
+        with pytest.raises(HeapCorruption) as whole:
+            pool.check()
+        with pytest.raises(HeapCorruption) as slices:
+            rounds(pool, 5)
+    assert str(slices.value) == str(whole.value)
+    pool.check()
 
 
 @pytest.mark.parametrize(

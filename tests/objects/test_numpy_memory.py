@@ -986,3 +986,25 @@ def test_the_alignment_is_one_the_arena_keeps(pool):
     numpy_memory(pool, align=pool.arena.max_align)
     with pytest.raises(BadArgument, match="at most"):
         numpy_memory(pool, align=2 * pool.arena.max_align)
+
+
+def test_the_file_of_an_arena_may_have_any_descriptor(tmp_path):
+    """A program without a standard input gets 0, and shares its arena all the same."""
+    code = """
+import os, sys
+os.close(0)
+import numpy
+import xmem
+with xmem.Arena.create(sys.argv[1], 1 << 20, page_size=4096) as arena:
+    assert os.path.samestat(os.stat(sys.argv[1]), os.fstat(0))
+    pool = xmem.Pool(arena)
+    with xmem.numpy_memory(pool):
+        array = numpy.array([None] * 100)
+        assert pool.stats().live_blocks == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, tmp_path / "arena"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
