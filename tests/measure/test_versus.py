@@ -211,7 +211,7 @@ def test_engines_of_xmem_are_named_as_elsewhere():
 
 
 @pytest.mark.parametrize(
-    ("installed", "names"),
+    ("present", "names"),
     [
         (["jemalloc", "tcmalloc"], ["jemalloc", "tcmalloc"]),
         (["tcmalloc", "tcmalloc_minimal"], ["tcmalloc"]),
@@ -219,10 +219,10 @@ def test_engines_of_xmem_are_named_as_elsewhere():
         ([], []),
     ],
 )
-def test_each_allocator_that_is_installed_enters_once(installed, names, monkeypatch):
+def test_each_allocator_that_is_installed_enters_once(present, names, monkeypatch):
     monkeypatch.setattr(
         "ctypes.util.find_library",
-        lambda name: f"lib{name}.so.1" if name in installed else None,
+        lambda name: f"lib{name}.so.1" if name in present else None,
     )
     found = libraries()
     assert [contender.name for contender in found] == names
