@@ -299,13 +299,16 @@ cdef class numpy_memory:
         if self.capsule is None:
             raise BadArgument("the manager was never initialised")
         self.allocator.enter()
-        token = _entered.set(
-            (self, cnp.PyDataMem_GetHandler(), _entered.get(), _place.set(None))
-        )
+        entered = _entered.get()
+        handler = cnp.PyDataMem_GetHandler()
+        place = _place.set(None)
         try:
+            _entered.set((self, handler, entered, place))
             cnp.PyDataMem_SetHandler(self.capsule)
         except BaseException:
-            _entered.reset(token)
+            # Python sets a variable even if it finds no memory for the token.
+            cnp.PyDataMem_SetHandler(handler)
+            _entered.set(entered)
             raise
         return self
 

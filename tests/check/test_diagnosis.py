@@ -50,3 +50,17 @@ def test_reports_of_the_checker_have_the_bytes_too(small_arena):
     assert error.invariant in ("B7", "B1")
     assert error.around["before"]["offset"] == first
     assert "the bytes there" in str(error)
+
+
+def test_a_block_behind_padding_is_named_as_a_neighbour(small_arena):
+    """A legacy block that is aligned begins in front of its padding."""
+    pool = Pool(small_arena, engine="firstfit")
+    padded, victim = pool.xmalloc(100, 512), pool.xmalloc(100)
+    assert padded < victim
+    flip(small_arena, victim - 61)
+    with pytest.raises(HeapCorruption) as caught:
+        pool.check()
+    assert caught.value.around["before"] == {
+        "offset": padded,
+        "capacity": pool.usable_size(padded),
+    }

@@ -150,6 +150,18 @@ def test_a_page_that_is_in_no_run_is_found(arena):
     rounds(pool, 10)
 
 
+def test_damage_of_the_frame_table_is_reported_as_by_the_whole_checker(arena):
+    pool, _ = filled(arena, {"engine": "tlsf"}, 10)
+    with damaged(arena) as words:
+        words.set(words.frame(arena.first_page), 0)
+        with pytest.raises(HeapCorruption) as whole:
+            pool.check()
+        with pytest.raises(HeapCorruption) as slices:
+            rounds(pool, 5)
+    assert str(slices.value) == str(whole.value)
+    pool.check()
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [

@@ -8,10 +8,14 @@ import pytest
 import xmem
 
 
-@pytest.mark.parametrize("engine", ["tlsf", "firstfit"])
-def test_a_walk_shows_what_is_live(small_arena, engine, seed):
+@pytest.mark.parametrize(
+    "kind",
+    [{"engine": "tlsf"}, {"engine": "firstfit"}, {"hardened": True}, {"quick": 4}],
+    ids=str,
+)
+def test_a_walk_shows_what_is_live(small_arena, kind, seed):
     source = random.Random(seed)
-    pool, other = (xmem.Pool(small_arena, engine=engine) for _ in range(2))
+    pool, other = (xmem.Pool(small_arena, **kind) for _ in range(2))
     assert len(pool.walk()) == 0
     live = {}
     for _ in range(300):
@@ -30,7 +34,7 @@ def test_a_walk_shows_what_is_live(small_arena, engine, seed):
         offset = int(row["offset"])
         assert row["capacity"] == pool.usable_size(offset) >= live[offset]
         assert row["region"] * 4096 <= offset
-        if engine == "tlsf":
+        if pool.engine == "tlsf":
             assert row["kind"] == (offset % 4096 == 0)
     ends = rows["offset"] + rows["capacity"]
     assert (ends[:-1] <= rows["offset"][1:]).all()

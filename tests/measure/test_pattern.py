@@ -25,6 +25,12 @@ def test_no_two_objects_share_a_word(probe):
     assert len(set(words)) == len(words)
 
 
+def test_bytes_of_nearby_words_differ(probe):
+    """A single byte copied from another place of the block is noticed, too."""
+    held = probe.pattern(8 * 256, 5)
+    assert len(set(held[::8])) == 256
+
+
 def test_a_longer_block_begins_alike(probe):
     longer = probe.pattern(1000, 7)
     assert all(probe.pattern(n, 7) == longer[:n] for n in range(1000))

@@ -11,6 +11,7 @@ from support.peer import WHOLE, build
 import xmem
 from xmem.measure.peers import Peer, measure, play_touched, serves
 from xmem.measure.replay import TRACE_DTYPE, load
+from xmem.measure.versus import PRECISION, least_arena
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = Path(xmem.__file__).parent / "data" / "redis.npz"
@@ -77,6 +78,14 @@ def test_the_least_arena_of_a_peer(tmp_path):
         serves(Peer.system(), ops, 1 << 20)
     assert play_touched(Peer.system(), ops) == 0
     assert play_touched(Peer.engine(), OPS) == 0
+
+
+def test_the_least_arena_of_a_small_trace_is_small():
+    """It is found to the precision that is promised, from four pages on."""
+    ops = trace((0, 0, 0, 8192))
+    least = least_arena(Peer.engine(), ops)
+    assert serves(Peer.engine(), ops, least)
+    assert not serves(Peer.engine(), ops, int(least * (1 - PRECISION)))
 
 
 def test_what_is_no_peer_is_refused(tmp_path):

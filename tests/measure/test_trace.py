@@ -3,6 +3,7 @@
 
 import math
 import random
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_files_that_are_no_traces(files, name, message):
     with pytest.raises(xmem.TraceFormatError, match=message) as caught:
         load(files / name)
     assert name in str(caught.value)
+
+
+def test_a_trace_may_unpack_to_a_quarter_of_the_memory(tmp_path, monkeypatch):
+    file = tmp_path / "zeros.npz"
+    np.savez_compressed(file, ops=trace(*((0, i, 8) for i in range(1000))))
+    with zipfile.ZipFile(file) as archive:
+        n_bytes = archive.getinfo("ops.npy").file_size
+    monkeypatch.setattr("xmem.measure.trace.machine_bytes", lambda: 4 * n_bytes)
+    assert len(load(file)) == 1000
+    monkeypatch.setattr("xmem.measure.trace.machine_bytes", lambda: 4 * n_bytes - 4)
+    with pytest.raises(xmem.TraceFormatError, match="a quarter of this machine's"):
+        load(file)
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

@@ -210,6 +210,25 @@ def test_engines_of_xmem_are_named_as_elsewhere():
     assert [c.name for c in enter()][:3] == ours["tlsf",]
 
 
+@pytest.mark.parametrize(
+    ("present", "names"),
+    [
+        (["jemalloc", "tcmalloc"], ["jemalloc", "tcmalloc"]),
+        (["tcmalloc", "tcmalloc_minimal"], ["tcmalloc"]),
+        (["tcmalloc"], ["tcmalloc"]),
+        ([], []),
+    ],
+)
+def test_each_allocator_that_is_installed_enters_once(present, names, monkeypatch):
+    monkeypatch.setattr(
+        "ctypes.util.find_library",
+        lambda name: f"lib{name}.so.1" if name in present else None,
+    )
+    found = libraries()
+    assert [contender.name for contender in found] == names
+    assert {contender.kind for contender in found} <= {"system"}
+
+
 @pytest.mark.programs
 def test_installed_libraries_are_preloaded(tmp_path):
     np.save(tmp_path / "small.npy", OPS)

@@ -219,6 +219,9 @@ def test_comparison_is_of_contents(pool):
     two.release()
     assert one != two
     assert two == two
+    assert two <= two
+    assert two >= two
+    assert not two < two
 
 
 def test_comparing_leaves_no_view(pool):
@@ -469,6 +472,25 @@ def test_the_end_of_the_pool_is_the_end_of_its_blocks(arena, maker):
     if offset in theirs:
         heir.xfree(offset)
     heir.check()
+
+
+def test_a_block_of_a_pool_that_is_gone_leaves_its_heir_alone(arena, monkeypatch):
+    """What is collected late may lie where another object owns memory now."""
+    caught = []
+    monkeypatch.setattr("sys.unraisablehook", caught.append)
+    pool = Pool(arena)
+    block = pool.block(10)
+    pool.destroy(force=True)
+    heir = Pool(arena)
+    theirs = heir.block(10)
+    assert theirs.offset == block.offset
+    del block
+    assert not caught
+    with pytest.raises(xmem.MismatchedFree, match="an object owns"):
+        heir.xfree(theirs.offset)
+    theirs.release()
+    heir.check()
+    assert used(heir) == 0
 
 
 def test_blocks_in_cycles_are_collected(maker):

@@ -2,6 +2,7 @@
 """NumPy's data in a pool (NEP 49): every allocation, wherever it is freed."""
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import ctypes
@@ -1013,3 +1014,51 @@ def test_the_alignment_is_one_the_arena_keeps(pool):
     numpy_memory(pool, align=pool.arena.max_align)
     with pytest.raises(BadArgument, match="at most"):
         numpy_memory(pool, align=2 * pool.arena.max_align)
+
+
+def test_the_file_of_an_arena_may_have_any_descriptor(tmp_path):
+    """A program without a standard input gets 0, and shares its arena all the same."""
+    code = """
+import os, sys
+os.close(0)
+import numpy
+import xmem
+with xmem.Arena.create(sys.argv[1], 1 << 20, page_size=4096) as arena:
+    assert os.path.samestat(os.stat(sys.argv[1]), os.fstat(0))
+    pool = xmem.Pool(arena)
+    with xmem.numpy_memory(pool):
+        array = numpy.array([None] * 100)
+        assert pool.stats().live_blocks == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, tmp_path / "arena"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_manager_that_was_not_entered_is_not_in_force(pool):
+    """Not where memory is short, alone or inside another."""
+    faults = pytest.importorskip("_testcapi")
+    outer, inner = numpy_memory(pool), numpy_memory(pool)
+    failed = 0
+    for n, around in itertools.product(range(30), [outer, contextlib.nullcontext()]):
+        with around:
+            before = get_handler_name()
+            is_entered = False
+            faults.set_nomemory(n, n + 1)
+            try:
+                inner.__enter__()
+                is_entered = True
+            except MemoryError:
+                failed += 1
+            finally:
+                faults.remove_mem_hooks()
+            if is_entered:
+                inner.__exit__(None, None, None)
+            assert get_handler_name() == before
+        assert get_handler_name() == "default_allocator"
+        with pytest.raises(BadArgument, match="not been entered"):
+            inner.__exit__(None, None, None)
+    assert failed

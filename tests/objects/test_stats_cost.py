@@ -5,8 +5,9 @@ import resource
 from collections.abc import Callable
 
 import pytest
+from support.damage import ORDER_BITMAP, damaged
 
-from xmem import Arena, Heap, Pool
+from xmem import Arena, Heap, HeapCorruption, Pool
 from xmem.stats import PoolStats
 
 MOST_FAULTS = 64
@@ -40,3 +41,25 @@ def test_stats_of_a_heap_touch_no_tables_of_free_pages(tmp_path) -> None:
         heap.xmalloc_subpage(100)
         assert faults_of(heap.stats) <= MOST_FAULTS
         assert heap.stats().live_blocks == 2
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize(
+    ("n_pages", "is_seen"), [(1 << 14, True), (1 + (1 << 14), False)]
+)
+def test_stats_verify_all_tables_of_a_small_arena_alone(
+    n_pages: int, is_seen: bool
+) -> None:
+    with Arena.anonymous(n_pages * 4096, page_size=4096) as arena:
+        assert arena.n_pages == n_pages
+        pool = Pool(arena)
+        pool.xmalloc(100)
+        with damaged(arena) as words:
+            words.flip(ORDER_BITMAP, 1 << 20)
+            with pytest.raises(HeapCorruption):
+                pool.check()
+            if is_seen:
+                with pytest.raises(HeapCorruption):
+                    pool.stats()
+            else:
+                assert pool.stats().live_blocks == 1

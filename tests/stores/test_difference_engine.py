@@ -116,6 +116,20 @@ def test_similar_pages_are_patched(store: DifferenceEngine) -> None:
     store.check()
 
 
+def test_a_check_counts_the_patches_of_a_base(store: DifferenceEngine) -> None:
+    rng = np.random.default_rng(1)
+    for machine in range(3):
+        store.write_page(machine, 0, mutated(noise(1), rng, machine))
+    settle(store)
+    (base,) = [content for content in store._contents() if content.n_patches]
+    for wrong in (1, 3):
+        base.n_patches = wrong
+        with pytest.raises(xmem.XmemError, match="wrong number of patches"):
+            store.check()
+    base.n_patches = 2
+    store.check()
+
+
 def test_a_reference_that_is_written_is_kept_for_its_patches(
     store: DifferenceEngine,
 ) -> None:

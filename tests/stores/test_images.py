@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Pages of files and processes, and images with given shares in common."""
 
+import re
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,6 +32,22 @@ def test_pages_of_a_process() -> None:
     assert 0 < len(pages) <= 50
     with pytest.raises(xmem.BadArgument):
         process_pages(1 << 22)
+
+
+def test_each_page_of_a_process_is_read_once() -> None:
+    """Of the mappings that the system lists, none is read beyond its end."""
+    with subprocess.Popen(
+        ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as cat:
+        cat.stdin.write(b"x")
+        cat.stdin.flush()
+        cat.stdout.read(1)  # it has started and waits
+        maps = Path(f"/proc/{cat.pid}/maps").read_text()
+        pages = process_pages(cat.pid)
+        cat.stdin.close()
+    readable = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) r", maps, re.MULTILINE)
+    n_bytes = sum(int(end, 16) - int(start, 16) for start, end in readable)
+    assert 0 < len(pages) <= n_bytes // PAGE
 
 
 def test_pages_of_nothing(tmp_path) -> None:

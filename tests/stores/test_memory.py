@@ -54,6 +54,18 @@ def test_what_is_larger_than_a_routine_serves_takes_one_page(arena, interface):
     assert arena.n_free_pages == free
 
 
+def test_the_legacy_routine_serves_what_takes_one_page(arena):
+    heap = xmem.Heap(arena, "legacy")
+    memory = Memory(heap)
+    taken = []
+    for n_bytes in (memory.small_max, memory.small_max + 1):
+        free = arena.n_free_pages
+        offset = heap.xmalloc(n_bytes)
+        taken.append(free - arena.n_free_pages)
+        heap.xfree(offset)
+    assert taken == [1, 2]
+
+
 def test_a_memory_is_made_once(arena):
     memory = Memory(xmem.Pool(arena))
     assert Memory.of(memory) is memory

@@ -139,8 +139,10 @@ def test_flushes_remove_and_forgive(store: TmemStore, kind: str) -> None:
     store.put_page(pool, 2, 0, page(9))
     assert store.flush_page(pool, 1, 3)
     assert not store.flush_page(pool, 1, 3)
+    assert store.stats().flushed == 1
     assert store.get_page(pool, 1, 3) is None
     assert store.flush_object(pool, 1) == 4
+    assert store.stats().flushed == 5
     assert store.flush_object(pool, 1) == 0
     assert store.keys(pool) == [(2, 0)]
     assert store.destroy_pool(pool) == 1
