@@ -150,6 +150,12 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
             (*low(), ("get", 24, PAGE), ("get", 24), ("get", n * PAGE, PAGE)),
         ),
         (
+            "a run that moves",
+            None,
+            tuple((1, 1 << log2) for log2 in (13, 17, 20, 28, 29)),
+            (*low(), ("get", n * PAGE, PAGE), ("get", 24), ("get", 255 * PAGE, PAGE)),
+        ),
+        (
             "a small block alone in its region",
             None,
             ((n * PAGE, 2048), (3000, 2048), (2 * n * PAGE, 16)),

@@ -234,10 +234,12 @@ def counted_free(Pool pool, uint64_t payload):
     return _counts(total)
 
 
-def counted_resize(Pool pool, uint64_t payload, uint64_t n_bytes):
+def counted_resize(
+    Pool pool, uint64_t payload, uint64_t n_bytes, uint64_t alignment=16
+):
     cdef uint64_t moved, total
     probe_start()
-    moved = pool_resize(&pool.arena.c, pool.c, payload, n_bytes, 16)
+    moved = pool_resize(&pool.arena.c, pool.c, payload, n_bytes, alignment)
     total = probe_stop()
     return moved, _counts(total)
 

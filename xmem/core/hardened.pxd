@@ -28,7 +28,13 @@ from xmem.base cimport (
     report,
     store_barrier,
 )
-from xmem.core.control cimport HARD_RING, POOL_POISON, POOL_QUARANTINE, pool_t
+from xmem.core.control cimport (
+    HARD_RING,
+    POOL_HOOKED,
+    POOL_POISON,
+    POOL_QUARANTINE,
+    pool_t,
+)
 from xmem.core.growth cimport run_alloc
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
@@ -415,7 +421,9 @@ cdef inline bint needs_room(
             return False
     elif tlsf_find(arena.base, &pool.tlsf, need) != 0:
         return False
-    return not has_room(arena, pool, region_pages_for(arena, need, alignment))
+    return (pool.flags & POOL_HOOKED) != 0 or (
+        not has_room(arena, pool, region_pages_for(arena, need, alignment))
+    )
 
 
 cdef inline offset_t hard_move(
@@ -427,7 +435,7 @@ cdef inline offset_t hard_move(
 ) noexcept nogil:
     """`plain_move` of a hardened pool, for a verified block or a run."""
     cdef uint64_t capacity = hard_capacity(arena, pool, payload)
-    cdef uint64_t n_regions = pool.n_regions
+    cdef uint64_t n_pages = pool.n_pages
     cdef uint64_t total = n_bytes
     cdef offset_t moved
     if alignment <= BLOCK_ALIGN_MAX:
@@ -443,7 +451,7 @@ cdef inline offset_t hard_move(
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
         plain_free(arena, pool, payload)
     else:
-        hard_retire(arena, pool, payload, pool.n_regions <= n_regions)
+        hard_retire(arena, pool, payload, pool.n_pages <= n_pages)
     return moved
 
 

@@ -83,6 +83,12 @@ ctypedef void (*release_t)(
     arena_t*, pool_t*, offset_t, uint64_t, uint64_t
 ) noexcept nogil
 
+cdef enum:
+    # Pages of a run, not a power of two, that one call moves: a longer one is freed by
+    # a call of its own.
+    RUN_MOVES_PAGES = 256
+
+
 cdef extern from *:
     alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
     free_t outlined_free "XMEM_OUTLINED"(free_t function) noexcept nogil
@@ -481,6 +487,17 @@ cdef inline offset_t tlsf_pool_settle(
     return tlsf_pool_grown(arena, pool, n_bytes, alignment)
 
 
+cdef inline bint is_long_run(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Whether a live payload is a run that falls into many when it is given back."""
+    cdef uint64_t n_pages
+    if payload & (PAGE_RULE_BYTES - 1) or pool.engine != ENGINE_TLSF:
+        return False
+    n_pages = frame_pages(arena.frames[page_of(arena, payload)].word)
+    return n_pages > RUN_MOVES_PAGES and n_pages & (n_pages - 1) != 0
+
+
 cdef inline offset_t plain_move(
     arena_t* arena,
     pool_t* pool,
@@ -491,12 +508,14 @@ cdef inline offset_t plain_move(
     """Payload of a new block with the old contents, or 0.
 
     So that its work is bounded by that of one xmalloc: 0 if the new block would need
-    pages for which room has to be made first; and a call that takes pages gives no
-    region back.
+    pages for which room has to be made first, or if the old one is a long run; and a
+    call that takes pages gives no region back.
     """
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
-    cdef uint64_t n_regions = pool.n_regions
+    cdef uint64_t n_pages = pool.n_pages
     cdef offset_t moved
+    if is_long_run(arena, pool, payload):
+        return 0
     if pool.engine == ENGINE_TLSF:
         moved = tlsf_pool_settle(arena, pool, n_bytes, alignment)
     else:
@@ -506,7 +525,7 @@ cdef inline offset_t plain_move(
     copy_payload(arena, moved, payload, n_bytes, capacity)
     if (
         pool.engine == ENGINE_TLSF
-        and pool.n_regions > n_regions
+        and pool.n_pages > n_pages
         and payload & (PAGE_RULE_BYTES - 1)
     ):
         tlsf_pool_keep(arena, pool, payload)

@@ -63,7 +63,7 @@ BOUNDS: dict[tuple[str, Kind], Bound] = {
     ("xfree", "hardened"): Bound(2500, 52),
     ("xrealloc", "plain"): Bound(880, 31),
     ("xrealloc", "quick"): Bound(880, 31),
-    ("xrealloc", "hardened"): Bound(3100, 25),
+    ("xrealloc", "hardened"): Bound(3400, 20),
     **{("page_alloc", kind): Bound(90, 26) for kind in KINDS},
     **{("page_free", kind): Bound(60, 50) for kind in KINDS},
 }
