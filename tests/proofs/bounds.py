@@ -97,6 +97,7 @@ def replayed(case: Case) -> Heap:
 
 def calls(heap: Heap, asks: tuple[tuple[int, int], ...]) -> Iterator[Call]:
     """Calls to count in a heap."""
+    asks = tuple((n, min(align, heap.arena.max_align)) for n, align in asks)
     for n_bytes, align in asks:
         yield "xmalloc", (n_bytes, align)
         yield "page_alloc", (min(-(-n_bytes // PAGE) or 1, heap.arena.n_pages),)
