@@ -607,7 +607,9 @@ cdef class BlockExport:
             self.block.end_export()
 
     def __reduce__(self):
-        raise BadArgumentType("an object that exports an arena's memory cannot be copied")
+        raise BadArgumentType(
+            "an object that exports an arena's memory cannot be copied"
+        )
 
 
 @cython.freelist(32)

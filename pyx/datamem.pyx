@@ -48,7 +48,7 @@ cdef const char* CAPSULE_NAME = "mem_handler"       # NumPy's choice
 # What a context has entered and not left: None or, the last first, a manager, the
 # handler that was in force before it, the rest, and the token that proves the context.
 _entered = ContextVar("xmem.numpy_memory", default=None)
-# Its tokens can be used only in the context in which they were made, not in a copy of it.
+# Its tokens can be used only in the context that made them, not in a copy of it.
 _place = ContextVar("xmem.numpy_memory.place", default=None)
 
 
