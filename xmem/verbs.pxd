@@ -178,6 +178,36 @@ cdef inline bint pool_free_if_owned(
     return True
 
 
+cdef inline offset_t pool_resize_by(
+    arena_t* arena,
+    pool_t* pool,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+    bint may_give,
+) noexcept nogil:
+    """``pool_resize``; ``may_give`` says whether a region may leave with a move."""
+    cdef offset_t moved
+    cdef uint64_t capacity = 0
+    if MEMCHECKED:
+        capacity = pool_capacity(arena, pool, payload)
+        memory_freed(pool, arena.base + payload, capacity)
+    checker_pause()
+    if unlikely(pool.flags & POOL_HARDENED):
+        moved = hard_resize(arena, pool, payload, n_bytes, alignment)
+    else:
+        moved = plain_resize(arena, pool, payload, n_bytes, alignment, may_give)
+    checker_resume()
+    if MEMCHECKED:
+        if moved != 0:
+            payload = moved
+            capacity = pool_capacity(arena, pool, moved)
+        memory_allocated(pool, arena.base + payload, capacity)
+        memory_defined(arena.base + payload, capacity)
+        audit(arena, pool)
+    return moved
+
+
 cdef inline offset_t pool_resize(
     arena_t* arena,
     pool_t* pool,
@@ -189,27 +219,10 @@ cdef inline offset_t pool_resize(
 
     In place, else leftwards, else moved. The alignment becomes the greater of
     ``alignment`` and the block's own. After 0 the block is as it was. Where room has to
-    be made first, this call does not: see `pool_resize_patiently`.
+    be made first, this call does not, and no region leaves with a block that moves: see
+    `pool_resize_patiently`.
     """
-    cdef offset_t moved
-    cdef uint64_t capacity = 0
-    if MEMCHECKED:
-        capacity = pool_capacity(arena, pool, payload)
-        memory_freed(pool, arena.base + payload, capacity)
-    checker_pause()
-    if unlikely(pool.flags & POOL_HARDENED):
-        moved = hard_resize(arena, pool, payload, n_bytes, alignment)
-    else:
-        moved = plain_resize(arena, pool, payload, n_bytes, alignment)
-    checker_resume()
-    if MEMCHECKED:
-        if moved != 0:
-            payload = moved
-            capacity = pool_capacity(arena, pool, moved)
-        memory_allocated(pool, arena.base + payload, capacity)
-        memory_defined(arena.base + payload, capacity)
-        audit(arena, pool)
-    return moved
+    return pool_resize_by(arena, pool, payload, n_bytes, alignment, False)
 
 
 # Blocks of whole pages, which heaps ask for below the alignment that needs them ---
@@ -367,8 +380,13 @@ cdef inline offset_t pool_move(
 cdef inline offset_t pool_resize_patiently(
     arena_t* arena, pool_t* pool, offset_t payload, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Like ``pool_resize``; where that finds no room, like `pool_move`."""
-    cdef offset_t moved = pool_resize(arena, pool, payload, n_bytes, alignment)
+    """Like ``pool_resize``; where that finds no room, like `pool_move`.
+
+    A block that moves is freed as `pool_free` does: a region may leave with it.
+    """
+    cdef offset_t moved = pool_resize_by(
+        arena, pool, payload, n_bytes, alignment, True
+    )
     if likely(moved != 0 or pool.hard.damage.code != 0):
         return moved
     return outlined_move(pool_move)(arena, pool, payload, n_bytes, alignment)

@@ -311,7 +311,7 @@ XFREE_WORST = {
 WORST = {
     "xmalloc": (316, 496),
     "xfree": (241, 450),
-    "xrealloc": (389, 389),
+    "xrealloc": (356, 356),
     "page_alloc": (328, 328),
     "page_free": (538, 538),
 }

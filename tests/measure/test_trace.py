@@ -157,15 +157,15 @@ def test_files_that_are_no_traces(files, name, message):
     assert name in str(caught.value)
 
 
-def test_a_trace_may_unpack_to_a_quarter_of_the_memory(tmp_path, monkeypatch):
+def test_a_trace_may_unpack_to_an_eighth_of_the_memory(tmp_path, monkeypatch):
     file = tmp_path / "zeros.npz"
     np.savez_compressed(file, ops=trace(*((0, i, 8) for i in range(1000))))
     with zipfile.ZipFile(file) as archive:
         n_bytes = archive.getinfo("ops.npy").file_size
-    monkeypatch.setattr("xmem.measure.trace.machine_bytes", lambda: 4 * n_bytes)
+    monkeypatch.setattr("xmem.measure.trace.machine_bytes", lambda: 8 * n_bytes)
     assert len(load(file)) == 1000
-    monkeypatch.setattr("xmem.measure.trace.machine_bytes", lambda: 4 * n_bytes - 4)
-    with pytest.raises(xmem.TraceFormatError, match="a quarter of this machine's"):
+    monkeypatch.setattr("xmem.measure.trace.machine_bytes", lambda: 8 * n_bytes - 8)
+    with pytest.raises(xmem.TraceFormatError, match="an eighth of this machine's"):
         load(file)
 
 

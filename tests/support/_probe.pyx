@@ -370,7 +370,7 @@ def core_free(Pool pool, uint64_t payload):
 
 
 def core_resize(Pool pool, uint64_t payload, uint64_t n_bytes, uint64_t alignment=16):
-    return plain_resize(&pool.arena.c, pool.c, payload, n_bytes, alignment)
+    return plain_resize(&pool.arena.c, pool.c, payload, n_bytes, alignment, True)
 
 
 def core_block(Pool pool, uint64_t payload):

@@ -504,17 +504,17 @@ cdef inline offset_t plain_move(
     offset_t payload,
     uint64_t n_bytes,
     uint64_t alignment,
+    bint may_give,
 ) noexcept nogil:
     """Payload of a new block with the old contents, or 0.
 
-    So that its work is bounded by that of one xmalloc: 0 if the new block would need
-    pages for which room has to be made first, or if the old one is a long run; and a
-    call that takes pages gives no region back.
+    0 if the new block would need pages for which room has to be made first. Unless
+    ``may_give``, its work is bounded by that of one xmalloc: 0 also if the old block is
+    a long run, and no region leaves with any other.
     """
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
-    cdef uint64_t n_pages = pool.n_pages
     cdef offset_t moved
-    if is_long_run(arena, pool, payload):
+    if not may_give and is_long_run(arena, pool, payload):
         return 0
     if pool.engine == ENGINE_TLSF:
         moved = tlsf_pool_settle(arena, pool, n_bytes, alignment)
@@ -525,7 +525,7 @@ cdef inline offset_t plain_move(
     copy_payload(arena, moved, payload, n_bytes, capacity)
     if (
         pool.engine == ENGINE_TLSF
-        and pool.n_pages > n_pages
+        and not may_give
         and payload & (PAGE_RULE_BYTES - 1)
     ):
         tlsf_pool_keep(arena, pool, payload)
@@ -540,12 +540,14 @@ cdef inline offset_t plain_resize(
     offset_t payload,
     uint64_t n_bytes,
     uint64_t alignment,
+    bint may_give,
 ) noexcept nogil:
     """Payload with room for ``n_bytes`` and the old contents, or 0.
 
     In place, else leftwards, else moved. The alignment becomes the greater of
     ``alignment`` and the block's own. After 0 the block is as it was; `plain_move`
-    says when an xmalloc, a copy and an xfree can still do what this call did not.
+    says when an xmalloc, a copy and an xfree can still do what this call did not, and
+    what ``may_give`` is.
     """
     cdef uint64_t own = pool_alignment(arena, pool, payload)
     cdef offset_t moved
@@ -556,7 +558,7 @@ cdef inline offset_t plain_resize(
         if moved != 0:
             return moved
         alignment = own
-    moved = plain_move(arena, pool, payload, n_bytes, alignment)
+    moved = plain_move(arena, pool, payload, n_bytes, alignment, may_give)
     # A shrink never fails: the block is large enough as it is.
     if moved == 0 and alignment <= own and (
         n_bytes <= plain_capacity(arena, pool, payload)

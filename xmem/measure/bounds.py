@@ -57,13 +57,13 @@ class Bound:
 BOUNDS: dict[tuple[str, Kind], Bound] = {
     ("xmalloc", "plain"): Bound(1360, 7),
     ("xmalloc", "quick"): Bound(1360, 7),
-    ("xmalloc", "hardened"): Bound(3700, 0),
+    ("xmalloc", "hardened"): Bound(3900, 0),
     ("xfree", "plain"): Bound(400, 46),
     ("xfree", "quick"): Bound(440, 46),
     ("xfree", "hardened"): Bound(2500, 52),
     ("xrealloc", "plain"): Bound(880, 31),
     ("xrealloc", "quick"): Bound(880, 31),
-    ("xrealloc", "hardened"): Bound(3400, 20),
+    ("xrealloc", "hardened"): Bound(3420, 29),
     **{("page_alloc", kind): Bound(90, 26) for kind in KINDS},
     **{("page_free", kind): Bound(60, 50) for kind in KINDS},
 }
