@@ -202,8 +202,8 @@ def mosaics(
 ) -> Iterator[tuple[str, int | None, tuple[tuple[int, int], ...], tuple[Step, ...]]]:
     """Free pages next to regions, in an arena that is full otherwise.
 
-    The bare pages are freed from the right to the left, so that the numbers of those
-    further left stay what they were.
+    The pages of regions are freed from the right to the left, so that the numbers of
+    those further left stay what they were; the others come last, from the left.
     """
     at = (1 << (orders - 1)) - 12 if orders < 12 else 2036
     for plan in (
@@ -222,13 +222,8 @@ def mosaics(
                 steps += [("bare", first, n), ("reserve", n)]
             if what == 2:
                 steps.append(("get", 600))
-        first = at
-        gone = 0
-        for n, what in plan:
-            if not what:
-                steps.append(("bare", first - gone, n))
-            gone += n
-            first += n
+        # What lies left of each is gone by then.
+        steps += [("bare", at, n) for n, what in plan if not what]
         asks = tuple(
             (n_pages * PAGE - rest, align)
             for rest in (24, 3 * PAGE, n_pages * PAGE // 3)
