@@ -16,7 +16,7 @@ import numpy as np
 from xmem import Arena, BadArgument, Pool
 
 ENGINES = ("tlsf", "firstfit")
-N_BYTES = 8 << 20
+N_BYTES = 32 << 20
 PROT_NONE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE = 0, 2, 0x20, 0x100000
 
 
