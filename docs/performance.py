@@ -63,7 +63,6 @@ TRACES = sorted(measured.TRACES.glob("*.npz"))
 ROUNDS = 5
 N_BYTES = 256
 N_PAIRS = 2000
-QUICKS = (0, 4, 16, 64)
 EVERY = 29
 LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
 ARENA_LOG2 = (20, 24, 28, 32, 34)
@@ -156,15 +155,15 @@ def hardening() -> str:
 # Quick lists -----------------------------------------------------------------------
 
 
-def quick(quicks: tuple[int, ...] = QUICKS) -> str:
+def quick() -> str:
     """Measure what quick lists save, and what they cost in memory."""
     rows = []
-    for n_blocks in quicks:
-        rows.append([f"{n_blocks}" if n_blocks else "none", *quick_row(n_blocks)])
+    for is_quick in (False, True):
+        rows.append(["yes" if is_quick else "no", *quick_row(is_quick)])
     return counted(
         table(
             [
-                "blocks of each size",
+                "quick lists",
                 "xmalloc: mean instructions",
                 "worst",
                 "xfree: mean instructions",
@@ -176,9 +175,9 @@ def quick(quicks: tuple[int, ...] = QUICKS) -> str:
     )
 
 
-def memory_per_live(n_blocks: int) -> str:
+def memory_per_live(is_quick: bool) -> str:
     """Return the least arena over the bytes live, the geometric mean of the traces."""
-    peer = Peer.engine(quick=n_blocks)
+    peer = Peer.engine(quick=is_quick)
     found = []
     for file in TRACES:
         ops = load(file)
@@ -186,11 +185,11 @@ def memory_per_live(n_blocks: int) -> str:
     return f"{statistics.geometric_mean(found):.3f}"
 
 
-def quick_row(n_blocks: int) -> list[str]:
+def quick_row(is_quick: bool) -> list[str]:
     """Count instructions over the traces (means geometric), and find the memory."""
     found: dict[str, list[Summary]] = {"xmalloc": [], "xfree": []}
     for file in TRACES:
-        counts = count(load(file), every=EVERY, quick=n_blocks)
+        counts = count(load(file), every=EVERY, quick=is_quick)
         for verb, summaries in found.items():
             summary = counts.summary(verb)
             if summary is not None:
@@ -199,7 +198,7 @@ def quick_row(n_blocks: int) -> list[str]:
     for summaries in found.values():
         row.append(f"{statistics.geometric_mean(s.mean for s in summaries):.0f}")
         row.append(f"{max(s.most for s in summaries)}")
-    return [*row, memory_per_live(n_blocks)]
+    return [*row, memory_per_live(is_quick)]
 
 
 # From Python -----------------------------------------------------------------------

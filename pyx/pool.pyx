@@ -81,6 +81,7 @@ from xmem.core cimport (
     CREATION_DONE,
     CREATION_NAME_TAKEN,
     CREATION_NO_ENTRY,
+    HARD_RING,
     POOL_CANARY,
     POOL_CHECKSUM,
     POOL_HARDENED,
@@ -89,7 +90,6 @@ from xmem.core cimport (
     POOL_POISON,
     POOL_QUARANTINE,
     POOL_SAFE_LINKS,
-    QUICK_MAX_BLOCKS,
     check_payload,
     creation_pages,
     creation_t,
@@ -101,7 +101,8 @@ from xmem.core cimport (
     pool_release_next,
     pool_reserve,
     pool_retire,
-    quick_count,
+    quarantine_drain,
+    quick_give,
     released_t,
     settings_t,
     shrink_begin,
@@ -118,9 +119,11 @@ from xmem.engine cimport (
 from xmem.hooks cimport Hooks, hooks_from
 from xmem.verbs cimport (
     pool_alloc,
+    pool_alloc_compact,
     pool_alloc_patiently,
     pool_capacity,
     pool_free,
+    pool_free_compact,
     pool_resize_patiently,
     pool_try_again,
 )
@@ -146,7 +149,6 @@ BLOCK_DTYPE = np.dtype(
 )
 
 cdef enum:
-    DEFAULT_QUICK_BYTES = 1 << 16
     SMALL_ARENA_PAGES = 1 << 14     # whose tables `stats` verifies
 
 
@@ -189,19 +191,11 @@ cdef int _read_engine(settings_t* settings, object engine) except -1:
     return 0
 
 
-cdef int _read_quick(
-    settings_t* settings, object quick, object quick_bytes
-) except -1:
-    """Set the limits of the quick lists."""
-    settings.quick_blocks = count_argument(quick, "quick", 0)
-    settings.quick_bytes = count_argument(quick_bytes, "quick_bytes", 0)
-    if settings.quick_blocks == 0:
+cdef int _read_quick(settings_t* settings, object quick) except -1:
+    """Set whether the pool has quick lists."""
+    settings.has_quicklists = flag_argument(quick, "quick")
+    if not settings.has_quicklists:
         return 0
-    if settings.quick_blocks > QUICK_MAX_BLOCKS:
-        raise BadArgument(
-            f"quick must be at most {QUICK_MAX_BLOCKS} blocks, not "
-            f"{settings.quick_blocks}"
-        )
     if settings.engine != ENGINE_TLSF:
         raise BadArgument("only the tlsf engine can have quick lists")
     if settings.flags & POOL_HARDENED:
@@ -397,15 +391,16 @@ cdef class Pool(Allocator):
         overwritten, and verified when the memory is used again;
         ``"quarantine"``: a freed block waits until 16 others have been freed.
         For the tlsf engine; `usable_size` is then exactly the size requested.
-    quick : int
-        Blocks of each size that are kept when they are freed, to be used again as
-        they are: at most 255 for each size up to 1024 bytes with the header; 0
-        for none. Quick lists make most calls for small blocks shorter and the
-        longest somewhat longer; waiting blocks do not merge with their neighbours.
-        A request that finds no room first gives the largest 16 of them to the
-        engine; `shrink` gives all. For the tlsf engine, not hardened.
-    quick_bytes : int
-        Bytes, headers included, that may wait in all.
+    quick : bool
+        Whether freed blocks up to a page, header included, wait on quick lists to be
+        used again as they are. That makes most calls much shorter, and the longest
+        somewhat longer; waiting blocks do not merge with their neighbours. At most an
+        eighth of the live bytes and 16 KiB wait when a block joins them. Above that
+        limit each request that the lists do not serve, and each free of a block that
+        does not wait, gives two waiting blocks to the engine, the largest first; a
+        request that finds no room gives a few and is tried again; `drain` gives as many
+        as it is told, `shrink` all.
+        For the tlsf engine, not hardened.
     get_mem, put_mem : callable, optional
         Where regions come from and go to, in place of the arena's own frames;
         both or neither. ``get_mem(n_pages)`` returns the offset of a run of at
@@ -441,8 +436,7 @@ cdef class Pool(Allocator):
         max_pages=None,
         join_regions=True,
         hardened=False,
-        quick=0,
-        quick_bytes=DEFAULT_QUICK_BYTES,
+        quick=False,
         get_mem=None,
         put_mem=None,
     ):
@@ -460,7 +454,7 @@ cdef class Pool(Allocator):
         settings.flags |= _hardening_flags(hardened)
         _read_engine(&settings, engine)
         _read_pages(&settings, grow_pages, max_pages)
-        _read_quick(&settings, quick, quick_bytes)
+        _read_quick(&settings, quick)
         hooks = hooks_from(settings.engine, get_mem, put_mem)
         encoded = b"" if name is None else _encode_name(name)
         (<Arena>arena).enter()
@@ -603,15 +597,9 @@ cdef class Pool(Allocator):
 
     @property
     def quick(self):
-        """Blocks of each size that may wait to be used again; 0 for none."""
+        """Whether freed blocks wait on quick lists to be used again."""
         self.enter()
-        return self.c.quick_blocks
-
-    @property
-    def quick_bytes(self):
-        """Bytes that may wait to be used again, headers included."""
-        self.enter()
-        return self.c.quick_limit
+        return self.c.quicklists != 0
 
     @property
     def max_pages(self):
@@ -744,11 +732,10 @@ cdef class Pool(Allocator):
     cdef object no_room(self, object n, str verb):
         """The error for a request that the pool cannot serve."""
         limit = f" of at most {self.c.max_pages}" if self.c.max_pages else ""
-        if self.c.quick_bytes:
-            n_waiting = quick_count(&self.arena.c, self.c)
+        if self.c.quick_count:
             limit += (
-                f" ({n_waiting} freed blocks wait in the quick lists: shrink() gives "
-                "them back)"
+                f" ({self.c.quick_count} freed blocks of {self.c.quick_bytes} bytes "
+                "wait in the quick lists: drain() or shrink() gives them back)"
             )
         return self.arena.no_room(
             f"{verb}({n})", f"the pool holds {self.c.n_pages} pages{limit}; "
@@ -765,7 +752,7 @@ cdef class Pool(Allocator):
             self.enter()
         if unlikely(alignment > BLOCK_GRAIN):
             self.require_alignment(alignment)
-        payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
+        payload = pool_alloc_compact(&self.arena.c, self.c, n_bytes, alignment)
         if unlikely(payload == 0):
             payload = self.allocate_more(n_bytes, alignment, verb)
         site_allocated(&self.arena.c, payload, n_bytes)
@@ -843,7 +830,7 @@ cdef class Pool(Allocator):
     cdef int free_live(self, offset_t payload) except -1:
         """Free a block that was proved live and that nobody holds."""
         site_freed(&self.arena.c, payload)
-        pool_free(&self.arena.c, self.c, payload)
+        pool_free_compact(&self.arena.c, self.c, payload)
         if self.c.returned and self.hooks is not None:
             self.hooks.put_returned(self, self.c)
             if self.is_gone():      # by put_mem
@@ -888,8 +875,8 @@ cdef class Pool(Allocator):
             allocated; a block damaged in the quarantine is never used again,
             so the next request does without it.
         """
-        return self.allocate(
-            size_argument(n), align_argument(align), False, "xmalloc"
+        return Pool.allocate(
+            self, size_argument(n), align_argument(align), False, "xmalloc"
         )
 
     def xzalloc(self, n, /, align=16):
@@ -1116,6 +1103,38 @@ cdef class Pool(Allocator):
             count = min(count, self.c.max_pages - self.c.n_pages)
         return self.hooks.obtain(self, self.c, count) if count else 0
 
+    def drain(self, n_blocks, /):
+        """Give freed blocks that wait to the engine, which merges them.
+
+        Of the quick lists the largest, of a hardened pool's quarantine those that have
+        waited longest. Time is linear in the blocks given.
+
+        Parameters
+        ----------
+        n_blocks : int
+            How many at most.
+
+        Returns
+        -------
+        int
+            Blocks that left: fewer where no more wait.
+
+        Raises
+        ------
+        HeapCorruption
+            A block was damaged in the quarantine: it is never used again.
+        """
+        cdef uint64_t count = count_argument(n_blocks, "n_blocks", 0)
+        cdef uint64_t before
+        self.enter()
+        before = self.c.quick_count + self.c.hard.n_waiting
+        checker_pause()
+        quarantine_drain(&self.arena.c, self.c, count)
+        quick_give(&self.arena.c, self.c, count)
+        checker_resume()
+        self.raise_damage()
+        return before - self.c.quick_count - self.c.hard.n_waiting
+
     def shrink(self):
         """Give every wholly free region back to the arena.
 
@@ -1259,8 +1278,17 @@ cdef class Pool(Allocator):
         return (
             self.c.hard.n_waiting
             + self.c.hard.n_lost
-            + quick_count(&self.arena.c, self.c)
+            + self.c.quick_count
         )
+
+    cdef uint64_t waiting_bytes(self) noexcept:
+        """Size of the freed blocks that wait, headers included."""
+        cdef uint64_t n_bytes = self.c.quick_bytes
+        cdef unsigned slot
+        for slot in range(HARD_RING):
+            if self.c.hard.ring[slot] != 0:
+                n_bytes += self.c.hard.sizes[slot]
+        return n_bytes
 
     cdef int verify(
         self, census_t* census, bint all_frames, bint control
@@ -1386,8 +1414,7 @@ cdef class Pool(Allocator):
             An invariant does not hold, so figures would mean nothing.
         """
         cdef census_t census
-        cdef uint64_t live, used, header, overhead, largest
-        cdef uint64_t run_bytes
+        cdef uint64_t live, used, header, overhead, largest, run_bytes
         self.verify_by(&census, False, True, False)
         run_bytes = self.c.run_pages << self.arena.c.page_shift
         live = self.live_blocks()
@@ -1423,6 +1450,7 @@ cdef class Pool(Allocator):
                 else 0.0
             ),
             waiting_blocks=self.waiting() - self.c.hard.n_lost,
+            waiting_bytes=self.waiting_bytes(),
             lost_blocks=self.c.hard.n_lost,
         )
 

@@ -41,6 +41,7 @@ cdef class Pool(Allocator):
     cdef int end(self, list offsets, list regions) except -1
     cdef uint64_t live_blocks(self) noexcept
     cdef uint64_t waiting(self) noexcept
+    cdef uint64_t waiting_bytes(self) noexcept
     cdef int verify(self, census_t* census, bint all_frames,
                     bint control) except -1
     cdef int verify_by(

@@ -42,7 +42,9 @@ class PoolStats(NamedTuple):
         nothing is free.
     waiting_blocks : int
         Freed blocks in the quarantine of a hardened pool, or in the quick lists;
-        their size counts in ``used_bytes``.
+        they are not live, but ``used_bytes`` includes them.
+    waiting_bytes : int
+        Size of these, headers included.
     lost_blocks : int
         Freed blocks that were found damaged in the quarantine, and were
         never given back.
@@ -62,6 +64,7 @@ class PoolStats(NamedTuple):
     overhead_bytes: int
     fragmentation: float
     waiting_blocks: int
+    waiting_bytes: int
     lost_blocks: int
 
 

@@ -164,7 +164,7 @@ def count(
     max_pages=None,
     page_size=None,
     progress=None,
-    quick=0,
+    quick=False,
 ):
     """Count the retired instructions of each operation of a trace.
 

@@ -369,7 +369,7 @@ def replay(
     hardened=False,
     checked=False,
     paths=False,
-    quick=0,
+    quick=False,
 ):
     """Play a trace on a pool or a heap and measure every operation.
 
@@ -412,7 +412,7 @@ def replay(
         the operation. Python's calls always do this; C callers may leave it out.
     paths : bool
         Add a pass, against a pool, that records the path of each operation.
-    quick : int
+    quick : bool
         As in `Pool`; not with an ``interface``.
 
     Returns
@@ -474,7 +474,7 @@ def _settings(engine, interface, quick, records_paths, common):
         return {**common, "engine": engine, "quick": quick}
     if records_paths:
         raise BadArgument("paths are those of an engine: give no interface")
-    if count_argument(quick, "quick", 0):
+    if flag_argument(quick, "quick"):
         raise BadArgument("quick lists are those of a pool: give no interface")
     if common["grow_pages"] is None:
         common["grow_pages"] = 1

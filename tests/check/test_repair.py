@@ -24,7 +24,7 @@ PAGE = 4096
 KINDS: dict[str, dict[str, Any]] = {
     "tlsf": {},
     "apart": {"join_regions": False},
-    "quick": {"quick": 10},
+    "quick": {"quick": True},
     "hardened": {"hardened": True},
     "legacy": {"engine": "firstfit"},
 }
@@ -79,7 +79,8 @@ def refused(path: Path) -> str:
 def test_a_block_in_use_without_a_start_bit_is_given_back(left: Left) -> None:
     left.words.flip_start(left.blocks[2])
     path = left.leave()
-    assert refused(path) == "V1"
+    # With quick lists it looks like one that waits, but is on none of them.
+    assert refused(path) == ("C7" if left.pool.quick else "V1")
     with Arena.open(path, repair=True) as arena:
         (repair,) = arena.repairs
         assert repair.pool == "it"

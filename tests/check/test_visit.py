@@ -10,7 +10,7 @@ import xmem
 
 @pytest.mark.parametrize(
     "kind",
-    [{"engine": "tlsf"}, {"engine": "firstfit"}, {"hardened": True}, {"quick": 4}],
+    [{"engine": "tlsf"}, {"engine": "firstfit"}, {"hardened": True}, {"quick": True}],
     ids=str,
 )
 def test_a_walk_shows_what_is_live(small_arena, kind, seed):
@@ -41,7 +41,7 @@ def test_a_walk_shows_what_is_live(small_arena, kind, seed):
 
 
 def test_what_waits_is_shown_but_not_used(small_arena):
-    pool = xmem.Pool(small_arena, quick=4)
+    pool = xmem.Pool(small_arena, quick=True)
     block = pool.xmalloc(100)
     pool.xfree(block)
     (row,) = [row for row in pool.walk() if row["offset"] == block]

@@ -13,7 +13,7 @@ def test_bins_and_quick_lists_follow_the_block(probe, n_bytes):
     bytes_of_pool, place, bytes_of_lists = probe.control_parts()
     assert place == 704
     assert place - 64 < bytes_of_pool <= place
-    assert bytes_of_lists == 16 * 65
+    assert bytes_of_lists == 32 + 8 * 256
     with xmem.Arena.anonymous(n_bytes, page_size=4096) as arena:
         plain, with_lists = probe.control_sizes(arena, TLSF)
         assert plain == place + 8 * probe.n_bins(arena.n_bytes)
@@ -27,7 +27,7 @@ def test_bins_and_quick_lists_follow_the_block(probe, n_bytes):
     [
         ({}, True),
         ({"hardened": True}, False),
-        ({"quick": 4}, False),
+        ({"quick": True}, False),
         ({"engine": "firstfit"}, False),
     ],
 )
@@ -41,3 +41,4 @@ def test_what_a_new_block_says(probe, small_arena, settings, takes_short_path):
     short_limit = small_arena.n_bytes - 4096 + 1 if takes_short_path else 0
     assert probe.control_word(pool, 112) == short_limit
     assert (probe.control_word(pool, 120) != 0) == ("quick" in settings)
+    assert probe.control_word(pool, 128) == (4089 if "quick" in settings else 0)

@@ -15,9 +15,8 @@ import xmem
         ({"name": "taken"}, xmem.BadArgument),
         ({"grow_pages": 1 << 30}, xmem.BadArgument),
         ({"engine": "firstfit", "grow_pages": 1 << 30}, xmem.BadArgument),
-        ({"engine": "firstfit", "quick": 1}, xmem.BadArgument),
-        ({"quick": 256}, xmem.BadArgument),
-        ({"quick": 1, "hardened": True}, xmem.BadArgument),
+        ({"engine": "firstfit", "quick": True}, xmem.BadArgument),
+        ({"quick": True, "hardened": True}, xmem.BadArgument),
         ({"engine": "firstfit", "hardened": True}, xmem.BadArgument),
     ],
 )
@@ -43,7 +42,7 @@ def test_a_pool_without_pages_for_its_control_block(small_arena):
     [
         {"engine": "firstfit"},
         {"engine": "tlsf"},
-        {"engine": "tlsf", "quick": 4},
+        {"engine": "tlsf", "quick": True},
         {"engine": "tlsf", "hardened": True},
     ],
     ids=str,

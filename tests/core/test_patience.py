@@ -37,13 +37,13 @@ def in_vain(probe, pool: Pool, n_bytes: int, waiting: list[int]) -> None:
 
 
 def test_quick_lists_are_drained(probe, small_arena: Arena) -> None:
-    pool = Pool(small_arena, grow_pages=4, max_pages=4, quick=64)
+    pool = Pool(small_arena, grow_pages=4, max_pages=4, quick=True)
     blocks = filled(pool, 1000)
     assert len(blocks) == 16
     for block in blocks:
         pool.xfree(block)
     assert pool.stats().waiting_blocks == 16
-    in_vain(probe, pool, 15 * 1008, [12, 8])  # four for each call
+    in_vain(probe, pool, 15 * 1008, [10, 4])  # six for each call
     payload, _ = probe.counted_patient_alloc(pool, 15 * 1008)
     assert payload
     pool.check()
@@ -94,19 +94,23 @@ def test_patience_ends(probe, small_arena: Arena) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "n_bytes", "n_blocks"),
-    [({"hardened": ["quarantine"]}, 3000, RING), ({"quick": 64}, 1000, 4 * RING)],
+    ("option", "n_bytes", "n_beside"),
+    [({"hardened": ["quarantine"]}, 3000, 0), ({"quick": True}, 1000, 2900)],
 )
 def test_waiting_blocks_may_keep_every_region(
-    small_arena: Arena, option: dict[str, object], n_bytes: int, n_blocks: int
+    small_arena: Arena, option: dict[str, object], n_bytes: int, n_beside: int
 ) -> None:
     """First all that wait are freed, then their regions leave one by one."""
     pool = Pool(small_arena, grow_pages=1, max_pages=RING, join_regions=False, **option)
-    blocks = [pool.xmalloc(n_bytes) for _ in range(n_blocks)]
+    blocks, beside = [], []
+    for _ in range(RING):
+        blocks.append(pool.xmalloc(n_bytes))
+        if n_beside:  # it does not wait: a block of an alignment
+            beside.append(pool.xmalloc(n_beside, align=64))
     assert pool.stats().n_regions == RING
-    for block in blocks:
+    for block in beside + blocks:
         pool.xfree(block)
-    assert pool.stats().waiting_blocks == n_blocks
+    assert pool.stats().waiting_blocks == RING
     assert pool.xmalloc(whole(RING) - 100)
     pool.check()
 
@@ -153,7 +157,7 @@ def with_region(arena: Arena) -> Pool:
 
 def with_quick_lists(arena: Arena) -> Pool:
     """One in which a freed block waits, too."""
-    return Pool(arena, grow_pages=4, max_pages=12, join_regions=False, quick=64)
+    return Pool(arena, grow_pages=4, max_pages=12, join_regions=False, quick=True)
 
 
 def quarantined(arena: Arena) -> Pool:

@@ -108,7 +108,7 @@ def test_a_call_that_fails_gives_one_region_back(probe, small_arena, joins, alig
 
 
 def test_what_waits_is_freed_before_a_region_leaves(probe, small_arena):
-    pool = Pool(small_arena, grow_pages=4, max_pages=12, join_regions=False, quick=8)
+    pool = Pool(small_arena, grow_pages=4, max_pages=12, join_regions=False, quick=True)
     block = pool.xmalloc(100)
     assert pool.reserve(8) == 8
     pool.xfree(block)

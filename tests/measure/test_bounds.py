@@ -40,7 +40,7 @@ def test_what_a_bound_depends_on():
         assert bound_of(pool, "xfree") == bound("xfree", 7)
         assert bound_of(pool, "xfree", checked=True) == bound("xfree", 7) + PROOF
         assert bound_of(pool, "xmalloc", checked=True) == bound("xmalloc", 7)
-        quick = Pool(arena, quick=4)
+        quick = Pool(arena, quick=True)
         assert bound_of(quick, "xmalloc") == bound("xmalloc", 7, "quick")
         hardened = Pool(arena, hardened=["poison"])
         assert bound_of(hardened, "xrealloc") == bound("xrealloc", 7, "hardened")

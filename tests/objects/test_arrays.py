@@ -19,7 +19,7 @@ MAKERS = {
     "tlsf": lambda arena: Pool(arena),
     "firstfit": lambda arena: Pool(arena, engine="firstfit"),
     "hardened": lambda arena: Pool(arena, hardened=True),
-    "quick": lambda arena: Pool(arena, quick=16),
+    "quick": lambda arena: Pool(arena, quick=True),
     "array": lambda arena: Heap(arena, "array"),
     "merged": lambda arena: Heap(arena, "merged"),
 }

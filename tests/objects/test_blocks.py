@@ -37,7 +37,7 @@ MAKERS = {
     "tlsf": lambda arena: Pool(arena),
     "firstfit": lambda arena: Pool(arena, engine="firstfit"),
     "hardened": lambda arena: Pool(arena, hardened=True),
-    "quick": lambda arena: Pool(arena, quick=16),
+    "quick": lambda arena: Pool(arena, quick=True),
     "strict": lambda arena: Heap(arena, "strict"),
     "subpage": lambda arena: Heap(arena, "subpage"),
     "merged": lambda arena: Heap(arena, "merged"),

@@ -226,13 +226,13 @@ def test_a_pool_made_in_c_is_a_pool(caller, arena, engine):
 def test_settings_of_c_are_those_of_python(caller, arena):
     def properties(pool):
         names = ("engine", "grow_pages", "max_pages", "join_regions", "hardening")
-        return [getattr(pool, name) for name in (*names, "quick", "quick_bytes")]
+        return [getattr(pool, name) for name in (*names, "quick")]
 
     hardened = xmem.Pool(arena, grow_pages=3, max_pages=50, hardened=True)
-    quick = xmem.Pool(arena, join_regions=False, quick=7, quick_bytes=1 << 60)
+    quick = xmem.Pool(arena, join_regions=False, quick=True)
     flags = caller.SETTINGS["flags"] | caller.HARDENED
     caller.create(arena, b"a", grow_pages=3, max_pages=50, flags=flags)
-    caller.create(arena, b"b", flags=0, quick_blocks=7, quick_bytes=1 << 60)
+    caller.create(arena, b"b", flags=0, has_quicklists=True)
     assert properties(xmem.Pool.open(arena, "a")) == properties(hardened)
     assert properties(xmem.Pool.open(arena, "b")) == properties(quick)
 
@@ -243,9 +243,8 @@ def test_settings_of_c_are_those_of_python(caller, arena):
         (BAD_SETTINGS, b"x", {"engine": 0}),
         (BAD_SETTINGS, b"x", {"engine": 3}),
         (BAD_SETTINGS, b"x", {"grow_pages": 1 << 20}),
-        (BAD_SETTINGS, b"x", {"quick_blocks": 256}),
-        (BAD_SETTINGS, b"x", {"quick_blocks": 1, "engine": 2}),
-        (BAD_SETTINGS, b"x", {"quick_blocks": 1, "flags": 16}),
+        (BAD_SETTINGS, b"x", {"has_quicklists": True, "engine": 2}),
+        (BAD_SETTINGS, b"x", {"has_quicklists": True, "flags": 16}),
         (BAD_SETTINGS, b"x", {"flags": 16, "engine": 2}),
         (BAD_SETTINGS, b"x", {"flags": 2}),
         (BAD_SETTINGS, b"x", {"flags": 1 << 9}),

@@ -263,7 +263,7 @@ def known(orders: int) -> Iterator[tuple[str, Case]]:
 POOLS: tuple[dict[str, Any], ...] = (
     {"grow_pages": 1},
     {"grow_pages": 1, "join_regions": False},
-    {"grow_pages": 1, "quick": 16},
+    {"grow_pages": 1, "quick": True},
     {"grow_pages": 1, "hardened": True},
     {"grow_pages": 1, "hardened": True, "join_regions": False},
     {"grow_pages": 1, "hooks": True},
@@ -393,7 +393,7 @@ def settings(rng: random.Random) -> dict[str, Any]:
     }
     which = rng.randrange(4)
     if which == 0:
-        found["quick"] = rng.choice([1, 4, 16, 64])
+        found["quick"] = True
     elif which == 1:
         found["hardened"] = True
     elif which == 2:

@@ -38,7 +38,7 @@ N_BYTES = 4 << 20
 KINDS: dict[str, dict[str, Any]] = {
     "joined": {},
     "apart": {"join_regions": False, "grow_pages": 2},
-    "quick": {"quick": 30},
+    "quick": {"quick": True},
     "hardened": {"hardened": True},
     "quarantine": {"hardened": ["quarantine"], "join_regions": False},
     "legacy": {"engine": "firstfit"},

@@ -46,7 +46,7 @@ KINDS: tuple[Callable[[Arena], Allocator], ...] = (
     lambda arena: Pool(arena, grow_pages=1),
     lambda arena: Pool(arena, engine="firstfit"),
     lambda arena: Pool(arena, hardened=True),
-    lambda arena: Pool(arena, quick=8),
+    lambda arena: Pool(arena, quick=True),
     lambda arena: Heap(arena, "array"),
     lambda arena: Heap(arena, "merged"),
 )

@@ -53,9 +53,7 @@ def command(chosen: random.Random) -> list[str]:
     if program == "xmem-stress":
         options += ["--load", chosen.choice(list(LOADS))]
         if "tlsf" in options:
-            options += chosen.choice(
-                [[], [], ["--hardened", "all"], ["--quick", str(chosen.randint(1, 64))]]
-            )
+            options += chosen.choice([[], [], ["--hardened", "all"], ["--quick"]])
     else:
         options += ["--compression", chosen.choice(["lz4", "zstd"])]
     return [program, *options]

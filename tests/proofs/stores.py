@@ -28,7 +28,7 @@ from .headers import LINE, Seen, Snapshot
 PAGE = 4096
 KINDS: list[dict[str, Any]] = [
     {"engine": "tlsf", "grow_pages": 1},
-    {"engine": "tlsf", "grow_pages": 2, "quick": 4},
+    {"engine": "tlsf", "grow_pages": 2, "quick": True},
     {"engine": "tlsf", "grow_pages": 3},
     {"engine": "tlsf", "grow_pages": 2, "join_regions": False},
     {"engine": "tlsf", "grow_pages": 2, "hardened": True},

@@ -27,7 +27,6 @@ from support.wrong import (
     PATH,
     POOL_ROOM,
     QUICK,
-    QUICK_BYTES,
     RESERVE,
     ROOT,
     RUN,
@@ -93,8 +92,8 @@ def make_pool(
     return Pool(arena, name=name, engine=engine, grow_pages=grow, max_pages=most)
 
 
-def make_quick(_: Scene, arena: Any, quick: Any, quick_bytes: Any) -> Pool:
-    return Pool(arena, quick=quick, quick_bytes=quick_bytes)
+def make_quick(_: Scene, arena: Any, quick: Any) -> Pool:
+    return Pool(arena, quick=quick)
 
 
 def make_hooked(_: Scene, arena: Any, get_mem: Any, put_mem: Any) -> Pool:
@@ -141,9 +140,7 @@ CALLS: dict[str, Call] = {
         (arena_of, "new", "tlsf", 2, 20),
         (ARENA, NEW_NAME, ENGINE, GROW_OR_NOT, LIMIT),
     ),
-    "Pool.__init__ (quick)": Call(
-        make_quick, (arena_of, 2, 2000), (ARENA, QUICK, QUICK_BYTES)
-    ),
+    "Pool.__init__ (quick)": Call(make_quick, (arena_of, True), (ARENA, QUICK)),
     "Pool.__init__ (legacy)": Call(
         make_pool,
         (arena_of, "new", "firstfit", 2, 20),
@@ -194,6 +191,7 @@ CALLS: dict[str, Call] = {
     "Pool.reserve": Call(
         lambda s, n: s.pool.reserve(n), (3,), (RESERVE,), engines=("tlsf",)
     ),
+    "Pool.drain": Call(lambda s, n: s.pool.drain(n), (3,), (RESERVE,)),
     "Pool.shrink": Call(lambda s: s.pool.shrink()),
     "Pool.destroy": Call(lambda s: s.pool.destroy(force=True)),
     "Pool.check": Call(lambda s: s.pool.check()),
@@ -234,7 +232,6 @@ READ_ONLY = {
         "closed",
         "engine",
         "quick",
-        "quick_bytes",
         "grow_pages",
         "hardening",
         "id",

@@ -195,7 +195,7 @@ def lying_texts(where: str) -> None:
     print("engine", flush=True)
     with pytest.raises(BadArgument, match="only the tlsf"):
         Pool(arena, engine=Liar("firstfit"), **hooks)
-    for wrong in ({"hardened": True}, {"quick": 5}):
+    for wrong in ({"hardened": True}, {"quick": True}):
         with pytest.raises(BadArgument, match="only the tlsf"):
             Pool(arena, engine=Liar("firstfit"), **wrong)
     with pytest.raises(BadArgument, match="engine must be"):
@@ -301,7 +301,7 @@ def initialised_twice() -> None:
 
     one, two = new_arena(), new_arena()
     makers: list[tuple[type[Any], dict[str, Any]]] = [
-        (Pool, {"grow_pages": 20, "max_pages": 20, "quick": 20}),
+        (Pool, {"grow_pages": 20, "max_pages": 20}),
         (Pool, {"hardened": ["poison"]}),
         (Heap, {"grow_pages": 20, "max_pages": 20}),
         (Heap, {"interface": "subpage", "max_pages": 20, "hardened": ["poison"]}),

@@ -257,12 +257,10 @@ GROW = [
 #: None leaves the choice to the pool.
 GROW_OR_NOT = [wrong for wrong in GROW if wrong.label != "None"]
 QUICK = [
-    *NO_INTEGER,
-    *rows(NEGATIVE, BadArgument),
-    *rows(TOO_LARGE, BadArgument),
-    Wrong("256", 256, BadArgument),
+    Wrong("1", 1, BadArgumentType),
+    Wrong("None", None, BadArgumentType),
+    Wrong("text", "True", BadArgumentType),
 ]
-QUICK_BYTES = [*NO_INTEGER, *rows(NEGATIVE, BadArgument)]
 #: None is no limit, and a limit above the arena's size is none either.
 LIMIT = [*NOT_NONE, *rows(NEGATIVE, BadArgument), Wrong("0", 0, BadArgument)]
 ARENA_SIZE = [

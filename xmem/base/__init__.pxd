@@ -17,6 +17,8 @@ from xmem.base.bits cimport (
     ceil_log2,
     find_first_set,
     find_last_set,
+    with_bit,
+    without_bit,
 )
 from xmem.base.checks cimport claim, likely, require, store_barrier, unlikely
 from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF, engine_names

@@ -14,6 +14,8 @@ cdef struct census_t:
     uint64_t n_used
     uint64_t n_free
     uint64_t n_lost                 # of those used
+    uint64_t n_waiting              # of those used, on quick lists as it seems
+    uint64_t waiting                # fingerprint of these
     uint64_t used_bytes             # blocks in use, headers included
     uint64_t free_bytes             # free blocks, headers included
     uint64_t largest_free           # block size, header included
@@ -31,6 +33,8 @@ cdef inline void census_clear(census_t* census) noexcept nogil:
     census.n_used = 0
     census.n_free = 0
     census.n_lost = 0
+    census.n_waiting = 0
+    census.waiting = 0
     census.used_bytes = 0
     census.free_bytes = 0
     census.largest_free = 0

@@ -36,7 +36,7 @@ from xmem.core.control cimport (
     POOL_JOINS,
     POOL_MAGIC,
     POOL_QUARANTINE,
-    QUICK_MAX_BLOCKS,
+    QUICK_MAX_BYTES,
     QUICK_N_LISTS,
     control_bins,
     control_bytes,
@@ -46,9 +46,14 @@ from xmem.core.control cimport (
     quicklists_of,
     quicklists_t,
 )
-from xmem.core.quicklists cimport may_wait
+from xmem.core.quicklists cimport may_wait, quick_size
 from xmem.core.startbits cimport start_test
-from xmem.engine cimport BLOCK_GRAIN, BLOCK_TAG_SHIFT, REGION_HEAD_BYTES, word_at
+from xmem.engine cimport (
+    BLOCK_HEADER_BYTES,
+    BLOCK_TAG_SHIFT,
+    REGION_HEAD_BYTES,
+    word_at,
+)
 
 
 cdef inline bint check_identity(
@@ -134,14 +139,14 @@ cdef inline bint check_quick_place(
         limit = 0
     if pool.short_limit != limit:
         return report(finding, invariant(c"C", 4), control, pool.short_limit, limit)
+    limit = QUICK_MAX_BYTES - BLOCK_HEADER_BYTES + 1 if pool.quicklists != 0 else 0
+    if pool.quick_below != limit:
+        return report(finding, invariant(c"C", 4), control, pool.quick_below, limit)
     if pool.quicklists != 0 and (
         pool.engine != ENGINE_TLSF
         or pool.flags & POOL_HARDENED
         or pool.quicklists != control + n_bytes - sizeof(quicklists_t)
         or <uint64_t>entry.control_pages << arena.page_shift < n_bytes
-        or pool.quick_blocks == 0
-        or pool.quick_blocks > QUICK_MAX_BLOCKS
-        or pool.quick_limit > arena.n_bytes
     ):
         return report(finding, invariant(c"C", 4), control, pool.quicklists, n_bytes)
     return True
@@ -151,34 +156,31 @@ cdef inline bint check_quicklists(
     arena_t* arena, pool_t* pool, offset_t control, finding_t* finding
 ) noexcept nogil:
     """C7: the blocks on the quick lists, whose place is sound."""
-    cdef uint64_t size = 0
-    cdef uint64_t n_waiting = 0
-    cdef uint64_t left, i
+    cdef quicklists_t* quick
+    cdef uint64_t left = pool.quick_count
+    cdef uint64_t n_bytes = 0
+    cdef uint64_t i, n_listed
     cdef offset_t at
     if pool.quicklists == 0:
-        if pool.quick_bytes | pool.quick_blocks | pool.quick_limit:
-            return report(finding, invariant(c"C", 7), control, pool.quick_bytes, 0)
+        if pool.quick_bytes | pool.quick_count:
+            return report(finding, invariant(c"C", 7), control, pool.quick_count, 0)
         return True
+    quick = quicklists_of(arena, pool)
     for i in range(QUICK_N_LISTS):
-        left = quicklists_of(arena, pool).lists[i].count
-        if left > pool.quick_blocks:
-            return report(
-                finding, invariant(c"C", 7), control, left, pool.quick_blocks
-            )
-        n_waiting += left * size
-        at = quicklists_of(arena, pool).lists[i].head
-        while left > 0 and may_wait(arena, pool, at, size) and not start_test(
+        n_listed = left
+        at = quick.heads[i]
+        if ((quick.listed[i >> 6] >> (i & 63)) & 1) != (at != 0):
+            return report(finding, invariant(c"C", 7), at, quick.listed[i >> 6], i)
+        while left > 0 and may_wait(arena, pool, at, quick_size(i)) and not start_test(
             arena, at
         ):
             at = word_at(arena.base, at)[0]
             left -= 1
-        if left != 0 or at != 0:
+        if at != 0:
             return report(finding, invariant(c"C", 7), at, left, 0)
-        size += BLOCK_GRAIN
-    if n_waiting != pool.quick_bytes:
-        return report(
-            finding, invariant(c"C", 7), control, pool.quick_bytes, n_waiting
-        )
+        n_bytes += (n_listed - left) * quick_size(i)
+    if left != 0 or n_bytes != pool.quick_bytes:
+        return report(finding, invariant(c"C", 7), control, pool.quick_bytes, n_bytes)
     return True
 
 

@@ -39,7 +39,7 @@ from xmem.check.firstfit cimport check_firstfit_list, check_page, check_start, c
 from xmem.check.tlsf cimport check_bins, check_stretch, stretch_t
 from xmem.core.control cimport pool_t
 from xmem.core.hardening cimport check_run_seal
-from xmem.core.quicklists cimport quick_count
+from xmem.core.quicklists cimport quick_mark
 from xmem.engine cimport BLOCK_FREE, block_word, word_size
 
 
@@ -134,8 +134,24 @@ cdef inline bint check_no_start(
 
 # The whole -------------------------------------------------------------------
 
+cdef inline bint check_waiting_marks(
+    arena_t* arena, pool_t* pool, census_t* census, finding_t* finding
+) noexcept nogil:
+    """C7: the quick lists hold the blocks that wait, and no others.
+
+    Their marks have the same sum; if they are not the same blocks, one chance in 2**64
+    hides it.
+    """
+    cdef uint64_t mark = quick_mark(arena, pool)
+    if census.n_waiting == pool.quick_count and census.waiting == mark:
+        return True
+    return report(
+        finding, invariant(c"C", 7), 0, census.n_waiting, pool.quick_count
+    )
+
+
 cdef inline bint check_counters(
-    pool_t* pool, uint64_t n_waiting, census_t* census, finding_t* finding
+    pool_t* pool, census_t* census, finding_t* finding
 ) noexcept nogil:
     """C1 to C3, C6 of lost blocks, and V1: no start bit without a block."""
     cdef uint64_t starts = census.n_used
@@ -149,7 +165,7 @@ cdef inline bint check_counters(
         return report(
             finding, invariant(c"C", 6), 0, pool.hard.n_lost, census.n_lost
         )
-    starts -= pool.hard.n_waiting + pool.hard.n_lost + n_waiting
+    starts -= pool.hard.n_waiting + pool.hard.n_lost + pool.quick_count
     if census.n_starts != starts:
         return report(finding, invariant(c"V", 1), 0, census.n_starts, starts)
     if n_used != census.n_used or used_bytes != census.used_bytes:
@@ -218,7 +234,9 @@ cdef inline bint check_pages(
             return False
     elif not check_firstfit_list(arena, pool, census.n_free, finding):
         return False
-    return check_counters(pool, quick_count(arena, pool), census, finding)
+    return check_waiting_marks(
+        arena, pool, census, finding
+    ) and check_counters(pool, census, finding)
 
 
 cdef inline bint check_pool(

@@ -477,6 +477,7 @@ cdef inline void clear_caches(arena_t* arena, pool_t* pool) noexcept nogil:
     firstfit_init(&pool.firstfit, pool.firstfit.tag, pool.firstfit.page_bytes)
     if pool.quicklists != 0:
         engine_fill(quicklists_of(arena, pool), 0, sizeof(quicklists_t))
+    pool.quick_count = 0
     pool.quick_bytes = 0
     pool.n_regions = 0
     pool.region_pages = 0

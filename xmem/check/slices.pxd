@@ -56,6 +56,7 @@ from xmem.engine cimport (
 
 cdef enum:
     SLICE_STARTS = 64           # words of start bits read at each end of a long block
+    SLICE_BEYOND = 64           # blocks without start bit passed to end at one with it
 
 
 cdef enum slice_t:
@@ -98,22 +99,27 @@ cdef inline bint slice_blocks(
 ) noexcept nogil:
     """Verify TLSF blocks from ``at``, a block's header; False for damage.
 
-    Goes beyond the work that is left to the next live block. That is not far: no
-    two free blocks are adjacent, and few wait in quarantine.
+    Goes beyond the work that is left to the next live block, past SLICE_BEYOND others
+    at most: behind so many that wait side by side the next slice finds the next start.
     """
     cdef stretch_t stretch
     cdef offset_t block = at[0]
     cdef uint64_t word = block_word(arena.base, block)
     cdef bint prev_free = (word & BLOCK_PREV_FREE) != 0
+    cdef unsigned n_beyond = 0
     stretch.start = block
     stretch.limit = end
     stretch.n_regions = 1
-    while left[0] > 0 or not start_test(arena, payload_of(block)):
+    while left[0] > 0 or (
+        n_beyond < SLICE_BEYOND and not start_test(arena, payload_of(block))
+    ):
         if not check_block(arena, pool, &stretch, block, prev_free, finding):
             return False
         word = block_word(arena.base, block)
         if left[0] > 0:
             left[0] -= 1
+        else:
+            n_beyond += 1
         if word_size(word) == 0:
             at[0] = stretch.limit
             if block == stretch.limit - REGION_TAIL_BYTES:

@@ -28,7 +28,7 @@ from xmem.core.hardening cimport (
     is_lost,
     is_quarantined,
 )
-from xmem.core.quicklists cimport is_on_quicklist
+from xmem.core.quicklists cimport seems_waiting, waiting_mark
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
     BLOCK_ALIGN_MASK,
@@ -147,7 +147,7 @@ cdef inline bint check_block(
         is_free
         or not (
             is_quarantined(pool, block)
-            or is_on_quicklist(arena, pool, payload_of(block), size)
+            or seems_waiting(pool, word)
         )
     ):
         return report(finding, invariant(c"V", 1), block, is_free, not is_free)
@@ -183,6 +183,11 @@ cdef inline bint check_stretch(
         prev_free = (word & BLOCK_FREE) != 0
         count_block(census, word_size(word), prev_free)
         census.n_lost += is_lost(arena, pool, block)
+        if pool.quicklists != 0 and not prev_free and not start_test(
+            arena, payload_of(block)
+        ):
+            census.n_waiting += 1
+            census.waiting += waiting_mark(payload_of(block))
         block += word_size(word)
     if block != stretch.limit - REGION_TAIL_BYTES:
         return report(

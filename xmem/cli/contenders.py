@@ -49,7 +49,7 @@ class Settings:
     hardened: bool | tuple[str, ...] = False
     checked: bool = False
     paths: bool = False
-    quick: int = 0
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def replay_one(
             hardened=settings.hardened,
             checked=settings.checked,
             paths=settings.paths and contender in ENGINES,
-            quick=settings.quick if contender == "tlsf" else 0,
+            quick=settings.quick and contender == "tlsf",
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error

@@ -63,7 +63,7 @@ def insn(
     traces: Sequence[Path],
     engines: Sequence[Engine],
     hardened: Hardened,
-    quick: int,
+    quick: bool,
     checked: bool,
     max_ops: int,
     every: int,

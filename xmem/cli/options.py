@@ -150,11 +150,8 @@ hardened_option = click.option(
 )
 quick_option = click.option(
     "--quick",
-    metavar="BLOCKS",
-    type=click.IntRange(min=0, max=255),
-    default=0,
-    help="Keep up to BLOCKS freed blocks of each size in quick lists, with the engine "
-    "tlsf.",
+    is_flag=True,
+    help="Let freed blocks wait in quick lists, with the engine tlsf.",
 )
 checked_option = click.option(
     "--checked",
@@ -163,7 +160,7 @@ checked_option = click.option(
 )
 
 
-def refuse_legacy(contenders: Iterable[str], hardened: Hardened, quick: int) -> None:
+def refuse_legacy(contenders: Iterable[str], hardened: Hardened, quick: bool) -> None:
     """Refuse options that TLSF alone has, where something else is to run.
 
     Raises
@@ -184,7 +181,7 @@ def refuse_legacy(contenders: Iterable[str], hardened: Hardened, quick: int) -> 
 
 
 def default_engines(
-    engines: Sequence[str], hardened: Hardened, quick: int
+    engines: Sequence[str], hardened: Hardened, quick: bool
 ) -> tuple[str, ...]:
     """Return the default engines that have the options that were given."""
     only_tlsf = bool(hardened or quick)

@@ -100,7 +100,7 @@ def replay(
     max_ops: int | None,
     verify: bool,
     hardened: Hardened,
-    quick: int,
+    quick: bool,
     checked: bool,
     json_file: Path | None,
     plot_file: Path | None,

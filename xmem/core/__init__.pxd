@@ -6,6 +6,7 @@ of, how it is made, grown, shrunk and ended, and which blocks are its own.
 """
 
 from xmem.core.control cimport (
+    HARD_RING,
     POOL_CANARY,
     POOL_CHECKSUM,
     POOL_HARDENED,
@@ -14,7 +15,6 @@ from xmem.core.control cimport (
     POOL_POISON,
     POOL_QUARANTINE,
     POOL_SAFE_LINKS,
-    QUICK_MAX_BLOCKS,
     pool_t,
 )
 from xmem.core.creation cimport (
@@ -37,10 +37,10 @@ from xmem.core.creation cimport (
     settings_t,
 )
 from xmem.core.growth cimport run_free
-from xmem.core.hardened cimport hard_prepare_free
+from xmem.core.hardened cimport hard_prepare_free, quarantine_drain
 from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
 from xmem.core.plain cimport is_run, pool_alignment, pool_owns
-from xmem.core.quicklists cimport quick_count
+from xmem.core.quicklists cimport quick_give
 from xmem.core.regions cimport may_hold, region_pages_for
 from xmem.core.reserve cimport (
     pool_reserve,

@@ -17,7 +17,8 @@ C5  the spare region, if any, is a region of the pool
 C6  the state of hardening agrees with the pool's flags, the ring with its count, and
     the count of lost blocks with a walk of the blocks
 C7  the quick lists hold blocks in use without start bit, each of its list's
-    size, as many and as large as the counts say; no other such block exists
+    size, as many and as large as the counts say; no other such block exists; a bit of
+    their bitmap is set if and only if its list holds a block
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -33,6 +34,7 @@ from xmem.base cimport (
 )
 from xmem.engine cimport (
     BLOCK_GRAIN,
+    BLOCK_HEADER_BYTES,
     BLOCK_SIZE_SHIFT,
     BLOCK_TAG_MASK,
     BLOCK_TAG_SHIFT,
@@ -64,10 +66,12 @@ cdef enum:
     POOL_MAGIC = 0x4C4F4F50
     POOL_BYTES = 704        # of pool_t, rounded up to a cache line
 
-    QUICK_MAX_BYTES = 1024      # of a block on a quick list
+    QUICK_MAX_BYTES = 4096      # of a block on a quick list
     QUICK_SIZE_LOG2 = 4         # a list for each multiple of 16
-    QUICK_N_LISTS = (QUICK_MAX_BYTES >> QUICK_SIZE_LOG2) + 1
-    QUICK_MAX_BLOCKS = 255      # on one list
+    QUICK_N_LISTS = QUICK_MAX_BYTES >> QUICK_SIZE_LOG2
+    QUICK_N_WORDS = QUICK_N_LISTS >> 6
+    QUICK_SHARE = 8             # of the live bytes, one part may wait,
+    QUICK_SLACK_BYTES = 16384   # and so many more
 
 
 cdef struct hard_t:
@@ -79,13 +83,10 @@ cdef struct hard_t:
     uint32_t sizes[HARD_RING]   # of the blocks in quarantine, headers included
 
 
-cdef struct quicklist_t:
-    offset_t head               # payload freed last, which holds the next; 0: none
-    uint64_t count
-
-
 cdef struct quicklists_t:
-    quicklist_t lists[QUICK_N_LISTS]
+    uint64_t listed[QUICK_N_WORDS]      # bit i: list i holds a block
+    # Of blocks of 16 (i + 1) bytes: the payload freed last, which holds the next.
+    offset_t heads[QUICK_N_LISTS]
 
 
 cdef struct pool_t:
@@ -107,9 +108,9 @@ cdef struct pool_t:
     uint64_t n_runs
     uint64_t short_limit        # requests below it take the short path
     offset_t quicklists         # of its quicklists_t, 0: none
-    uint64_t quick_limit        # bytes that may be on the quick lists
-    uint64_t quick_blocks       # blocks that may be on each of them
-    uint64_t quick_bytes        # on them now, headers included
+    uint64_t quick_below        # requests below it look at them first, 0: none
+    uint64_t quick_count        # blocks on them
+    uint64_t quick_bytes        # of these blocks, headers included
     uint64_t lock_room[2]
     uint32_t interface          # of the heap to which the pool belongs, or 0
     uint32_t role               # in that heap
@@ -201,13 +202,12 @@ cdef inline void control_init(
 
 
 cdef inline void control_add_quicklists(
-    arena_t* arena, offset_t control, uint64_t n_blocks, uint64_t n_bytes
+    arena_t* arena, offset_t control
 ) noexcept nogil:
     """Give a pool empty quick lists, for which its control block has room."""
     cdef pool_t* pool = <pool_t*>(arena.base + control)
     pool.quicklists = control + control_bytes(arena, ENGINE_TLSF, False)
-    pool.quick_blocks = n_blocks
-    pool.quick_limit = n_bytes
+    pool.quick_below = QUICK_MAX_BYTES - BLOCK_HEADER_BYTES + 1
     pool.short_limit = 0
     engine_fill(arena.base + pool.quicklists, 0, sizeof(quicklists_t))
 

@@ -52,7 +52,6 @@ from xmem.core.control cimport (
     POOL_HARDENED,
     POOL_HOOKED,
     POOL_JOINS,
-    QUICK_MAX_BLOCKS,
     control_add_quicklists,
     control_bytes,
     control_init,
@@ -81,8 +80,7 @@ cdef struct settings_t:
     unsigned flags              # POOL_*, all but POOL_HOOKED
     uint64_t grow_pages         # 0: by default, and growing with the pool
     uint64_t max_pages          # 0: no limit but the arena
-    uint64_t quick_blocks       # of each size that may wait, 0: no quick lists
-    uint64_t quick_bytes        # that may wait in all
+    bint has_quicklists
 
 
 cdef struct released_t:
@@ -101,14 +99,13 @@ cdef inline bint settings_are_valid(
     if settings.engine != ENGINE_TLSF:
         return (
             settings.engine == ENGINE_FIRSTFIT
-            and settings.quick_blocks == 0
+            and not settings.has_quicklists
             and not settings.flags & POOL_HARDENED
             and settings.grow_pages <= arena.n_pages
         )
     return (
         settings.grow_pages <= arena.n_pages
-        and settings.quick_blocks <= QUICK_MAX_BLOCKS
-        and not (settings.quick_blocks and settings.flags & POOL_HARDENED)
+        and not (settings.has_quicklists and settings.flags & POOL_HARDENED)
         and not settings.flags
         & ~<unsigned>(POOL_JOINS | POOL_ADAPTS | POOL_HARDENED)
     )
@@ -119,7 +116,7 @@ cdef inline uint64_t creation_pages(
 ) noexcept nogil:
     """Pages that the control block of a pool takes."""
     return pages_for(
-        arena, control_bytes(arena, settings.engine, settings.quick_blocks != 0)
+        arena, control_bytes(arena, settings.engine, settings.has_quicklists)
     )
 
 
@@ -147,15 +144,8 @@ cdef inline void control_format(
         grow_pages,
         settings.max_pages,
     )
-    if settings.quick_blocks:
-        control_add_quicklists(
-            arena,
-            control,
-            settings.quick_blocks,
-            settings.quick_bytes
-            if settings.quick_bytes < arena.n_bytes
-            else arena.n_bytes,
-        )
+    if settings.has_quicklists:
+        control_add_quicklists(arena, control)
 
 
 cdef inline void entry_write(

@@ -216,6 +216,21 @@ cdef inline bint hard_prepare_free(
     )
 
 
+cdef inline void quarantine_drain(
+    arena_t* arena, pool_t* pool, uint64_t n_most
+) noexcept nogil:
+    """Free up to ``n_most`` of the blocks in quarantine that have waited longest.
+
+    No region leaves the pool.
+    """
+    cdef unsigned i, slot
+    for i in range(HARD_RING):
+        slot = <unsigned>((pool.hard.n_freed + i) & (HARD_RING - 1))
+        if n_most != 0 and pool.hard.ring[slot] != 0:
+            leave_quarantine(arena, pool, slot, False)
+            n_most -= 1
+
+
 cdef inline void quarantine_drain_for(
     arena_t* arena, pool_t* pool, uint64_t need
 ) noexcept nogil:
@@ -224,19 +239,14 @@ cdef inline void quarantine_drain_for(
     The first in which it fits, if there is any, else the HARD_DRAIN that have waited
     longest. No region leaves the pool: the request may need it.
     """
-    cdef unsigned n_left = HARD_DRAIN
-    cdef unsigned i, slot
+    cdef unsigned slot
     for slot in range(HARD_RING):
         if pool.hard.ring[slot] != 0 and (
             block_size(arena.base, pool.hard.ring[slot]) >= need
         ):
             leave_quarantine(arena, pool, slot, False)
             return
-    for i in range(HARD_RING):
-        slot = <unsigned>((pool.hard.n_freed + i) & (HARD_RING - 1))
-        if n_left != 0 and pool.hard.ring[slot] != 0:
-            leave_quarantine(arena, pool, slot, False)
-            n_left -= 1
+    quarantine_drain(arena, pool, HARD_DRAIN)
 
 
 cdef inline void hard_retire(

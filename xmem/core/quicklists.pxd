@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The quick lists: small blocks, recently freed, for immediate reuse.
+"""The quick lists: freed blocks up to a page that wait for immediate reuse.
 
 A pool may have one list for each block size up to QUICK_MAX_BYTES. xfree pushes the
-block onto the list of its size and xmalloc of that size pops it: two words are
-written, nothing is merged or split. A list holds at most ``quick_blocks`` blocks and
-all lists together ``quick_limit`` bytes; other blocks go to the engine at once. The
-lists are drained only where a request finds no room: then a block in which it fits, or
-QUICK_DRAIN others, go to the engine and the request is tried once more. Each further
-request that finds no room drains as many.
+block onto the list of its size and xmalloc of that size pops it: a few words are
+written, nothing is merged or split.
+
+One limit holds for all lists together: a freed block waits only if what waits then
+stays within a QUICK_SHARE-th of the live bytes and QUICK_SLACK_BYTES. It falls with
+each free, so more may wait later. Above the limit each request that the lists do not
+serve, and each free of a block that does not wait, gives QUICK_GIVES others to the
+engine, the largest first. Where a request finds no room, a block in which it fits is
+given, or QUICK_DRAIN others, and the request is tried once more.
 
 To the engine a waiting block is in use. It has no start bit, so it cannot be freed
 twice (C7). Its first word holds the payload of the next one.
@@ -18,14 +21,26 @@ The price: waiting blocks do not merge, nor do their neighbours with them.
 from libc.stdint cimport uint64_t
 
 from xmem.arena cimport arena_t, page_offset
-from xmem.base cimport likely, offset_t, store_barrier
+from xmem.base cimport (
+    bit,
+    find_first_set,
+    find_last_set,
+    likely,
+    offset_t,
+    store_barrier,
+    with_bit,
+    without_bit,
+)
 from xmem.core.control cimport (
     QUICK_MAX_BYTES,
     QUICK_N_LISTS,
+    QUICK_N_WORDS,
+    QUICK_SHARE,
     QUICK_SIZE_LOG2,
+    QUICK_SLACK_BYTES,
     pool_t,
-    quicklist_t,
     quicklists_of,
+    quicklists_t,
 )
 from xmem.core.plain cimport (
     outlined_alloc,
@@ -52,36 +67,59 @@ from xmem.engine cimport (
 )
 
 cdef enum:
-    QUICK_DRAIN = 4
+    QUICK_GIVES = 2
+    QUICK_DRAIN = 6
 
 
-cdef inline quicklist_t* quick_list(
-    arena_t* arena, pool_t* pool, uint64_t size
-) noexcept nogil:
+cdef inline uint64_t quick_index(uint64_t size) noexcept nogil:
     """The list of blocks of ``size`` bytes, at most QUICK_MAX_BYTES."""
-    return &quicklists_of(arena, pool).lists[size >> QUICK_SIZE_LOG2]
+    return (size >> QUICK_SIZE_LOG2) - 1
 
 
-cdef inline uint64_t quick_count(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Number of blocks on the quick lists."""
-    cdef uint64_t count = 0
-    cdef unsigned i
-    if pool.quick_bytes == 0:
-        return 0
-    for i in range(QUICK_N_LISTS):
-        count += quicklists_of(arena, pool).lists[i].count
-    return count
+cdef inline uint64_t quick_size(uint64_t index) noexcept nogil:
+    """Bytes of a block on list ``index``."""
+    return (index + 1) << QUICK_SIZE_LOG2
+
+
+cdef inline bint is_above_limit(pool_t* pool, uint64_t n_bytes) noexcept nogil:
+    """Whether ``n_bytes`` are more than may wait, if all others in use are live."""
+    # n_bytes > (used_bytes - n_bytes) / QUICK_SHARE + QUICK_SLACK_BYTES
+    return n_bytes * (QUICK_SHARE + 1) > (
+        pool.tlsf.used_bytes + QUICK_SHARE * QUICK_SLACK_BYTES
+    )
+
+
+# Taking and putting ------------------------------------------------------------
+
+cdef inline offset_t quick_pop(
+    arena_t* arena, pool_t* pool, uint64_t index
+) noexcept nogil:
+    """Pop the payload of a block from list ``index``, or 0 if it is empty."""
+    cdef quicklists_t* quick = quicklists_of(arena, pool)
+    cdef offset_t payload = quick.heads[index]
+    cdef offset_t following
+    if likely(payload != 0):
+        following = word_at(arena.base, payload)[0]
+        quick.heads[index] = following
+        if following == 0:
+            quick.listed[index >> 6] = without_bit(quick.listed[index >> 6], index)
+        pool.quick_count -= 1
+        pool.quick_bytes -= quick_size(index)
+    return payload
 
 
 cdef inline offset_t quick_take(
-    arena_t* arena, pool_t* pool, quicklist_t* waiting, uint64_t size
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
 ) noexcept nogil:
-    """Pop the payload of a block of ``size`` bytes, or 0 if its list is empty."""
-    cdef offset_t payload = waiting.head
-    if payload != 0:
-        waiting.head = word_at(arena.base, payload)[0]
-        waiting.count -= 1
-        pool.quick_bytes -= size
+    """Payload of a waiting block for ``n_bytes``, live from now on, or 0.
+
+    Requires that the request is below ``pool.quick_below``.
+    """
+    cdef offset_t payload = quick_pop(
+        arena, pool, quick_index(block_bytes_for(n_bytes))
+    )
+    if likely(payload != 0):
+        start_set(arena, payload)
     return payload
 
 
@@ -89,75 +127,87 @@ cdef inline bint quick_put(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
     """Push a live block onto its list and clear its start bit; False if it may not."""
+    cdef quicklists_t* quick = quicklists_of(arena, pool)
     cdef uint64_t word = block_word(arena.base, block_of(payload))
     cdef uint64_t size = word_size(word)
-    cdef quicklist_t* waiting
+    cdef uint64_t index = quick_index(size)
+    cdef uint64_t n_bytes = pool.quick_bytes + size
+    cdef offset_t head
     if size > QUICK_MAX_BYTES or word & BLOCK_ALIGN_MASK:
         return False
-    waiting = quick_list(arena, pool, size)
-    if waiting.count >= pool.quick_blocks or (
-        pool.quick_bytes + size > pool.quick_limit
-    ):
+    if is_above_limit(pool, n_bytes):
         return False
     start_clear(arena, payload)
-    word_at(arena.base, payload)[0] = waiting.head
+    head = quick.heads[index]
+    word_at(arena.base, payload)[0] = head
     store_barrier()
-    waiting.head = payload
-    waiting.count += 1
-    pool.quick_bytes += size
+    quick.heads[index] = payload
+    if head == 0:
+        quick.listed[index >> 6] = with_bit(quick.listed[index >> 6], index)
+    pool.quick_count += 1
+    pool.quick_bytes = n_bytes
     return True
 
 
-cdef inline void quick_drain(
+# Giving back -------------------------------------------------------------------
+
+cdef inline uint64_t quick_at_least(
+    quicklists_t* quick, uint64_t index
+) noexcept nogil:
+    """First list >= ``index`` that holds a block, or QUICK_N_LISTS."""
+    cdef uint64_t row = index >> 6
+    cdef uint64_t word = quick.listed[row] & ~(bit(index & 63) - 1)
+    while word == 0:
+        row += 1
+        if row == QUICK_N_WORDS:
+            return QUICK_N_LISTS
+        word = quick.listed[row]
+    return (row << 6) + find_first_set(word)
+
+
+cdef inline uint64_t quick_largest(quicklists_t* quick) noexcept nogil:
+    """Last list that holds a block, of lists that are not all empty."""
+    cdef uint64_t row = QUICK_N_WORDS - 1
+    while row > 0 and quick.listed[row] == 0:
+        row -= 1
+    return (row << 6) + find_last_set(quick.listed[row])
+
+
+cdef inline void quick_give(
     arena_t* arena, pool_t* pool, uint64_t n_most
 ) noexcept nogil:
-    """Free up to ``n_most`` waiting blocks, the largest first, to the engine.
+    """Give up to ``n_most`` waiting blocks, the largest first, to the engine.
 
     No region leaves the pool.
     """
-    cdef quicklist_t* lists = quicklists_of(arena, pool).lists
-    cdef uint64_t i = QUICK_N_LISTS - 1
-    while n_most > 0 and pool.quick_bytes > 0:
-        while i > 0 and lists[i].head == 0:
-            i -= 1
-        if i == 0:
-            return
+    while n_most > 0 and pool.quick_count > 0:
         n_most -= 1
-        tlsf_pool_keep(
-            arena, pool, quick_take(arena, pool, &lists[i], i << QUICK_SIZE_LOG2)
+        outlined_free(tlsf_pool_keep)(
+            arena,
+            pool,
+            quick_pop(arena, pool, quick_largest(quicklists_of(arena, pool))),
         )
 
 
-cdef inline void quick_drain_for(
+cdef inline void quick_give_for(
     arena_t* arena, pool_t* pool, uint64_t n_bytes
 ) noexcept nogil:
-    """Free waiting blocks for a request that found no room.
+    """Give waiting blocks to the engine for a request that found no room.
 
     One in which it fits, if there is any, else QUICK_DRAIN of the largest. No region
     leaves the pool: the request may need it.
     """
-    cdef uint64_t size
-    cdef offset_t payload = 0
-    if n_bytes <= QUICK_MAX_BYTES - BLOCK_HEADER_BYTES:
-        size = block_bytes_for(n_bytes)
-        while size <= QUICK_MAX_BYTES and payload == 0:
-            payload = quick_take(arena, pool, quick_list(arena, pool, size), size)
-            size += BLOCK_GRAIN
-    if payload != 0:
-        tlsf_pool_keep(arena, pool, payload)
+    cdef quicklists_t* quick = quicklists_of(arena, pool)
+    cdef uint64_t index = QUICK_N_LISTS
+    if n_bytes < pool.quick_below:
+        index = quick_at_least(quick, quick_index(block_bytes_for(n_bytes)))
+    if index < QUICK_N_LISTS:
+        outlined_free(tlsf_pool_keep)(arena, pool, quick_pop(arena, pool, index))
     else:
-        quick_drain(arena, pool, QUICK_DRAIN)
+        quick_give(arena, pool, QUICK_DRAIN)
 
 
-cdef inline offset_t quick_last_resort(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """Serve a request that found no room after freeing waiting blocks for it, or 0."""
-    if pool.quick_bytes == 0 or n_bytes > pool.max_request:
-        return 0
-    quick_drain_for(arena, pool, n_bytes)
-    return tlsf_pool_reuse(arena, pool, n_bytes, alignment)
-
+# What the lists do not serve ---------------------------------------------------
 
 cdef inline offset_t quick_miss(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
@@ -167,41 +217,43 @@ cdef inline offset_t quick_miss(
     While blocks wait, the engine gives no region back to make room: it fails early.
     """
     cdef offset_t payload
-    if likely(alignment <= BLOCK_GRAIN and n_bytes <= pool.max_request):
+    if n_bytes > pool.max_request or alignment > pool.max_request:
+        return 0
+    if is_above_limit(pool, pool.quick_bytes):
+        quick_give(arena, pool, QUICK_GIVES)
+    if likely(alignment <= BLOCK_GRAIN):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
     else:
         payload = outlined_alloc(plain_alloc)(arena, pool, n_bytes, alignment)
-    if likely(payload != 0):
+    if likely(payload != 0) or pool.quick_count == 0:
         return payload
-    return outlined_alloc(quick_last_resort)(arena, pool, n_bytes, alignment)
+    quick_give_for(arena, pool, n_bytes)
+    return tlsf_pool_reuse(arena, pool, n_bytes, alignment)
 
 
-cdef inline offset_t quick_alloc(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """``pool_alloc`` of a pool with quick lists."""
-    cdef uint64_t size
-    cdef offset_t payload
-    if likely(
-        n_bytes <= QUICK_MAX_BYTES - BLOCK_HEADER_BYTES and alignment <= BLOCK_GRAIN
-    ):
-        size = block_bytes_for(n_bytes)
-        payload = quick_take(arena, pool, quick_list(arena, pool, size), size)
-        if likely(payload != 0):
-            start_set(arena, payload)
-            return payload
-    return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+cdef inline uint64_t waiting_size(arena_t* arena, offset_t payload) noexcept nogil:
+    """Bytes with which a block or run may wait on a quick list, or 0."""
+    cdef uint64_t word
+    if payload & (PAGE_RULE_BYTES - 1) == 0:
+        return 0
+    word = block_word(arena.base, block_of(payload))
+    if word & BLOCK_ALIGN_MASK or word_size(word) > QUICK_MAX_BYTES:
+        return 0
+    return word_size(word)
 
 
-cdef inline void quick_free(
+cdef inline void quick_overflow(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """``pool_free`` of a pool with quick lists."""
-    if likely((payload & (PAGE_RULE_BYTES - 1)) != 0 and quick_put(
-        arena, pool, payload
-    )):
-        return
+    """``pool_free`` of a pool with quick lists, of a block that does not wait.
+
+    A call that gives a region back has done its share of work.
+    """
+    cdef uint64_t n_bytes = pool.quick_bytes + waiting_size(arena, payload)
+    cdef uint64_t n_regions = pool.n_regions
     outlined_free(plain_free)(arena, pool, payload)
+    if n_regions == pool.n_regions and is_above_limit(pool, n_bytes):
+        quick_give(arena, pool, QUICK_GIVES)
 
 
 # For the checker, which trusts no word that it reads ---------------------------
@@ -225,18 +277,38 @@ cdef inline bint may_wait(
     )
 
 
-cdef inline bint is_on_quicklist(
-    arena_t* arena, pool_t* pool, offset_t payload, uint64_t size
-) noexcept nogil:
-    """Whether a block of ``size`` bytes is on the pool's quick lists."""
+cdef inline bint seems_waiting(pool_t* pool, uint64_t word) noexcept nogil:
+    """Whether a block in use without start bit can be one that waits, by its header."""
+    return (
+        pool.quicklists != 0
+        and word_size(word) <= QUICK_MAX_BYTES
+        and not word & BLOCK_ALIGN_MASK
+    )
+
+
+cdef inline uint64_t waiting_mark(offset_t payload) noexcept nogil:
+    """A number without pattern for each payload: sums of them tell sets apart.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+    """
+    cdef uint64_t mark = payload + <uint64_t>0x9E3779B97F4A7C15
+    mark = (mark ^ (mark >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    mark = (mark ^ (mark >> 27)) * <uint64_t>0x94D049BB133111EB
+    return mark ^ (mark >> 31)
+
+
+cdef inline uint64_t quick_mark(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Sum of the marks of all blocks on the quick lists."""
+    cdef uint64_t left = pool.quick_count
+    cdef uint64_t mark = 0
+    cdef uint64_t i
     cdef offset_t at
-    cdef uint64_t left = pool.quick_blocks
-    if pool.quicklists == 0 or size > QUICK_MAX_BYTES:
-        return False
-    at = quick_list(arena, pool, size).head
-    while at != 0 and at != payload and left > 0:
-        if not may_wait(arena, pool, at, size):
-            return False
-        at = word_at(arena.base, at)[0]
-        left -= 1
-    return at == payload and left > 0
+    if pool.quicklists == 0:
+        return 0
+    for i in range(QUICK_N_LISTS):
+        at = quicklists_of(arena, pool).heads[i]
+        while left > 0 and may_wait(arena, pool, at, quick_size(i)):
+            mark += waiting_mark(at)
+            at = word_at(arena.base, at)[0]
+            left -= 1
+    return mark

@@ -36,7 +36,7 @@ from xmem.core.control cimport pool_t
 from xmem.core.regions cimport may_hold, region_add, region_cut
 from xmem.core.spares cimport region_inside
 from xmem.core.hardened cimport end_quarantine
-from xmem.core.quicklists cimport quick_drain
+from xmem.core.quicklists cimport quick_give
 from xmem.engine cimport (
     BLOCK_FREE,
     REGION_HEAD_BYTES,
@@ -101,7 +101,7 @@ cdef inline void shrink_begin(arena_t* arena, pool_t* pool) noexcept nogil:
     """
     checker_pause()
     end_quarantine(arena, pool)
-    quick_drain(arena, pool, ~<uint64_t>0)
+    quick_give(arena, pool, ~<uint64_t>0)
     checker_resume()
     pool.spare = 0
 

@@ -38,7 +38,7 @@ def count(
     max_pages: SupportsIndex | None = None,
     page_size: SupportsIndex | None = None,
     progress: Callable[[int, int], object] | None = None,
-    quick: SupportsIndex = 0,
+    quick: bool = False,
 ) -> Counts: ...
 def cost(
     pool: Pool,

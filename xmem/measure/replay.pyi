@@ -29,5 +29,5 @@ def replay(
     hardened: bool | Collection[str] = False,
     checked: bool = False,
     paths: bool = False,
-    quick: SupportsIndex = 0,
+    quick: bool = False,
 ) -> ReplayResult: ...

@@ -22,6 +22,7 @@ from xmem.measure.steps import (
     leaving,
     low,
     moving,
+    overflowing,
     releasing,
     scattered,
     waiting,
@@ -474,7 +475,7 @@ def extreme(
 
     flags: dict[Kind, dict[str, Any]] = {
         "plain": {},
-        "quick": {"quick": 16},
+        "quick": {"quick": True},
         "hardened": {"hardened": True},
     }
     return Extreme(
@@ -558,10 +559,20 @@ EXTREMES: list[Extreme] = [
     extreme(
         "xmalloc",
         "quick",
-        "gathering, quick lists",
-        f"{GATHERS}; a look at the quick lists",
-        gathering(SIDE_BY_SIDE),
-        asking(*GATHERED),
+        "growing above the limit of the quick lists",
+        "2 waiting blocks freed, each as xfree both; 2 searches that fail; a region "
+        "added whose tail is listed for each order; its block is split on both sides",
+        overflowing(),
+        asking(*GROWING),
+    ),
+    extreme(
+        "xmalloc",
+        "quick",
+        "failing above the limit of the quick lists",
+        "2 waiting blocks freed, each as xfree both, 2 searches that fail, 6 more "
+        "freed, a search again",
+        overflowing(("fill",)),
+        asking(*GROWING),
     ),
     extreme(
         "xmalloc",
@@ -584,9 +595,9 @@ EXTREMES: list[Extreme] = [
     extreme(
         "xfree",
         "quick",
-        "emptying a long region, quick lists",
-        f"{EMPTIES}; the block is too large for a quick list",
-        emptying_steps(ODD),
+        "emptying a long region above the limit of the quick lists",
+        EMPTIES,
+        overflowing(("island", ODD, 5000)),
         last_block,
     ),
     extreme(

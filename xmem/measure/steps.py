@@ -134,6 +134,23 @@ class Heap:
             self.blocks.append(row[3])
             self.pool.xfree(row[1])
 
+    def waits(self, n: int, n_bytes: int) -> None:
+        """Let blocks wait on quick lists above the limit, each between free ones.
+
+        The neighbours are too large to wait. A large block that is live meanwhile
+        raises the limit, which falls when it is freed.
+        """
+        large = self.pool.xmalloc(64 * PAGE)
+        sizes = (PAGE + 100, n_bytes, PAGE + 100, 24)
+        rows = [[self.pool.xmalloc(size) for size in sizes] for _ in range(n % 64)]
+        for row in rows:
+            self.pool.xfree(row[0])
+            self.pool.xfree(row[2])
+            self.blocks.append(row[3])
+        for row in rows:
+            self.pool.xfree(row[1])
+        self.pool.xfree(large)
+
     def ladder(self, n: int, n_bytes: int) -> None:
         """Allocate blocks of ascending sizes, then free them."""
         sizes = range(n_bytes, n_bytes + 16 * (n % 64), 16)
@@ -216,6 +233,14 @@ def releasing(n: int) -> tuple[Step, ...]:
     return (
         *low(*RESIDENT, ("give", -4), ("rows", 4, 700), *EMPTY, ("churn", 16, 1)),
         *(("island", n, 500), ("drop", -1), ("churn", 15, 1)),
+    )
+
+
+def overflowing(*steps: Step) -> tuple[Step, ...]:
+    """Make steps while more waits on quick lists than the limit admits."""
+    return (
+        *low(*RESIDENT, *EMPTY, ("give", -12), ("waits", 12, 3000), ("fill",)),
+        *steps,
     )
 
 

@@ -37,8 +37,6 @@ LEAST_BYTES = 1 << 14
 #: Libraries that are tried if none is named.
 LIBRARIES = ("jemalloc", "mimalloc", "tcmalloc_minimal", "tcmalloc")
 NULL = "null"
-#: Blocks of each size in the quick lists of xmem's second entry.
-QUICK_BLOCKS = 16
 TIMEOUT_SECONDS = 3600
 
 
@@ -82,7 +80,7 @@ def engines() -> list[Contender]:
     """Return the entries of xmem: TLSF, with quick lists, and proving pointers."""
     return [
         Contender("xmem", "engine"),
-        Contender("xmem, quick", "engine", settings={"quick": QUICK_BLOCKS}),
+        Contender("xmem, quick", "engine", settings={"quick": True}),
         Contender("xmem, checked", "engine", settings={"checked": True}),
     ]
 

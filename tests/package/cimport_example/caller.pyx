@@ -159,8 +159,7 @@ SETTINGS = {
     "flags": POOL_JOINS,
     "grow_pages": 0,
     "max_pages": 0,
-    "quick_blocks": 0,
-    "quick_bytes": 0,
+    "has_quicklists": False,
 }
 ENGINES = {"tlsf": ENGINE_TLSF, "firstfit": ENGINE_FIRSTFIT}
 HARDENED = POOL_HARDENED
@@ -176,8 +175,7 @@ def create(Arena arena, bytes name, **changes):
     settings.flags = given["flags"]
     settings.grow_pages = given["grow_pages"]
     settings.max_pages = given["max_pages"]
-    settings.quick_blocks = given["quick_blocks"]
-    settings.quick_bytes = given["quick_bytes"]
+    settings.has_quicklists = given["has_quicklists"]
     return pool_create(&arena.c, name, len(name), &settings, &number), number
 
 

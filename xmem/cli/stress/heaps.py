@@ -59,7 +59,7 @@ def stress(
     engine: str | None,
     interface: str | None,
     hardened: Hardened,
-    quick: int,
+    quick: bool,
     load: str,
     arena_bytes: int | None,
 ) -> None:

@@ -127,13 +127,15 @@ def as_arguments(**values: Any) -> list[str]:
     Parameters
     ----------
     **values
-        By the option's name, with underscores. None, zero and empty are left out;
-        of a tuple, each item is given.
+        By the option's name, with underscores. None, zero, False and empty are left
+        out; True is the option alone; of a tuple, each item is given.
     """
     return [
         word
         for name, value in values.items()
         for item in (value if isinstance(value, tuple) else (value,))
         if item
-        for word in (f"--{name.replace('_', '-')}", str(item))
+        for word in (f"--{name.replace('_', '-')}", str(item))[
+            : 1 if item is True else 2
+        ]
     ]
