@@ -258,6 +258,13 @@ def known(orders: int) -> Iterator[tuple[str, Case]]:
     yield "xmalloc", Case(orders, hardened, waits, ((600, 2048), (16, 4096)), 0)
     asks = ((3000, 2048), (600, 16))
     yield "xrealloc", Case(orders, hardened, scattered(), asks)
+    # A free block of the size, which is found no more when one has left the quarantine.
+    found = (
+        *(("half",), ("fill",), ("give", -1), ("let",), ("get", 3000)),
+        *(("island", 2, 400), ("island", 2, 400), ("ladder", 40, 24)),
+        *(("size", 0, 400, 128), ("rows", 16, 700), ("fill",)),
+    )
+    yield "xrealloc", Case(7, hardened, found, ((PAGE, 2048),), 0)
 
 
 POOLS: tuple[dict[str, Any], ...] = (

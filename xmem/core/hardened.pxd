@@ -351,14 +351,14 @@ cdef inline offset_t find_verified(
     )
 
 
-cdef inline offset_t hard_alloc(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+cdef inline offset_t hard_alloc_by(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_bytes,
+    uint64_t alignment,
+    bint may_drain,
 ) noexcept nogil:
-    """``pool_alloc`` of a hardened pool.
-
-    Without room it frees blocks in quarantine and tries once more, unless one of them
-    was damaged: the caller hears of that instead.
-    """
+    """`hard_alloc`; ``may_drain``: blocks may leave the quarantine for it."""
     cdef uint64_t total = n_bytes + hard_overhead(pool)
     cdef offset_t payload
     if total > pool.max_request or alignment > pool.max_request or n_bytes > total:
@@ -366,7 +366,9 @@ cdef inline offset_t hard_alloc(
     if alignment > BLOCK_ALIGN_MAX:
         return hard_run(arena, pool, n_bytes, alignment)
     payload = find_verified(arena, pool, total, alignment, True)
-    if payload == 0 and pool.hard.n_waiting != 0 and not pool.hard.damage.code:
+    if payload == 0 and may_drain and pool.hard.n_waiting != 0 and (
+        not pool.hard.damage.code
+    ):
         quarantine_drain_for(arena, pool, block_bytes_for(total))
         if pool.hard.damage.code:
             return 0
@@ -377,6 +379,17 @@ cdef inline offset_t hard_alloc(
     seal_block(arena, pool, block_of(payload), n_bytes)
     start_set(arena, payload)
     return payload
+
+
+cdef inline offset_t hard_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of a hardened pool.
+
+    Without room it frees blocks in quarantine and tries once more, unless one of them
+    was damaged: the caller hears of that instead.
+    """
+    return hard_alloc_by(arena, pool, n_bytes, alignment, True)
 
 
 cdef inline uint64_t hard_capacity(
@@ -443,7 +456,10 @@ cdef inline offset_t hard_move(
     uint64_t n_bytes,
     uint64_t alignment,
 ) noexcept nogil:
-    """`plain_move` of a hardened pool, for a verified block or a run."""
+    """`plain_move` of a hardened pool, for a verified block or a run.
+
+    One block leaves the quarantine for it, that in whose slot the old one will wait.
+    """
     cdef uint64_t capacity = hard_capacity(arena, pool, payload)
     cdef uint64_t n_pages = pool.n_pages
     cdef uint64_t total = n_bytes
@@ -454,7 +470,7 @@ cdef inline offset_t hard_move(
         not hard_prepare_free(arena, pool, payload)
     ):
         return 0
-    moved = hard_alloc(arena, pool, n_bytes, alignment)
+    moved = hard_alloc_by(arena, pool, n_bytes, alignment, False)
     if moved == 0:
         return 0
     copy_payload(arena, moved, payload, n_bytes, capacity)
