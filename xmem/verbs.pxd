@@ -108,14 +108,14 @@ cdef inline offset_t pool_alloc(
     checker_pause()
     if likely(n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
+    elif unlikely(pool.quick_below == 0):
+        payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
     elif likely(n_bytes < pool.quick_below and alignment <= BLOCK_GRAIN):
         payload = quick_take(arena, pool, n_bytes)
         if unlikely(payload == 0):
             payload = outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
-    elif pool.quicklists != 0:
-        payload = outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
     else:
-        payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
+        payload = outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
     checker_resume()
     if MEMCHECKED and payload != 0:
         memory_allocated(
@@ -146,14 +146,13 @@ cdef inline void pool_free(
     checker_pause()
     if likely(pool.short_limit != 0 and (payload & (PAGE_RULE_BYTES - 1)) != 0):
         tlsf_pool_free(arena, pool, payload)
-    elif likely(pool.quicklists != 0):
-        if unlikely(
-            (payload & (PAGE_RULE_BYTES - 1)) == 0
-            or not quick_put(arena, pool, payload)
-        ):
-            outlined_free(quick_overflow)(arena, pool, payload)
-    else:
+    elif unlikely(pool.quick_below == 0):
         outlined_free(any_free)(arena, pool, payload)
+    elif unlikely(
+        (payload & (PAGE_RULE_BYTES - 1)) == 0
+        or not quick_put(arena, pool, payload)
+    ):
+        outlined_free(quick_overflow)(arena, pool, payload)
     checker_resume()
     # A hardened pool keeps a damaged block.
     if MEMCHECKED and start_test(arena, payload):
