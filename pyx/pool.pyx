@@ -392,15 +392,17 @@ cdef class Pool(Allocator):
         ``"quarantine"``: a freed block waits until 16 others have been freed.
         For the tlsf engine; `usable_size` is then exactly the size requested.
     quick : bool
-        Whether freed blocks up to a page, header included, wait on quick lists to be
-        used again as they are. That makes most calls much shorter, and the longest
-        somewhat longer; waiting blocks do not merge with their neighbours. At most an
-        eighth of the live bytes and 16 KiB wait when a block joins them. Above that
-        limit each request that the lists do not serve, and each free of a block that
-        does not wait, gives two waiting blocks to the engine, the largest first; a
-        request that finds no room gives a few and is tried again; `drain` gives as many
-        as it is told, `shrink` all.
-        For the tlsf engine, not hardened.
+        Whether freed blocks of up to 4096 bytes, header included, wait on quick lists
+        to be used again as they are. That makes most calls much shorter, and the
+        longest somewhat longer; waiting blocks do not merge with their neighbours, and
+        keep their region in the pool. At most an eighth of the bytes live in regions
+        and 16 KiB wait when a block joins them. Above that limit each xmalloc that the
+        lists do not serve, and each xfree of a block that does not wait, gives two
+        waiting blocks to the engine, the largest first; a request that finds no room
+        gives a few and is tried again; `drain` gives as many as it is told. No region
+        leaves the pool with them: `shrink` gives all blocks to the engine and then
+        every empty region back. An xrealloc passes the lists by. For the tlsf engine,
+        not hardened.
     get_mem, put_mem : callable, optional
         Where regions come from and go to, in place of the arena's own frames;
         both or neither. ``get_mem(n_pages)`` returns the offset of a run of at
@@ -1107,7 +1109,8 @@ cdef class Pool(Allocator):
         """Give freed blocks that wait to the engine, which merges them.
 
         Of the quick lists the largest, of a hardened pool's quarantine those that have
-        waited longest. Time is linear in the blocks given.
+        waited longest. No region leaves the pool: see `shrink`. Time is linear in the
+        blocks given.
 
         Parameters
         ----------
@@ -1372,7 +1375,7 @@ cdef class Pool(Allocator):
         ----------
         n_blocks : int
             How many blocks to verify, at least 1. A run of page frames without
-            blocks, or a KiB in which no block starts, counts as a block. Up to 20
+            blocks, or a KiB in which no block starts, counts as a block. Up to 64
             more follow, until a live block or the end is reached.
 
         Returns

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The quick lists: freed blocks up to a page wait to be used again."""
+"""The quick lists: freed blocks up to 4096 bytes wait to be used again."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -297,6 +297,20 @@ def test_a_request_without_room_takes_a_waiting_block_in_which_it_fits(
     pool.check()
 
 
+@pytest.mark.parametrize("align", [512, 2048, 4096])
+def test_an_aligned_request_without_room_takes_what_helps_it(
+    arena: Arena, align: int
+) -> None:
+    """Not the block in which it would fit at another place."""
+    pool, blocks = full(arena)
+    for offset in blocks[:100]:
+        pool.xfree(offset)
+    small = [row["capacity"] for row in pool.walk() if row["kind"] == 3]
+    assert max(small) < 2 * align + 100
+    assert pool.xmalloc(100, align=align) % align == 0
+    pool.check()
+
+
 def test_a_reallocation_without_room_takes_what_waits(arena: Arena) -> None:
     pool, (first, *rest) = full(arena, max_pages=4)
     pool.view(first)[:3] = b"abc"
@@ -497,6 +511,18 @@ def test_C7_what_only_looks_like_a_block_that_waits(arena: Arena) -> None:
         pool.check()
 
 
+@pytest.mark.parametrize("number", [1 << 62, (1 << 64) - 1])
+def test_C7_a_circle_ends(arena: Arena, number: int) -> None:
+    pool = Pool(arena, quick=True)
+    block = pool.xmalloc(100)
+    pool.xfree(block)
+    words = Words(arena)
+    words.set(block, block)
+    words.set(words.control(pool) + fmt.QUICK_COUNT, number)
+    with pytest.raises(HeapCorruption, match="C7"):
+        pool.check()
+
+
 def test_a_pool_without_quick_lists_has_none_that_wait(arena: Arena) -> None:
     pool = Pool(arena)
     words = Words(arena)
@@ -542,7 +568,7 @@ def test_a_block_that_waits_costs_little(arena: Arena) -> None:
 
 #: Instructions of calls that the quick lists serve.
 FREE = 70
-MALLOC = 55
+MALLOC = 60
 #: Instructions that quick lists may add to a call that they do not serve.
 ADDED = 80
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The places of an arena's words, written down a second time, and how to spoil them.
 
-The offsets are those of format version 4. They are not taken from the headers: a
+The offsets are those of format version 5. They are not taken from the headers: a
 change of the layout that forgets the version is noticed.
 """
 

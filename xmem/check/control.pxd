@@ -50,6 +50,7 @@ from xmem.core.quicklists cimport may_wait, quick_size
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
     BLOCK_HEADER_BYTES,
+    BLOCK_MIN_BYTES,
     BLOCK_TAG_SHIFT,
     REGION_HEAD_BYTES,
     word_at,
@@ -165,6 +166,8 @@ cdef inline bint check_quicklists(
         if pool.quick_bytes | pool.quick_count:
             return report(finding, invariant(c"C", 7), control, pool.quick_count, 0)
         return True
+    if left > arena.n_bytes // BLOCK_MIN_BYTES:
+        return report(finding, invariant(c"C", 7), control, left, 0)
     quick = quicklists_of(arena, pool)
     for i in range(QUICK_N_LISTS):
         n_listed = left

@@ -145,9 +145,11 @@ cdef inline bint check_waiting_marks(
     cdef uint64_t mark = quick_mark(arena, pool)
     if census.n_waiting == pool.quick_count and census.waiting == mark:
         return True
-    return report(
-        finding, invariant(c"C", 7), 0, census.n_waiting, pool.quick_count
-    )
+    if census.n_waiting != pool.quick_count:
+        return report(
+            finding, invariant(c"C", 7), 0, pool.quick_count, census.n_waiting
+        )
+    return report(finding, invariant(c"C", 7), 0, mark, census.waiting)
 
 
 cdef inline bint check_counters(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The quick lists: freed blocks up to a page that wait for immediate reuse.
+"""The quick lists: freed blocks of up to 4096 bytes wait for immediate reuse.
 
 A pool may have one list for each block size up to QUICK_MAX_BYTES. xfree pushes the
 block onto the list of its size and xmalloc of that size pops it: a few words are
 written, nothing is merged or split.
 
 One limit holds for all lists together: a freed block waits only if what waits then
-stays within a QUICK_SHARE-th of the live bytes and QUICK_SLACK_BYTES. It falls with
-each free, so more may wait later. Above the limit each request that the lists do not
-serve, and each free of a block that does not wait, gives QUICK_GIVES others to the
-engine, the largest first. Where a request finds no room, a block in which it fits is
-given, or QUICK_DRAIN others, and the request is tried once more.
+stays within a QUICK_SHARE-th of the bytes live in regions and QUICK_SLACK_BYTES. It
+falls with each free, so more may wait later. Above the limit each request that the
+lists do not serve, and each free of a block that does not wait, gives QUICK_GIVES
+others to the engine, the largest first. Where a request finds no room, a block in which
+it fits is given, or QUICK_DRAIN others, and the request is tried once more.
 
 To the engine a waiting block is in use. It has no start bit, so it cannot be freed
 twice (C7). Its first word holds the payload of the next one.
@@ -54,11 +54,13 @@ from xmem.core.plain cimport (
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
     BLOCK_ALIGN_MASK,
+    BLOCK_ALIGN_MAX,
     BLOCK_FREE,
     BLOCK_GRAIN,
     BLOCK_HEADER_BYTES,
     BLOCK_TAG_MASK,
     PAGE_RULE_BYTES,
+    aligned_slack,
     block_bytes_for,
     block_of,
     block_word,
@@ -190,16 +192,18 @@ cdef inline void quick_give(
 
 
 cdef inline void quick_give_for(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """Give waiting blocks to the engine for a request that found no room.
 
-    One in which it fits, if there is any, else QUICK_DRAIN of the largest. No region
-    leaves the pool: the request may need it.
+    One in which it fits wherever that lies, if there is any, else QUICK_DRAIN of the
+    largest. No region leaves the pool: the request may need it.
     """
     cdef quicklists_t* quick = quicklists_of(arena, pool)
     cdef uint64_t index = QUICK_N_LISTS
-    if n_bytes < pool.quick_below:
+    if alignment > BLOCK_GRAIN:
+        n_bytes += aligned_slack(alignment)
+    if n_bytes < pool.quick_below and alignment <= BLOCK_ALIGN_MAX:
         index = quick_at_least(quick, quick_index(block_bytes_for(n_bytes)))
     if index < QUICK_N_LISTS:
         outlined_free(tlsf_pool_keep)(arena, pool, quick_pop(arena, pool, index))
@@ -227,7 +231,7 @@ cdef inline offset_t quick_miss(
         payload = outlined_alloc(plain_alloc)(arena, pool, n_bytes, alignment)
     if likely(payload != 0) or pool.quick_count == 0:
         return payload
-    quick_give_for(arena, pool, n_bytes)
+    quick_give_for(arena, pool, n_bytes, alignment)
     return tlsf_pool_reuse(arena, pool, n_bytes, alignment)
 
 

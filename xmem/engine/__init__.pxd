@@ -64,6 +64,7 @@ from xmem.engine.mapping cimport (
 )
 from xmem.engine.tlsf cimport (
     aligned_gap,
+    aligned_slack,
     can_detach,
     region_bytes_for,
     tlsf_add_region,
