@@ -38,6 +38,7 @@ from xmem.core.control cimport (
     POOL_QUARANTINE,
     QUICK_MAX_BYTES,
     QUICK_N_LISTS,
+    QUICK_SIZE_LOG2,
     control_bins,
     control_bytes,
     control_n_bins,
@@ -50,7 +51,6 @@ from xmem.core.quicklists cimport may_wait, quick_size
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
     BLOCK_HEADER_BYTES,
-    BLOCK_MIN_BYTES,
     BLOCK_TAG_SHIFT,
     REGION_HEAD_BYTES,
     word_at,
@@ -166,7 +166,7 @@ cdef inline bint check_quicklists(
         if pool.quick_bytes | pool.quick_count:
             return report(finding, invariant(c"C", 7), control, pool.quick_count, 0)
         return True
-    if left > arena.n_bytes // BLOCK_MIN_BYTES:
+    if left > arena.n_bytes >> QUICK_SIZE_LOG2:
         return report(finding, invariant(c"C", 7), control, left, 0)
     quick = quicklists_of(arena, pool)
     for i in range(QUICK_N_LISTS):
