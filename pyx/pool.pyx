@@ -101,13 +101,12 @@ from xmem.core cimport (
     pool_release_next,
     pool_reserve,
     pool_retire,
-    quarantine_drain,
-    quick_give,
     released_t,
     settings_t,
     shrink_begin,
     shrink_next,
     starts_repeated,
+    waiting_give,
 )
 from xmem.engine cimport (
     BLOCK_GRAIN,
@@ -119,11 +118,9 @@ from xmem.engine cimport (
 from xmem.hooks cimport Hooks, hooks_from
 from xmem.verbs cimport (
     pool_alloc,
-    pool_alloc_compact,
     pool_alloc_patiently,
     pool_capacity,
     pool_free,
-    pool_free_compact,
     pool_resize_patiently,
     pool_try_again,
 )
@@ -754,7 +751,7 @@ cdef class Pool(Allocator):
             self.enter()
         if unlikely(alignment > BLOCK_GRAIN):
             self.require_alignment(alignment)
-        payload = pool_alloc_compact(&self.arena.c, self.c, n_bytes, alignment)
+        payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
         if unlikely(payload == 0):
             payload = self.allocate_more(n_bytes, alignment, verb)
         site_allocated(&self.arena.c, payload, n_bytes)
@@ -832,7 +829,7 @@ cdef class Pool(Allocator):
     cdef int free_live(self, offset_t payload) except -1:
         """Free a block that was proved live and that nobody holds."""
         site_freed(&self.arena.c, payload)
-        pool_free_compact(&self.arena.c, self.c, payload)
+        pool_free(&self.arena.c, self.c, payload)
         if self.c.returned and self.hooks is not None:
             self.hooks.put_returned(self, self.c)
             if self.is_gone():      # by put_mem
@@ -1128,15 +1125,10 @@ cdef class Pool(Allocator):
             A block was damaged in the quarantine: it is never used again.
         """
         cdef uint64_t count = count_argument(n_blocks, "n_blocks", 0)
-        cdef uint64_t before
         self.enter()
-        before = self.c.quick_count + self.c.hard.n_waiting
-        checker_pause()
-        quarantine_drain(&self.arena.c, self.c, count)
-        quick_give(&self.arena.c, self.c, count)
-        checker_resume()
+        count = waiting_give(&self.arena.c, self.c, count)
         self.raise_damage()
-        return before - self.c.quick_count - self.c.hard.n_waiting
+        return count
 
     def shrink(self):
         """Give every wholly free region back to the arena.

@@ -48,10 +48,10 @@ from xmem.engine cimport (
     aligned_gap,
 )
 from xmem.verbs cimport (
-    pool_alloc_patiently_compact,
+    pool_alloc_patiently,
     pool_alloc_run_patiently,
     pool_capacity,
-    pool_free_compact,
+    pool_free,
     pool_lend_pages_patiently,
     pool_resize_patiently,
     pool_resize_run,
@@ -126,7 +126,7 @@ cdef inline offset_t heap_small(
     """A TLSF block, or 0 above the limit."""
     if n_bytes > heap_small_max(heap, alignment):
         return 0
-    return pool_alloc_patiently_compact(heap.arena, pool, n_bytes, alignment)
+    return pool_alloc_patiently(heap.arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t heap_alloc(
@@ -136,7 +136,7 @@ cdef inline offset_t heap_alloc(
     if heap.main.engine != ENGINE_TLSF or n_bytes <= heap_small_max(
         heap, alignment
     ):
-        return pool_alloc_patiently_compact(heap.arena, heap.main, n_bytes, alignment)
+        return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
     if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
         return 0
     return pool_alloc_run_patiently(heap.arena, heap.main, n_bytes, alignment)
@@ -225,14 +225,14 @@ cdef inline void heap_xfree(heap_t* heap, offset_t payload) noexcept nogil:
     if heap_frees_pages(heap) and heap_lends(heap, payload):
         heap_page_free(heap, payload)
     else:
-        pool_free_compact(heap.arena, heap.main, payload)
+        pool_free(heap.arena, heap.main, payload)
 
 
 cdef inline void heap_xfree_subpage(
     heap_t* heap, offset_t payload
 ) noexcept nogil:
     """Free a block of xmalloc_subpage."""
-    pool_free_compact(heap.arena, heap.subpage, payload)
+    pool_free(heap.arena, heap.subpage, payload)
 
 
 cdef inline bint is_whole(heap_t* heap, offset_t payload) noexcept nogil:
@@ -273,7 +273,7 @@ cdef inline offset_t heap_move(
         heap.arena.base + payload,
         n_bytes if n_bytes < capacity else capacity,
     )
-    pool_free_compact(heap.arena, heap.main, payload)
+    pool_free(heap.arena, heap.main, payload)
     return moved
 
 

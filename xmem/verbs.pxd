@@ -60,11 +60,9 @@ from xmem.core.plain cimport (
 )
 from xmem.core.quicklists cimport (
     QUICK_DRAIN,
+    quick_alloc,
+    quick_free,
     quick_give,
-    quick_miss,
-    quick_overflow,
-    quick_put,
-    quick_take,
 )
 from xmem.core.startbits cimport start_test
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
@@ -108,14 +106,10 @@ cdef inline offset_t pool_alloc(
     checker_pause()
     if likely(n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
-    elif unlikely(pool.quick_below == 0):
-        payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
-    elif likely(n_bytes < pool.quick_below and alignment <= BLOCK_GRAIN):
-        payload = quick_take(arena, pool, n_bytes)
-        if unlikely(payload == 0):
-            payload = outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+    elif likely(pool.quicklists != 0):
+        payload = outlined_alloc(quick_alloc)(arena, pool, n_bytes, alignment)
     else:
-        payload = outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+        payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
     checker_resume()
     if MEMCHECKED and payload != 0:
         memory_allocated(
@@ -146,13 +140,10 @@ cdef inline void pool_free(
     checker_pause()
     if likely(pool.short_limit != 0 and (payload & (PAGE_RULE_BYTES - 1)) != 0):
         tlsf_pool_free(arena, pool, payload)
-    elif unlikely(pool.quick_below == 0):
+    elif likely(pool.quicklists != 0):
+        outlined_free(quick_free)(arena, pool, payload)
+    else:
         outlined_free(any_free)(arena, pool, payload)
-    elif unlikely(
-        (payload & (PAGE_RULE_BYTES - 1)) == 0
-        or not quick_put(arena, pool, payload)
-    ):
-        outlined_free(quick_overflow)(arena, pool, payload)
     checker_resume()
     # A hardened pool keeps a damaged block.
     if MEMCHECKED and start_test(arena, payload):
@@ -160,35 +151,6 @@ cdef inline void pool_free(
     if MEMCHECKED:
         audit(arena, pool)
 
-
-# For callers who have much else to do: only the short path stands in line ----------
-
-cdef inline offset_t pool_alloc_compact(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """``pool_alloc``, in fewer instructions where the caller has few registers left."""
-    if likely(
-        not MEMCHECKED and n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN
-    ):
-        return tlsf_pool_alloc(arena, pool, n_bytes)
-    return outlined_alloc(pool_alloc)(arena, pool, n_bytes, alignment)
-
-
-cdef inline void pool_free_compact(
-    arena_t* arena, pool_t* pool, offset_t payload
-) noexcept nogil:
-    """``pool_free``, likewise."""
-    if likely(
-        not MEMCHECKED
-        and pool.short_limit != 0
-        and (payload & (PAGE_RULE_BYTES - 1)) != 0
-    ):
-        tlsf_pool_free(arena, pool, payload)
-    else:
-        outlined_free(pool_free)(arena, pool, payload)
-
-
-# Proof and verb together ------------------------------------------------------------
 
 cdef inline bint free_run_if_owned(
     arena_t* arena, pool_t* pool, offset_t payload
@@ -387,16 +349,6 @@ cdef inline offset_t pool_alloc_patiently(
     is bounded as ``pool_alloc`` is, and there are PATIENCE more at most.
     """
     cdef offset_t payload = pool_alloc(arena, pool, n_bytes, alignment)
-    if likely(payload != 0):
-        return payload
-    return outlined_alloc(pool_try_again)(arena, pool, n_bytes, alignment)
-
-
-cdef inline offset_t pool_alloc_patiently_compact(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """``pool_alloc_patiently`` by way of `pool_alloc_compact`."""
-    cdef offset_t payload = pool_alloc_compact(arena, pool, n_bytes, alignment)
     if likely(payload != 0):
         return payload
     return outlined_alloc(pool_try_again)(arena, pool, n_bytes, alignment)

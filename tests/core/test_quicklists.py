@@ -568,7 +568,7 @@ def test_a_block_that_waits_costs_little(arena: Arena) -> None:
 
 #: Instructions of calls that the quick lists serve.
 FREE = 70
-MALLOC = 60
+MALLOC = 57
 #: Instructions that quick lists may add to a call that they do not serve.
 ADDED = 80
 

@@ -298,7 +298,7 @@ TOLERANCE = 0 if compiled_by() == COUNTED_BUILD else 0.25
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
-    (): (245, 454),
+    (): (241, 450),
     ("canaries",): (427, 632),
     ("checksums",): (411, 629),
     ("safe_links",): (601, 811),
@@ -309,8 +309,8 @@ XFREE_WORST = {
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (325, 496),
-    "xfree": (245, 454),
+    "xmalloc": (314, 496),
+    "xfree": (241, 450),
     "xrealloc": (356, 356),
     "page_alloc": (328, 328),
     "page_free": (538, 538),

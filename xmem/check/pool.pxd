@@ -143,13 +143,13 @@ cdef inline bint check_waiting_marks(
     hides it.
     """
     cdef uint64_t mark = quick_mark(arena, pool)
-    if census.n_waiting == pool.quick_count and census.waiting == mark:
-        return True
     if census.n_waiting != pool.quick_count:
         return report(
             finding, invariant(c"C", 7), 0, pool.quick_count, census.n_waiting
         )
-    return report(finding, invariant(c"C", 7), 0, mark, census.waiting)
+    if census.waiting != mark:
+        return report(finding, invariant(c"C", 7), 0, mark, census.waiting)
+    return True
 
 
 cdef inline bint check_counters(

@@ -37,10 +37,9 @@ from xmem.core.creation cimport (
     settings_t,
 )
 from xmem.core.growth cimport run_free
-from xmem.core.hardened cimport hard_prepare_free, quarantine_drain
+from xmem.core.hardened cimport hard_prepare_free
 from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
 from xmem.core.plain cimport is_run, pool_alignment, pool_owns
-from xmem.core.quicklists cimport quick_give
 from xmem.core.regions cimport may_hold, region_pages_for
 from xmem.core.reserve cimport (
     pool_reserve,
@@ -49,5 +48,6 @@ from xmem.core.reserve cimport (
     returned_take,
     shrink_begin,
     shrink_next,
+    waiting_give,
 )
 from xmem.core.startbits cimport starts_repeated

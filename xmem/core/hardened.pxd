@@ -180,18 +180,6 @@ cdef inline bint leave_quarantine(
     return is_sound
 
 
-cdef inline bint end_quarantine(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Free all blocks in quarantine, at most HARD_RING; False if one was damaged.
-
-    No region leaves the pool.
-    """
-    cdef uint64_t n_lost = pool.hard.n_lost
-    cdef unsigned slot
-    for slot in range(HARD_RING):
-        leave_quarantine(arena, pool, slot, False)
-    return pool.hard.n_lost == n_lost
-
-
 cdef inline bint is_to_wait(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:

@@ -91,6 +91,11 @@ cdef inline bint is_above_limit(pool_t* pool, uint64_t n_bytes) noexcept nogil:
     )
 
 
+cdef inline bint fits_quicklist(uint64_t word) noexcept nogil:
+    """Whether there is a list for a block, by its header."""
+    return word_size(word) <= QUICK_MAX_BYTES and not word & BLOCK_ALIGN_MASK
+
+
 # Taking and putting ------------------------------------------------------------
 
 cdef inline offset_t quick_pop(
@@ -135,9 +140,7 @@ cdef inline bint quick_put(
     cdef uint64_t index = quick_index(size)
     cdef uint64_t n_bytes = pool.quick_bytes + size
     cdef offset_t head
-    if size > QUICK_MAX_BYTES or word & BLOCK_ALIGN_MASK:
-        return False
-    if is_above_limit(pool, n_bytes):
+    if not fits_quicklist(word) or is_above_limit(pool, n_bytes):
         return False
     start_clear(arena, payload)
     head = quick.heads[index]
@@ -241,9 +244,7 @@ cdef inline uint64_t waiting_size(arena_t* arena, offset_t payload) noexcept nog
     if payload & (PAGE_RULE_BYTES - 1) == 0:
         return 0
     word = block_word(arena.base, block_of(payload))
-    if word & BLOCK_ALIGN_MASK or word_size(word) > QUICK_MAX_BYTES:
-        return 0
-    return word_size(word)
+    return word_size(word) if fits_quicklist(word) else 0
 
 
 cdef inline void quick_overflow(
@@ -258,6 +259,31 @@ cdef inline void quick_overflow(
     outlined_free(plain_free)(arena, pool, payload)
     if n_regions == pool.n_regions and is_above_limit(pool, n_bytes):
         quick_give(arena, pool, QUICK_GIVES)
+
+
+# The verbs -----------------------------------------------------------------------
+
+cdef inline offset_t quick_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of a pool with quick lists."""
+    cdef offset_t payload
+    if likely(n_bytes < pool.quick_below and alignment <= BLOCK_GRAIN):
+        payload = quick_take(arena, pool, n_bytes)
+        if likely(payload != 0):
+            return payload
+    return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+
+
+cdef inline void quick_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_free`` of a pool with quick lists."""
+    if likely((payload & (PAGE_RULE_BYTES - 1)) != 0 and quick_put(
+        arena, pool, payload
+    )):
+        return
+    outlined_free(quick_overflow)(arena, pool, payload)
 
 
 # For the checker, which trusts no word that it reads ---------------------------
@@ -283,11 +309,7 @@ cdef inline bint may_wait(
 
 cdef inline bint seems_waiting(pool_t* pool, uint64_t word) noexcept nogil:
     """Whether a block in use without start bit can be one that waits, by its header."""
-    return (
-        pool.quicklists != 0
-        and word_size(word) <= QUICK_MAX_BYTES
-        and not word & BLOCK_ALIGN_MASK
-    )
+    return pool.quicklists != 0 and fits_quicklist(word)
 
 
 cdef inline uint64_t waiting_mark(offset_t payload) noexcept nogil:

@@ -35,7 +35,7 @@ from xmem.base cimport (
 from xmem.core.control cimport pool_t
 from xmem.core.regions cimport may_hold, region_add, region_cut
 from xmem.core.spares cimport region_inside
-from xmem.core.hardened cimport end_quarantine
+from xmem.core.hardened cimport quarantine_drain
 from xmem.core.quicklists cimport quick_give
 from xmem.engine cimport (
     BLOCK_FREE,
@@ -94,15 +94,28 @@ cdef inline uint64_t returned_take(pool_t* pool) noexcept nogil:
 
 # Shrinking -------------------------------------------------------------------
 
+cdef inline uint64_t waiting_give(
+    arena_t* arena, pool_t* pool, uint64_t n_most
+) noexcept nogil:
+    """Give up to ``n_most`` blocks that wait to the engine; how many have left.
+
+    Of the quick lists the largest, of a quarantine those that have waited longest; then
+    this may record damage in ``pool.hard.damage``. No region leaves the pool.
+    """
+    cdef uint64_t before = pool.quick_count + pool.hard.n_waiting
+    checker_pause()
+    quarantine_drain(arena, pool, n_most)
+    quick_give(arena, pool, n_most)
+    checker_resume()
+    return before - pool.quick_count - pool.hard.n_waiting
+
+
 cdef inline void shrink_begin(arena_t* arena, pool_t* pool) noexcept nogil:
     """Give all that waits to the engine: only then can regions be wholly free.
 
     In a hardened pool this may record damage in ``pool.hard.damage``.
     """
-    checker_pause()
-    end_quarantine(arena, pool)
-    quick_give(arena, pool, ~<uint64_t>0)
-    checker_resume()
+    waiting_give(arena, pool, ~<uint64_t>0)
     pool.spare = 0
 
 
