@@ -311,6 +311,24 @@ def test_an_aligned_request_without_room_takes_what_helps_it(
     pool.check()
 
 
+@pytest.mark.parametrize("align", [512, 1024])
+def test_the_block_that_an_aligned_request_takes_has_room_for_its_gap(
+    probe, arena: Arena, align: int
+) -> None:
+    """Many smaller ones wait as well, each between live blocks."""
+    pool = Pool(arena, quick=True)
+    blocks = fill(pool, lambda i: [100, 24, 3000, 24][i % 4])
+    fill(pool, lambda i: 1)
+    for offset in blocks[0:400:4] + blocks[2:22:4]:
+        pool.xfree(offset)
+    assert waiting(pool) == 105
+    payload, _ = probe.counted_alloc(pool, 100, align)
+    assert payload
+    assert payload % align == 0
+    assert waiting(pool) == 104
+    pool.check()
+
+
 def test_a_reallocation_without_room_takes_what_waits(arena: Arena) -> None:
     pool, (first, *rest) = full(arena, max_pages=4)
     pool.view(first)[:3] = b"abc"
