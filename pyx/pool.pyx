@@ -394,12 +394,13 @@ cdef class Pool(Allocator):
         longest somewhat longer; waiting blocks do not merge with their neighbours, and
         keep their region in the pool. At most an eighth of the bytes live in regions
         and 16 KiB wait when a block joins them. Above that limit each xmalloc that the
-        lists do not serve, and each xfree of a block that does not wait, gives two
-        waiting blocks to the engine, the largest first; a request that finds no room
-        gives a few and is tried again; `drain` gives as many as it is told. No region
-        leaves the pool with them: `shrink` gives all blocks to the engine and then
-        every empty region back. An xrealloc passes the lists by. For the tlsf engine,
-        not hardened.
+        lists do not serve gives two waiting blocks to the engine, the largest first,
+        and so does each xfree of a block that would exceed the limit, or that leaves
+        more waiting than it admits; a request that finds no room gives a few and is
+        tried again; `drain` gives as many as it is told. No region leaves the pool with
+        them: `shrink` gives all blocks to the engine and then every empty region back.
+        An xrealloc passes the lists by as long as the engine has room. For the tlsf
+        engine, not hardened.
     get_mem, put_mem : callable, optional
         Where regions come from and go to, in place of the arena's own frames;
         both or neither. ``get_mem(n_pages)`` returns the offset of a run of at

@@ -297,17 +297,16 @@ def test_a_request_without_room_takes_a_waiting_block_in_which_it_fits(
     pool.check()
 
 
-@pytest.mark.parametrize("align", [512, 2048, 4096])
-def test_an_aligned_request_without_room_takes_what_helps_it(
-    arena: Arena, align: int
+def test_a_request_for_whole_pages_takes_six_blocks_at_a_time(
+    probe, arena: Arena
 ) -> None:
-    """Not the block in which it would fit at another place."""
+    """However small it is: no waiting block has their alignment."""
     pool, blocks = full(arena)
     for offset in blocks[:100]:
         pool.xfree(offset)
-    small = [row["capacity"] for row in pool.walk() if row["kind"] == 3]
-    assert max(small) < 2 * align + 100
-    assert pool.xmalloc(100, align=align) % align == 0
+    assert probe.counted_alloc(pool, 100, PAGE)[0] == 0
+    assert waiting(pool) == 100 - DRAIN
+    assert pool.xmalloc(100, align=PAGE) % PAGE == 0
     pool.check()
 
 

@@ -70,7 +70,7 @@ cdef enum:
     QUICK_SIZE_LOG2 = 4         # a list for each multiple of 16
     QUICK_N_LISTS = QUICK_MAX_BYTES >> QUICK_SIZE_LOG2
     QUICK_N_WORDS = QUICK_N_LISTS >> 6
-    QUICK_SHARE = 8             # of the live bytes, one part may wait,
+    QUICK_SHARE = 8             # of the bytes live in regions, one part may wait,
     QUICK_SLACK_BYTES = 16384   # and so many more
 
 

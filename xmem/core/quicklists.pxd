@@ -7,10 +7,11 @@ written, nothing is merged or split.
 
 One limit holds for all lists together: a freed block waits only if what waits then
 stays within a QUICK_SHARE-th of the bytes live in regions and QUICK_SLACK_BYTES. It
-falls with each free, so more may wait later. Above the limit each request that the
-lists do not serve, and each free of a block that does not wait, gives QUICK_GIVES
-others to the engine, the largest first. Where a request finds no room, a block in which
-it fits is given, or QUICK_DRAIN others, and the request is tried once more.
+falls with each free, so more may wait later. Each request above the limit that the
+lists do not serve gives QUICK_GIVES blocks to the engine, the largest first. So does
+each free of a block that would exceed it or that leaves more waiting than it admits.
+Where a request finds no room, a block in which it fits is given, or QUICK_DRAIN others,
+and the request is tried once more.
 
 To the engine a waiting block is in use. It has no start bit, so it cannot be freed
 twice (C7). Its first word holds the payload of the next one.
@@ -57,7 +58,6 @@ from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
     BLOCK_FREE,
     BLOCK_GRAIN,
-    BLOCK_HEADER_BYTES,
     BLOCK_TAG_MASK,
     PAGE_RULE_BYTES,
     aligned_slack,
