@@ -54,9 +54,9 @@ from xmem.core.plain cimport (
     pool_alignment,
     pool_owns,
     run_resize,
-    tlsf_pool_alloc,
     tlsf_pool_free,
     tlsf_pool_run,
+    tlsf_pool_small,
 )
 from xmem.core.quicklists cimport (
     QUICK_DRAIN,
@@ -81,7 +81,7 @@ cdef inline offset_t any_alloc(
 ) noexcept nogil:
     """``pool_alloc`` of any pool without quick lists, for any request."""
     if pool.flags & POOL_HARDENED:
-        return hard_alloc(arena, pool, n_bytes, alignment)
+        return outlined_alloc(hard_alloc)(arena, pool, n_bytes, alignment)
     return plain_alloc(arena, pool, n_bytes, alignment)
 
 
@@ -105,7 +105,7 @@ cdef inline offset_t pool_alloc(
     cdef offset_t payload
     checker_pause()
     if likely(n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN):
-        payload = tlsf_pool_alloc(arena, pool, n_bytes)
+        payload = tlsf_pool_small(arena, pool, n_bytes)
     elif likely(pool.quicklists != 0):
         payload = outlined_alloc(quick_alloc)(arena, pool, n_bytes, alignment)
     else:

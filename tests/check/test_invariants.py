@@ -769,6 +769,79 @@ def test_F4_link_names_the_word_that_holds_the_block(tlsf: Heap, spoil: Spoil) -
     expect(tlsf, "F4", spoil)
 
 
+@pytest.fixture
+def cut(tlsf: Heap) -> Heap:
+    """A pool of which "f", or a part of it, is the remainder."""
+    tlsf.pool.xmalloc(60)
+    assert tlsf.block("f") < heap_aside(tlsf) < tlsf.block("g")
+    return tlsf
+
+
+def heap_aside(heap: Heap) -> int:
+    return heap.word(heap.control_at + fmt.ASIDE)
+
+
+def remainder(offset: int, value: Callable[[Heap], int]) -> Spoil:
+    """Set a word of the remainder, or with -1 the word that names it."""
+
+    def spoil(heap: Heap) -> None:
+        place = heap.control_at + fmt.ASIDE
+        if offset >= 0:
+            place = heap.word(place) + offset
+        heap.set(place, value(heap))
+
+    return spoil
+
+
+@invariant_cases(
+    {
+        "one more": remainder(fmt.LINK_NEXT, lambda h: h.block("d")),
+        "itself": remainder(fmt.LINK_NEXT, heap_aside),
+    }
+)
+def test_F5_nothing_follows_the_remainder(cut: Heap, spoil: Spoil) -> None:
+    expect(cut, "F5", spoil)
+
+
+@invariant_cases(
+    {
+        "misaligned": remainder(-1, lambda h: h.block("d") + 4),
+        "in the tables": remainder(-1, lambda h: 8),
+        "beyond the arena": remainder(-1, lambda h: h.arena.n_bytes + 8),
+        "at the arena's end": remainder(-1, lambda h: h.arena.n_bytes - 8),
+    }
+)
+def test_F5_the_remainder_is_a_block(tlsf: Heap, spoil: Spoil) -> None:
+    expect(tlsf, "F5", spoil)
+
+
+@invariant_cases(
+    {
+        "live": remainder(-1, lambda h: h.block("c")),
+        "a sentinel": remainder(-1, lambda h: h.sentinel),
+        "nothing": remainder(-1, lambda h: h.block("c") + 32),
+    }
+)
+def test_F1_the_remainder_is_free(tlsf: Heap, spoil: Spoil) -> None:
+    tlsf.set(tlsf.block("c") + 32, 0)
+    expect(tlsf, "F1", spoil)
+
+
+@invariant_cases(
+    {
+        "none": remainder(-1, lambda h: 0),
+        "another": remainder(-1, lambda h: h.block("d")),
+        "its link": remainder(fmt.LINK_BACK, lambda h: h.control_at + fmt.UPPER),
+    }
+)
+def test_F4_the_remainder_names_its_word(cut: Heap, spoil: Spoil) -> None:
+    expect(cut, "F4", spoil)
+
+
+def test_F1_the_remainder_is_not_listed_too(tlsf: Heap) -> None:
+    expect(tlsf, "F1", remainder(-1, lambda h: h.block("d")))
+
+
 # V: start bits ---------------------------------------------------------------
 
 
@@ -1022,6 +1095,26 @@ def unjoined(tmp_path: Path) -> Iterator[Heap]:
 )
 def test_C5_region_in_hand(unjoined: Heap, spoil: Spoil) -> None:
     expect(unjoined, "C5", spoil)
+
+
+def test_C5_no_roomy_region_without_joins(unjoined: Heap) -> None:
+    expect(unjoined, "C5", set_control(fmt.ROOMY, lambda h: h.region // PAGE))
+
+
+@invariant_cases(
+    {
+        "its second page": set_control(fmt.ROOMY, lambda h: h.region // PAGE + 1),
+        "a page run": set_control(fmt.ROOMY, lambda h: h.run // PAGE),
+        "a free page": set_control(fmt.ROOMY, free_page),
+        "another pool's": set_control(
+            fmt.ROOMY, lambda h: h.pages(FRAME_REGION, h.other.id)[0]
+        ),
+        "beyond the arena": set_control(fmt.ROOMY, lambda h: h.arena.n_pages),
+        "2**64 - 1": set_control(fmt.ROOMY, lambda h: -1),
+    }
+)
+def test_C5_the_roomy_region_is_of_the_pool(tlsf: Heap, spoil: Spoil) -> None:
+    expect(tlsf, "C5", spoil)
 
 
 def counted_waiting(heap: Heap) -> None:

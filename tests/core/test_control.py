@@ -38,7 +38,7 @@ def test_what_a_new_block_says(probe, small_arena, settings, takes_short_path):
     assert probe.control_word(pool, 16) == small_arena.n_bytes - 4096
     assert probe.control_word(pool, 56) == 50
     assert probe.control_word(pool, 64) == 0
-    short_limit = small_arena.n_bytes - 4096 + 1 if takes_short_path else 0
+    short_limit = 1001 if takes_short_path else 0
     assert probe.control_word(pool, 112) == short_limit
     assert (probe.control_word(pool, 120) != 0) == ("quick" in settings)
     assert probe.control_word(pool, 128) == (4089 if "quick" in settings else 0)

@@ -96,18 +96,11 @@ from xmem.engine.freelists cimport (
     freelists_t,
 )
 from xmem.engine.mapping cimport mapping_insert, mapping_n_bins, mapping_search
-from xmem.engine.tlsf cimport (
-    tlsf_add_region,
-    tlsf_add_region_before,
-    tlsf_alloc,
-    tlsf_alloc_aligned,
-    tlsf_free,
-    tlsf_init,
-    tlsf_resize,
-    tlsf_resize_left,
-    tlsf_t,
-    word_alignment,
-)
+from xmem.engine.allocation cimport tlsf_alloc, tlsf_alloc_aligned
+from xmem.engine.remainder cimport tlsf_list_aside
+from xmem.engine.resizing cimport tlsf_resize, tlsf_resize_left
+from xmem.engine.tlsf cimport tlsf_find, tlsf_free, tlsf_init, tlsf_t, word_alignment
+from xmem.engine.tlsf_regions cimport tlsf_add_region, tlsf_add_region_before
 from xmem.measure.clock cimport (
     clock_hz,
     clock_nanoseconds,
@@ -579,6 +572,9 @@ cdef class Lists(Memory):
         }
 
 
+cdef uint64_t NO_LIMIT = ~<uint64_t>0
+
+
 cdef class Engine(Memory):
     """TLSF over plain memory; bins in its first bytes."""
 
@@ -609,6 +605,17 @@ cdef class Engine(Memory):
     def used(self):
         return self.tlsf.n_used, self.tlsf.used_bytes
 
+    @property
+    def aside(self):
+        """The remainder, 0: none."""
+        return self.tlsf.bins.aside
+
+    def find(self, uint64_t need):
+        return tlsf_find(self.base, self.tlsf, need)
+
+    def list_aside(self):
+        tlsf_list_aside(self.base, self.tlsf)
+
     def add_region(self, uint64_t start, uint64_t end):
         tlsf_add_region(self.base, self.tlsf, start, end)
 
@@ -622,8 +629,7 @@ cdef class Engine(Memory):
 
     def free(self, uint64_t block):
         cdef uint64_t size
-        cdef uint64_t no_limit = ~<uint64_t>0
-        tlsf_free(self.base, self.tlsf, &block, &no_limit, &size)
+        tlsf_free(self.base, self.tlsf, &block, &NO_LIMIT, &size)
 
     def resize(self, uint64_t block, uint64_t need):
         return bool(tlsf_resize(self.base, self.tlsf, block, need))
@@ -632,9 +638,11 @@ cdef class Engine(Memory):
         return tlsf_resize_left(self.base, self.tlsf, block, need, self.starts)
 
     def listed(self):
-        """Every block on a free list, with the bin it is on."""
+        """Every free block, with the bin it is listed in; -1: the remainder."""
         cdef uint64_t i, block
         found = {}
+        if self.tlsf.bins.aside != 0:
+            found[self.tlsf.bins.aside] = -1
         for i in range(self.tlsf.bins.n_bins):
             block = freelists_first(self.base, &self.tlsf.bins, i)
             while block != 0:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The places of an arena's words, written down a second time, and how to spoil them.
 
-The offsets are those of format version 5. They are not taken from the headers: a
+The offsets are those of format version 6. They are not taken from the headers: a
 change of the layout that forgets the version is noticed.
 """
 
@@ -37,13 +37,13 @@ MAX_REQUEST, RELEASE_BYTES, SPARE, RETURNED, GROW_PAGES, POOL_MAX_PAGES = range(
 )
 POOL_PAGES, PEAK_PAGES, REGION_PAGES, RUN_PAGES, N_REGIONS, N_RUNS = range(64, 112, 8)
 SHORT_LIMIT, QUICK, QUICK_BELOW, QUICK_COUNT, QUICK_HELD = range(112, 152, 8)
-TLSF_TAG, TLSF_USED_BYTES, TLSF_N_USED, UPPER, N_BINS, BINS = range(176, 224, 8)
-LOWER = 224
+TLSF_TAG, TLSF_USED_BYTES, TLSF_N_USED, UPPER, N_BINS, BINS, ASIDE = range(176, 232, 8)
+LOWER = 232
 LEGACY_TAG, LEGACY_USED_BYTES, LEGACY_N_USED, N_FREE, HEAD, LEGACY_PAGE = range(
-    376, 424, 8
+    384, 432, 8
 )
-RING, N_FREED, N_WAITING, N_LOST, DAMAGE = 424, 552, 560, 568, 576
-RING_SIZES = 608
+RING, N_FREED, N_WAITING, N_LOST, DAMAGE = 432, 560, 568, 576, 584
+RING_SIZES, ROOMY = 616, 680
 CONTROL_BYTES = 704
 
 # Header word of a block

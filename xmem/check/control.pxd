@@ -39,6 +39,7 @@ from xmem.core.control cimport (
     QUICK_MAX_BYTES,
     QUICK_N_LISTS,
     QUICK_SIZE_LOG2,
+    SMALL_REQUEST_BYTES,
     control_bins,
     control_bytes,
     control_n_bins,
@@ -135,7 +136,7 @@ cdef inline bint check_quick_place(
     """C4: the place and the limits of the quick lists."""
     cdef uint64_t control = entry.control
     cdef uint64_t n_bytes = control_bytes(arena, ENGINE_TLSF, True)
-    cdef uint64_t limit = pool.max_request + 1
+    cdef uint64_t limit = SMALL_REQUEST_BYTES + 1
     if pool.quicklists != 0 or pool.engine != ENGINE_TLSF or pool.flags & POOL_HARDENED:
         limit = 0
     if pool.short_limit != limit:
@@ -221,12 +222,19 @@ cdef inline bint check_hard(
 cdef inline bint check_spare(
     arena_t* arena, pool_t* pool, finding_t* finding
 ) noexcept nogil:
-    """C5: the spare region is one of this pool; one to be returned is a run."""
+    """C5: roomy and spare region are of this pool; one to be returned is a run."""
     cdef uint64_t page = pool.returned
     if page != 0 and (
         page >= arena.n_pages
         or frame_state(arena.frames[page].word) != FRAME_RUN
         or frame_owner(arena.frames[page].word) != 0
+    ):
+        return report(finding, invariant(c"C", 5), 0, page, 0)
+    page = pool.roomy
+    if page != 0 and (
+        page >= arena.n_pages
+        or not pool.flags & POOL_JOINS
+        or not is_region(arena.frames[page].word, pool.number)
     ):
         return report(finding, invariant(c"C", 5), 0, page, 0)
     page = pool.spare >> arena.page_shift

@@ -484,6 +484,7 @@ cdef inline void clear_caches(arena_t* arena, pool_t* pool) noexcept nogil:
     pool.n_runs = 0
     pool.run_pages = 0
     pool.spare = 0
+    pool.roomy = 0
     pool.release_bytes = ~<uint64_t>0
     pool.hard.n_lost = 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The checker of a TLSF pool's blocks and free lists: B1 to B7, F1 to F4, V1, H1 to H3.
+"""The checker of a TLSF pool's blocks and free lists: B1 to B7, F1 to F5, V1, H1 to H3.
 
 Nothing here writes to the arena, and no word read from it is trusted: every offset is
 tested before it is followed, and every loop is bounded by the arena's size, so that it
@@ -204,6 +204,15 @@ cdef inline bint check_stretch(
 
 # Free lists ------------------------------------------------------------------
 
+cdef inline bint may_be_listed(arena_t* arena, offset_t block) noexcept nogil:
+    """Whether the header and links of a free block can be read at ``block``."""
+    return (
+        block & (BLOCK_GRAIN - 1) == 8
+        and block >= page_offset(arena, arena.first_page)
+        and block <= arena.n_bytes - BLOCK_MIN_BYTES
+    )
+
+
 cdef inline bint check_bin(
     arena_t* arena,
     pool_t* pool,
@@ -220,12 +229,7 @@ cdef inline bint check_bin(
     if marked != (block != 0):
         return report(finding, invariant(c"F", 3), back, marked, block)
     while block != 0:
-        if (
-            block & (BLOCK_GRAIN - 1) != 8
-            or block < page_offset(arena, arena.first_page)
-            or block > arena.n_bytes - BLOCK_MIN_BYTES
-            or n_left[0] == 0
-        ):
+        if not may_be_listed(arena, block) or n_left[0] == 0:
             return report(finding, invariant(c"F", 1), back, block, 0)
         word = block_word(base, block)
         if not word & BLOCK_FREE or word_size(word) == 0:
@@ -252,13 +256,50 @@ cdef inline bint check_bin(
     return True
 
 
+cdef inline bint check_aside(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t* n_left,
+    finding_t* finding,
+) noexcept nogil:
+    """F1, F4 and F5 for the remainder; subtracts it from ``n_left``."""
+    cdef offset_t back = <char*>&pool.tlsf.bins.aside - arena.base
+    cdef offset_t block = pool.tlsf.bins.aside
+    cdef uint64_t word
+    if block == 0:
+        return True
+    if not may_be_listed(arena, block):
+        return report(finding, invariant(c"F", 5), back, block, 0)
+    word = block_word(arena.base, block)
+    if not word & BLOCK_FREE or word_size(word) == 0 or n_left[0] == 0:
+        return report(finding, invariant(c"F", 1), block, word, BLOCK_FREE)
+    if word_at(arena.base, block + LINK_BACK)[0] != back:
+        return report(
+            finding,
+            invariant(c"F", 4),
+            block,
+            word_at(arena.base, block + LINK_BACK)[0],
+            back,
+        )
+    if word_at(arena.base, block + LINK_NEXT)[0] != 0:
+        return report(
+            finding,
+            invariant(c"F", 5),
+            block,
+            word_at(arena.base, block + LINK_NEXT)[0],
+            0,
+        )
+    n_left[0] -= 1
+    return True
+
+
 cdef inline bint check_bins(
     arena_t* arena,
     pool_t* pool,
     uint64_t n_free,
     finding_t* finding,
 ) noexcept nogil:
-    """The bins hold exactly the ``n_free`` free blocks that a walk found."""
+    """Bins and remainder are exactly the ``n_free`` free blocks that a walk found."""
     cdef uint64_t n_left = n_free
     cdef uint64_t i
     for i in range(FREELISTS_MAX_WORDS):
@@ -284,6 +325,8 @@ cdef inline bint check_bins(
         return report(
             finding, invariant(c"F", 3), 0, pool.tlsf.bins.upper, 0
         )
+    if not check_aside(arena, pool, &n_left, finding):
+        return False
     if n_left != 0:
         return report(
             finding, invariant(c"F", 1), 0, n_free - n_left, n_free

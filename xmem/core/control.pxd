@@ -13,7 +13,7 @@ C2  region_pages and n_regions agree with the frame table, run_pages and
     n_runs too
 C3  the engine's used_bytes and n_used agree with a walk of its blocks
 C4  directory entry, frame table and control block agree on the pool
-C5  the spare region, if any, is a region of the pool
+C5  the spare region, if any, is a region of the pool, and so is the roomy one
 C6  the state of hardening agrees with the pool's flags, the ring with its count, and
     the count of lost blocks with a walk of the blocks
 C7  the quick lists hold blocks in use without start bit, each of its list's
@@ -40,6 +40,7 @@ from xmem.engine cimport (
     BLOCK_TAG_SHIFT,
     FREELISTS_HEADS,
     MAPPING_MAX_LOG2,
+    SMALL_MAX_BYTES,
     firstfit_init,
     firstfit_t,
     mapping_n_bins,
@@ -61,6 +62,8 @@ cdef enum:
     POOL_HARDENED = (
         POOL_CANARY | POOL_CHECKSUM | POOL_SAFE_LINKS | POOL_POISON | POOL_QUARANTINE
     )
+
+    SMALL_REQUEST_BYTES = SMALL_MAX_BYTES - BLOCK_HEADER_BYTES
 
     HARD_RING = 16          # blocks in quarantine, a power of two
     POOL_MAGIC = 0x4C4F4F50
@@ -117,6 +120,7 @@ cdef struct pool_t:
     tlsf_t tlsf
     firstfit_t firstfit
     hard_t hard
+    uint64_t roomy              # with joins: page of a region larger than others, or 0
 
 
 cdef inline void control_claims() noexcept nogil:
@@ -135,11 +139,12 @@ cdef inline void control_claims() noexcept nogil:
     claim(<uint64_t>&(<pool_t*>NULL).short_limit == 112)
     claim(<uint64_t>&(<pool_t*>NULL).interface == 168)
     claim(<uint64_t>&(<pool_t*>NULL).tlsf == 176)
-    claim(<uint64_t>&(<pool_t*>NULL).tlsf.bins.lower == 224)
-    claim(<uint64_t>&(<pool_t*>NULL).firstfit == 376)
-    claim(<uint64_t>&(<pool_t*>NULL).hard == 424)
-    claim(<uint64_t>&(<pool_t*>NULL).hard.damage == 576)
-    claim(<uint64_t>&(<pool_t*>NULL).hard.sizes == 608)
+    claim(<uint64_t>&(<pool_t*>NULL).tlsf.bins.lower == 232)
+    claim(<uint64_t>&(<pool_t*>NULL).firstfit == 384)
+    claim(<uint64_t>&(<pool_t*>NULL).hard == 432)
+    claim(<uint64_t>&(<pool_t*>NULL).hard.damage == 584)
+    claim(<uint64_t>&(<pool_t*>NULL).hard.sizes == 616)
+    claim(<uint64_t>&(<pool_t*>NULL).roomy == 680)
 
 
 cdef inline offset_t control_bins() noexcept nogil:
@@ -188,7 +193,7 @@ cdef inline void control_init(
     pool.grow_pages = grow_pages
     pool.max_pages = max_pages
     if engine == ENGINE_TLSF and not flags & POOL_HARDENED:
-        pool.short_limit = pool.max_request + 1
+        pool.short_limit = SMALL_REQUEST_BYTES + 1
     if engine == ENGINE_TLSF:
         tlsf_init(
             arena.base,

@@ -26,7 +26,7 @@ from xmem.base cimport (
     offset_t,
     unlikely,
 )
-from xmem.core.control cimport POOL_HARDENED, pool_t
+from xmem.core.control cimport POOL_HARDENED, SMALL_REQUEST_BYTES, pool_t
 from xmem.core.growth cimport (
     page_release,
     page_take,
@@ -59,12 +59,17 @@ from xmem.engine cimport (
     firstfit_payload,
     firstfit_shrink,
     freelists_insert,
+    is_isolated,
     payload_of,
     tlsf_alloc,
     tlsf_alloc_aligned,
+    tlsf_alloc_large,
+    tlsf_alloc_small,
     tlsf_carve,
     tlsf_coalesce,
     tlsf_free,
+    tlsf_mark_free,
+    tlsf_refill,
     tlsf_resize,
     tlsf_resize_left,
     word_alignment,
@@ -149,16 +154,49 @@ cdef inline offset_t tlsf_pool_grown(
     return tlsf_pool_record(arena, block)
 
 
-cdef inline offset_t tlsf_pool_alloc(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes
+cdef inline offset_t tlsf_pool_refill(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``n_bytes`` (at most max_request) aligned to 16, or 0: the short path."""
-    cdef offset_t block = tlsf_alloc(
+    """``tlsf_pool_small`` where no block of the size is listed nor can be cut."""
+    cdef offset_t block = tlsf_refill(
         arena.base, &pool.tlsf, block_bytes_for(n_bytes)
     )
     if unlikely(block == 0):
         return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN)
     return tlsf_pool_record(arena, block)
+
+
+cdef inline offset_t tlsf_pool_large(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``tlsf_pool_alloc`` of more than SMALL_REQUEST_BYTES."""
+    cdef offset_t block = tlsf_alloc_large(
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes)
+    )
+    if unlikely(block == 0):
+        return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN)
+    return tlsf_pool_record(arena, block)
+
+
+cdef inline offset_t tlsf_pool_small(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
+) noexcept nogil:
+    """At most SMALL_REQUEST_BYTES aligned to 16, or 0: the short path."""
+    cdef offset_t block = tlsf_alloc_small(
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes)
+    )
+    if unlikely(block == 0):
+        return outlined_alloc(tlsf_pool_refill)(arena, pool, n_bytes, BLOCK_GRAIN)
+    return tlsf_pool_record(arena, block)
+
+
+cdef inline offset_t tlsf_pool_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
+) noexcept nogil:
+    """``n_bytes`` (at most max_request) aligned to 16, or 0."""
+    if n_bytes <= SMALL_REQUEST_BYTES:
+        return tlsf_pool_small(arena, pool, n_bytes)
+    return outlined_alloc(tlsf_pool_large)(arena, pool, n_bytes, BLOCK_GRAIN)
 
 
 cdef inline offset_t tlsf_pool_alloc_aligned(
@@ -199,16 +237,33 @@ cdef inline void tlsf_pool_release(
         freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
 
-cdef inline void tlsf_pool_free(
+cdef inline void tlsf_pool_merge(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """Free a block (not a page run): the short path."""
+    """``tlsf_pool_free`` of a block that may have free neighbours."""
     cdef uint64_t size, freed
     cdef offset_t block = block_of(payload)
     start_clear(arena, payload)
     freed = block_size(arena.base, block)
     if not tlsf_free(arena.base, &pool.tlsf, &block, &pool.release_bytes, &size):
         outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
+
+
+cdef inline void tlsf_pool_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Free a block (not a page run): the short path."""
+    cdef uint64_t size
+    cdef offset_t block = block_of(payload)
+    if not is_isolated(arena.base, block):
+        outlined_free(tlsf_pool_merge)(arena, pool, payload)
+        return
+    start_clear(arena, payload)
+    size = tlsf_mark_free(arena.base, &pool.tlsf, block)
+    if unlikely(size >= pool.release_bytes):
+        outlined_release(tlsf_pool_release)(arena, pool, block, size, size)
+    else:
+        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
 
 cdef inline void tlsf_pool_keep(
@@ -251,7 +306,7 @@ cdef inline offset_t firstfit_pool_alloc(
     """``n_bytes`` from the legacy engine, or 0."""
     cdef uint64_t slack = alignment if alignment > FIRSTFIT_LINE else 0
     cdef uint64_t need = firstfit_bytes_for(n_bytes + slack)
-    cdef offset_t block
+    cdef offset_t block, payload
     if need >= arena.page_bytes:
         block = outlined_alloc(firstfit_pool_run)(arena, pool, need, alignment)
         if block == 0:
@@ -262,7 +317,9 @@ cdef inline offset_t firstfit_pool_alloc(
             block = page_take(arena, pool, need)
         if block == 0:
             return 0
-    return firstfit_payload(arena.base, &pool.firstfit, block, alignment)
+    payload = firstfit_payload(arena.base, &pool.firstfit, block, alignment)
+    start_set(arena, payload)
+    return payload
 
 
 cdef inline void firstfit_pool_free(
@@ -306,21 +363,15 @@ cdef inline offset_t plain_alloc(
 
     ``alignment`` is a power of two; less than 16 counts as 16.
     """
-    cdef offset_t payload
     if n_bytes > pool.max_request or alignment > pool.max_request:
         return 0
-    if pool.engine == ENGINE_TLSF:
-        if alignment <= BLOCK_GRAIN:
-            return tlsf_pool_alloc(arena, pool, n_bytes)
-        if alignment <= BLOCK_ALIGN_MAX:
-            return outlined_alloc(tlsf_pool_alloc_aligned)(
-                arena, pool, n_bytes, alignment
-            )
-        return outlined_alloc(tlsf_pool_run)(arena, pool, n_bytes, alignment)
-    payload = firstfit_pool_alloc(arena, pool, n_bytes, alignment)
-    if payload != 0:
-        start_set(arena, payload)
-    return payload
+    if pool.engine != ENGINE_TLSF:
+        return outlined_alloc(firstfit_pool_alloc)(arena, pool, n_bytes, alignment)
+    if alignment <= BLOCK_GRAIN:
+        return tlsf_pool_alloc(arena, pool, n_bytes)
+    if alignment <= BLOCK_ALIGN_MAX:
+        return outlined_alloc(tlsf_pool_alloc_aligned)(arena, pool, n_bytes, alignment)
+    return outlined_alloc(tlsf_pool_run)(arena, pool, n_bytes, alignment)
 
 
 cdef inline void plain_free(

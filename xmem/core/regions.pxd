@@ -196,6 +196,8 @@ cdef inline void region_cut(
         pool.returned = page
     else:
         frames_free(arena, page)
+    if pool.roomy == page:
+        pool.roomy = 0
     pool.n_pages -= n_pages
     pool.region_pages -= n_pages
     pool.n_regions -= 1

@@ -40,6 +40,7 @@ from xmem.engine cimport (
     mapping_insert,
     region_bytes_for,
     tlsf_find,
+    tlsf_list_aside,
     word_size,
 )
 
@@ -175,6 +176,7 @@ cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
     """
     cdef uint32_t page = 0
     cdef offset_t block = pool.spare
+    tlsf_list_aside(arena.base, &pool.tlsf)
     if has_spare(arena, pool):
         page = <uint32_t>page_of(arena, block)
         pool.spare = 0
@@ -251,6 +253,24 @@ cdef inline bint make_room(
     return False
 
 
+cdef inline bint is_in_roomy(
+    arena_t* arena, pool_t* pool, offset_t block, uint64_t size
+) noexcept nogil:
+    """Whether a free block lies in the roomy region, and is smaller than it.
+
+    Then no region lies inside the block. Most blocks that are as large as the least
+    region lie in one that is larger, and one call after the other merges with them.
+    """
+    cdef uint64_t page = pool.roomy
+    cdef offset_t start = page_offset(arena, page)
+    cdef uint64_t n_bytes = page_offset(arena, frame_pages(arena.frames[page].word))
+    return (
+        block >= start
+        and block + size <= start + n_bytes + REGION_HEAD_BYTES
+        and size < n_bytes - REGION_HEAD_BYTES - REGION_TAIL_BYTES
+    )
+
+
 cdef inline bint region_release(
     arena_t* arena,
     pool_t* pool,
@@ -265,14 +285,17 @@ cdef inline bint region_release(
     False, the block is unchanged and still has to be listed.
     """
     cdef uint32_t page
-    if pool.returned != 0:
+    if is_in_roomy(arena, pool, block, size) or pool.returned != 0:
         return False
     if not pool.flags & POOL_JOINS:
         if is_whole_region(arena, block, size):
             spare_replace(arena, pool, block)
         return False
     page = region_inside(arena, block, size)
-    if page == 0 or not leaves_spare(arena, pool, page, block, size, freed):
+    if page == 0:
+        pool.roomy = frames_head_within(arena, page_of(arena, block))
+        return False
+    if not leaves_spare(arena, pool, page, block, size, freed):
         return False
     region_cut(arena, pool, page, block, size)
     return True

@@ -1,6 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The face of both engines: all that a pool needs of them, in one cimport."""
 
+from xmem.engine.allocation cimport (
+    aligned_gap,
+    aligned_slack,
+    tlsf_alloc,
+    tlsf_alloc_aligned,
+    tlsf_alloc_large,
+    tlsf_alloc_small,
+    tlsf_carve,
+    tlsf_find_aligned,
+)
 from xmem.engine.block cimport (
     BLOCK_ALIGN_MASK,
     BLOCK_ALIGN_MAX,
@@ -62,24 +72,22 @@ from xmem.engine.mapping cimport (
     mapping_insert,
     mapping_n_bins,
 )
+from xmem.engine.remainder cimport SMALL_MAX_BYTES, tlsf_list_aside, tlsf_refill
+from xmem.engine.resizing cimport tlsf_resize, tlsf_resize_left
 from xmem.engine.tlsf cimport (
-    aligned_gap,
-    aligned_slack,
+    is_isolated,
+    tlsf_coalesce,
+    tlsf_find,
+    tlsf_free,
+    tlsf_init,
+    tlsf_mark_free,
+    tlsf_t,
+    word_alignment,
+)
+from xmem.engine.tlsf_regions cimport (
     can_detach,
     region_bytes_for,
     tlsf_add_region,
     tlsf_add_region_before,
-    tlsf_alloc,
-    tlsf_alloc_aligned,
-    tlsf_carve,
-    tlsf_coalesce,
     tlsf_detach,
-    tlsf_find,
-    tlsf_find_aligned,
-    tlsf_free,
-    tlsf_init,
-    tlsf_resize,
-    tlsf_resize_left,
-    tlsf_t,
-    word_alignment,
 )

@@ -5,16 +5,18 @@ A bin is one word in the control block, the offset of its first block. A free
 block stores the next block and, as in a hash list, the offset of the word
 that points to it: the bin or the ``next`` of its predecessor. So removal
 needs neither the block's size nor its predecessor, and when the list becomes
-empty the word's position says which bin it was.
+empty the word's position says which bin it was. One block may be set aside: it is
+on the list of no bin, and the word that points to it is one of its own.
 
 Two levels of bitmap say which bins are not empty: one bit for each bin in the lower,
 one for each word of the lower in the upper.
 
-F1  a block is on a free list if and only if its FREE bit is set
-F2  it is on the list of mapping_insert(size)
+F1  a block is on a free list, or set aside, if and only if its FREE bit is set
+F2  it is on the list of mapping_insert(size), unless it is set aside
 F3  a bit of the lower level is set if and only if its bin is not empty,
     one of the upper level if and only if its lower word is not 0
 F4  the word that a block's link names holds that block's offset
+F5  no block follows the one that is set aside
 
 This header knows nothing of a block's neighbours.
 """
@@ -42,6 +44,7 @@ cdef struct freelists_t:
     uint64_t upper                      # bit i: lower[i] is not 0
     uint64_t n_bins
     offset_t heads                      # offset of the first bin's word
+    offset_t aside                      # the block set aside, 0: none
     uint64_t lower[FREELISTS_MAX_WORDS]
 
 
@@ -176,6 +179,18 @@ cdef inline void freelists_take(
         freelists_clear(lists, index)
 
 
+cdef inline void freelists_set_aside(
+    char* base, freelists_t* lists, offset_t block
+) noexcept nogil:
+    """Set a block that is on no list aside, where none is.
+
+    `freelists_remove` takes it from there as from any list.
+    """
+    word_at(base, block + LINK_NEXT)[0] = 0
+    word_at(base, block + LINK_BACK)[0] = <offset_t>(<char*>&lists.aside - base)
+    lists.aside = block
+
+
 cdef inline void freelists_init(
     char* base, freelists_t* lists, offset_t heads, uint64_t n_bins
 ) noexcept nogil:
@@ -187,6 +202,7 @@ cdef inline void freelists_init(
     lists.upper = 0
     lists.n_bins = n_bins
     lists.heads = heads
+    lists.aside = 0
     for i in range(FREELISTS_MAX_WORDS):
         lists.lower[i] = 0
     for i in range(n_bins):

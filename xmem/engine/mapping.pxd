@@ -22,6 +22,8 @@ from xmem.base.bits cimport bit, find_last_set
 cdef enum:
     MAPPING_SL_LOG2 = 5         # log2 of the bins per power of two
     MAPPING_LINEAR_LOG2 = 9     # bins are 16 bytes wide up to twice this size
+    MAPPING_LINEAR_BYTES = 2 << MAPPING_LINEAR_LOG2
+    MAPPING_GRAIN_LOG2 = MAPPING_LINEAR_LOG2 - MAPPING_SL_LOG2
     MAPPING_MAX_LOG2 = 44       # of the largest size
     MAPPING_MAX_BINS = (
         (MAPPING_MAX_LOG2 - MAPPING_LINEAR_LOG2 + 2) << MAPPING_SL_LOG2

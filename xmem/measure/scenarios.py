@@ -35,6 +35,8 @@ PAGE = 4096
 SMALL = 400
 #: Bytes of a block of the scenario: larger than any hole of the backdrop.
 BLOCK = 600
+#: Greatest request that is cut off the remainder.
+CUT = 1000
 #: Bytes of a legacy block that takes a page whole and is no run of pages.
 FILLING = PAGE - 128
 
@@ -234,12 +236,46 @@ def exact(pool: Pool, n_free: int) -> tuple[int, ...]:
     return BLOCK, 16
 
 
+def cutting(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Request what is cut off the remainder."""
+    backdrop(pool, n_free)
+    pool.reserve(8)
+    while room_behind(pool, pool.xmalloc(BLOCK)) < 2 * BLOCK:
+        pass
+    return BLOCK, 16
+
+
+def room_behind(pool: Pool, offset: int) -> int:
+    """Payload of the free block behind a live one, or 0."""
+    found = pool.walk()
+    at = int(found["offset"].searchsorted(offset)) + 1
+    if at == len(found) or found["used"][at]:
+        return 0
+    return int(found["capacity"][at])
+
+
+def replacing(pool: Pool, n_free: int) -> tuple[int, ...]:
+    """Request what the remainder does not hold, whose list is empty."""
+    if pool.hardening:  # it has no remainder
+        return splitting(pool, n_free)
+    backdrop(pool, n_free)
+    room = 0
+    while room <= BLOCK:
+        room = room_behind(pool, pool.xmalloc(SMALL + 20))
+    while room > CUT + BLOCK:
+        room = room_behind(pool, pool.xmalloc(CUT))
+    if room > CUT - SMALL:
+        pool.xmalloc(max(SMALL + 20, room - BLOCK))
+    pool.reserve(64)
+    return CUT, 16
+
+
 def splitting(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Request a little while only the largest block has room."""
+    """Request more than a small block while only the largest has room."""
     backdrop(pool, n_free)
     if pool.engine == "tlsf":
         pool.reserve(64)
-    return BLOCK + 100, 16
+    return 2 * BLOCK, 16
 
 
 def next_level(pool: Pool, n_free: int) -> tuple[int, ...]:
@@ -360,6 +396,21 @@ SCENARIOS = [
         "exact",
         exact,
         "2 bit scans; 1 removal; header written, PREV_FREE cleared on the right",
+    ),
+    Scenario(
+        "xmalloc",
+        "cutting the remainder",
+        cutting,
+        "2 headers, a boundary tag and 2 links",
+        engines=TLSF,
+    ),
+    Scenario(
+        "xmalloc",
+        "replacing the remainder",
+        replacing,
+        "2 bit scans; 1 removal, 1 insertion; as cutting",
+        {"join_regions": False},
+        engines=TLSF,
     ),
     Scenario(
         "xmalloc",
