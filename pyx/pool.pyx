@@ -99,6 +99,7 @@ from xmem.core cimport (
     pool_numbered,
     pool_owns,
     pool_release_next,
+    pool_keep,
     pool_reserve,
     pool_retire,
     released_t,
@@ -352,6 +353,19 @@ cdef int _refuse_repeated(Pool pool, uint64_t[::1] blocks) except -1:
     return 0
 
 
+cdef int _refuse_reserve(settings_t* settings, uint64_t n_pages) except -1:
+    """Refuse pages to reserve that the pool can never have."""
+    if n_pages == 0:
+        return 0
+    if settings.engine != ENGINE_TLSF:
+        raise BadArgument("only the tlsf engine can reserve pages")
+    if settings.max_pages != 0 and n_pages > settings.max_pages:
+        raise BadArgument(
+            f"reserve={n_pages} is more than max_pages={settings.max_pages}"
+        )
+    return 0
+
+
 # The class -------------------------------------------------------------------
 
 @cython.no_gc_clear     # blocks use it until they are gone, in a cycle too
@@ -388,6 +402,11 @@ cdef class Pool(Allocator):
         overwritten, and verified when the memory is used again;
         ``"quarantine"``: a freed block waits until 16 others have been freed.
         For the tlsf engine; `usable_size` is then exactly the size requested.
+    reserve : int
+        Pages that the pool obtains now, and with fewer of which no `xfree` leaves it: a
+        pool that is told its size takes no pages in a call. `shrink`, and requests that
+        find no room otherwise, give empty regions back all the same. For the tlsf
+        engine.
     quick : bool
         Whether freed blocks of up to 4096 bytes, header included, wait on quick lists
         to be used again as they are. That makes most calls much shorter, and the
@@ -415,7 +434,7 @@ cdef class Pool(Allocator):
     BadArgument, BadArgumentType
         An invalid argument, or a name that is taken.
     OutOfMemory
-        No room for the control block.
+        No room for the control block, or for the pages to reserve.
     ArenaClosed
         The arena has been closed.
 
@@ -437,10 +456,12 @@ cdef class Pool(Allocator):
         join_regions=True,
         hardened=False,
         quick=False,
+        reserve=0,
         get_mem=None,
         put_mem=None,
     ):
         cdef settings_t settings
+        cdef uint64_t kept = count_argument(reserve, "reserve", 0)
         cdef uint32_t number
         cdef bytes encoded
         self.refuse_again()
@@ -455,6 +476,7 @@ cdef class Pool(Allocator):
         _read_engine(&settings, engine)
         _read_pages(&settings, grow_pages, max_pages)
         _read_quick(&settings, quick)
+        _refuse_reserve(&settings, kept)
         hooks = hooks_from(settings.engine, get_mem, put_mem)
         encoded = b"" if name is None else _encode_name(name)
         (<Arena>arena).enter()
@@ -464,6 +486,26 @@ cdef class Pool(Allocator):
         number = _create(arena, encoded, &settings)
         self.attach(arena, directory_name(&(<Arena>arena).c, number), number)
         self.hook(hooks)
+        if kept != 0:
+            self.keep(kept)
+
+    cdef int keep(self, uint64_t n_pages) except -1:
+        """Obtain the pages that the pool keeps, or destroy it."""
+        cdef uint64_t taken = 0
+        try:
+            if self.hooks is None:
+                taken = pool_keep(&self.arena.c, self.c, n_pages)
+            else:
+                taken = self.reserve(n_pages)
+                self.c.kept_pages = n_pages
+        finally:
+            if taken < n_pages:
+                self.destroy()
+        if taken < n_pages:
+            raise OutOfMemory(
+                f"{n_pages} pages cannot be reserved: there were only {taken}"
+            )
+        return 0
 
     cdef int refuse_again(self) except -1:
         """Refuse to be initialised a second time."""
@@ -594,6 +636,12 @@ cdef class Pool(Allocator):
         """Pages obtained at a time, at least."""
         self.enter()
         return self.c.grow_pages
+
+    @property
+    def kept_pages(self):
+        """Pages of regions with fewer of which no `xfree` leaves the pool."""
+        self.enter()
+        return self.c.kept_pages
 
     @property
     def quick(self):

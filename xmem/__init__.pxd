@@ -22,6 +22,7 @@ from xmem.core cimport (
     creation_t,
     pool_create,
     pool_destroy,
+    pool_keep,
     pool_named,
     pool_numbered,
     pool_owns,

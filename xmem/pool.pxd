@@ -23,6 +23,7 @@ cdef class Pool(Allocator):
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
     cdef int refuse_again(self) except -1
     cdef int hook(self, Hooks hooks) except -1
+    cdef int keep(self, uint64_t n_pages) except -1
     cdef bint is_gone(self) noexcept
     cdef int refuse(self, offset_t payload, str verb) except -1
     cdef int require_sound(self, offset_t payload) except -1

@@ -27,6 +27,7 @@ class Pool(Allocator):
         join_regions: bool = True,
         hardened: bool | Collection[str] = False,
         quick: bool = False,
+        reserve: SupportsIndex = 0,
         get_mem: Callable[[int], int | None] | None = None,
         put_mem: Callable[[int, int], object] | None = None,
     ) -> None: ...
@@ -50,6 +51,8 @@ class Pool(Allocator):
     def engine(self) -> Literal["tlsf", "firstfit"]: ...
     @property
     def grow_pages(self) -> int: ...
+    @property
+    def kept_pages(self) -> int: ...
     @property
     def quick(self) -> bool: ...
     @property

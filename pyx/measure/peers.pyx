@@ -342,6 +342,7 @@ cdef class Peer:
     cdef dict settings          # of its pool
     cdef readonly str name
     cdef readonly bint needs_arena
+    cdef bint reserved          # of an engine: pages are obtained at its start
 
     def __init__(self, *args, **kwargs):
         raise BadArgumentType(
@@ -463,7 +464,9 @@ cdef class Peer:
         return peer
 
     @staticmethod
-    def engine(engine="tlsf", *, name=None, checked=False, **settings):
+    def engine(
+        engine="tlsf", *, name=None, checked=False, reserved=False, **settings
+    ):
         """Return an engine of xmem, called at C level.
 
         Parameters
@@ -474,6 +477,9 @@ cdef class Peer:
             Its name; ``xmem engine`` by default.
         checked : bool
             Prove each pointer before it is freed or resized.
+        reserved : bool
+            The pool has three quarters of the arena's pages before the clock starts,
+            as a peer has all of its memory.
         **settings
             More parameters of the `Pool`.
 
@@ -493,6 +499,7 @@ cdef class Peer:
             peer.own.realloc = checked_realloc
         peer.functions = &peer.own
         peer.needs_arena = True
+        peer.reserved = flag_argument(reserved, "reserved")
         return peer
 
     @staticmethod
@@ -519,8 +526,11 @@ cdef class Peer:
         if self.settings is not None:
             arena.enter()
             arena.reformat()
+            settings = self.settings
+            if self.reserved:
+                settings = {**settings, "reserve": arena.n_free_pages // 4 * 3}
             try:
-                self.pool = _Pool(arena, name="peer", **self.settings)
+                self.pool = _Pool(arena, name="peer", **settings)
             except MemoryError:
                 return NULL
             self.in_arena.arena = &arena.c

@@ -370,6 +370,7 @@ def replay(
     checked=False,
     paths=False,
     quick=False,
+    reserved=False,
 ):
     """Play a trace on a pool or a heap and measure every operation.
 
@@ -414,6 +415,9 @@ def replay(
         Add a pass, against a pool, that records the path of each operation.
     quick : bool
         As in `Pool`; not with an ``interface``.
+    reserved : bool
+        The pool, one of TLSF, obtains three quarters of the arena's pages before the
+        clock starts, so that no call has to; not with an ``interface``.
 
     Returns
     -------
@@ -450,6 +454,10 @@ def replay(
         {"max_pages": max_pages, "hardened": hardened, "grow_pages": grow_pages},
     )
     arena = _arena_for(ops, settings, arena_bytes, page_size)
+    if flag_argument(reserved, "reserved"):
+        if interface is not None:
+            raise BadArgument("pages are reserved for a pool: give no interface")
+        settings["reserve"] = arena.n_free_pages // 4 * 3
     _refuse_unaffordable(ops, arena.n_bytes, verifies)
     replayer = Replayer(
         ops,

@@ -262,7 +262,9 @@ def test_verify_says_so(trace: Path, other_trace: Path) -> None:
     assert "check() was clean" in result.stdout
 
 
-@pytest.mark.parametrize("option", [("--hardened", "poison"), ("--quick",)])
+@pytest.mark.parametrize(
+    "option", [("--hardened", "poison"), ("--quick",), ("--reserve",)]
+)
 def test_what_tlsf_alone_has_runs_tlsf_alone(
     trace: Path, option: tuple[str, str]
 ) -> None:
@@ -270,6 +272,8 @@ def test_what_tlsf_alone_has_runs_tlsf_alone(
     assert result.exit_code == 0, result.output
     assert [cells[1] for cells in rows(result)] == ["tlsf"]
     for command in ("replay", "insn"):
+        if command == "insn" and option == ("--reserve",):
+            continue
         assert_failed(
             run(command, trace, *option, "--engine", "firstfit"), 2, option[0]
         )
@@ -280,6 +284,11 @@ def test_what_tlsf_alone_has_runs_tlsf_alone(
 def test_quick_lists_are_for_no_interface(trace: Path) -> None:
     result = replay(trace, "--quick", "--interface", "strict")
     assert_failed(result, 2, "--quick is for the engine tlsf alone")
+
+
+def test_pages_are_reserved_for_no_interface(trace: Path) -> None:
+    result = replay(trace, "--reserve", "--interface", "strict")
+    assert_failed(result, 2, "--reserve is for the engine tlsf alone")
 
 
 def test_hardening_takes_names_or_all(

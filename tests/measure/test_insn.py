@@ -298,20 +298,20 @@ TOLERANCE = 0 if compiled_by() == COUNTED_BUILD else 0.25
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
-    (): (284, 487),
-    ("canaries",): (445, 653),
-    ("checksums",): (431, 650),
-    ("safe_links",): (619, 832),
-    ("poison",): (413, 600),
-    ("quarantine",): (394, 564),
+    (): (294, 500),
+    ("canaries",): (458, 669),
+    ("checksums",): (447, 666),
+    ("safe_links",): (632, 848),
+    ("poison",): (426, 616),
+    ("quarantine",): (407, 580),
     tuple(HARDENING): (1483, 1483),
 }
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (274, 519),
-    "xfree": (284, 487),
-    "xrealloc": (400, 400),
+    "xmalloc": (279, 521),
+    "xfree": (294, 500),
+    "xrealloc": (399, 399),
     "page_alloc": (328, 328),
     "page_free": (538, 538),
 }

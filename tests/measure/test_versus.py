@@ -210,6 +210,21 @@ def test_engines_of_xmem_are_named_as_elsewhere():
     assert [c.name for c in enter()][:3] == ours["tlsf",]
 
 
+def test_pools_of_tlsf_can_have_their_pages_before(small, monkeypatch):
+    assert [c.settings for c in enter(engines=("tlsf", "firstfit"), reserved=True)][
+        :4
+    ] == [
+        {"reserved": True},
+        {"quick": True, "reserved": True},
+        {"checked": True, "reserved": True},
+        {"engine": "firstfit"},
+    ]
+    result = versus(small, "--reserve", "--rounds", 1, "--repeats", 1, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert "have their pages before the clock starts" in result.stderr
+    assert all(record["memory"] < 8 for record in json.loads(result.stdout)[:3])
+
+
 @pytest.mark.parametrize(
     ("present", "names"),
     [

@@ -236,6 +236,7 @@ READ_ONLY = {
         "hardening",
         "id",
         "join_regions",
+        "kept_pages",
         "max_pages",
         "maxalloc",
         "name",

@@ -50,6 +50,7 @@ class Settings:
     checked: bool = False
     paths: bool = False
     quick: bool = False
+    reserved: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,7 @@ def replay_one(
             checked=settings.checked,
             paths=settings.paths and contender in ENGINES,
             quick=settings.quick and contender == "tlsf",
+            reserved=settings.reserved and contender == "tlsf",
         )
     except BadArgument as error:
         raise click.UsageError(f"{trace.name} on {contender}: {error}") from error

@@ -153,11 +153,29 @@ quick_option = click.option(
     is_flag=True,
     help="Let freed blocks wait in quick lists, with the engine tlsf.",
 )
+reserve_option = click.option(
+    "--reserve",
+    is_flag=True,
+    help="Give pools of TLSF their pages before the clock starts, so that no call "
+    "obtains any.",
+)
 checked_option = click.option(
     "--checked",
     is_flag=True,
     help="Prove each offset before it is freed or resized, as Python's calls do.",
 )
+
+
+def refuse_reserve(contenders: Iterable[str], reserve: bool) -> None:
+    """Refuse --reserve with contenders that are no pool of TLSF.
+
+    Raises
+    ------
+    click.UsageError
+        There is one.
+    """
+    if reserve and set(contenders) - {"tlsf", SYSTEM}:
+        raise click.UsageError("--reserve is for the engine tlsf alone.")
 
 
 def refuse_legacy(contenders: Iterable[str], hardened: Hardened, quick: bool) -> None:

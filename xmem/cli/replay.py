@@ -32,7 +32,9 @@ from xmem.cli.options import (
     plot_option,
     quick_option,
     refuse_legacy,
+    refuse_reserve,
     repeats_option,
+    reserve_option,
     traces_argument,
 )
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
@@ -76,6 +78,7 @@ def check_hgrm(
 )
 @hardened_option
 @quick_option
+@reserve_option
 @checked_option
 @json_option
 @plot_option(
@@ -101,6 +104,7 @@ def replay(
     verify: bool,
     hardened: Hardened,
     quick: bool,
+    reserve: bool,
     checked: bool,
     json_file: Path | None,
     plot_file: Path | None,
@@ -108,8 +112,8 @@ def replay(
 ) -> None:
     """Replay traces and print one table.
 
-    If only interfaces are named, no engine runs. With --hardened or --quick the
-    default is the engine tlsf alone.
+    If only interfaces are named, no engine runs. With --hardened, --quick or
+    --reserve the default is the engine tlsf alone.
 
     Exit status: 0 success; 1 a request failed, a replay could not run or
     verification failed; 2 usage; 130 interrupted.
@@ -123,12 +127,14 @@ def replay(
         checked,
         paths=plot_file is not None,
         quick=quick,
+        reserved=reserve,
     )
     contenders = list(dict.fromkeys([*engines, *interfaces]))
     if not contenders:
         system = [SYSTEM] if plot_file is not None else []
-        contenders = [*default_engines(ENGINES, hardened, quick), *system]
+        contenders = [*default_engines(ENGINES, hardened, quick or reserve), *system]
     refuse_legacy(contenders, hardened, quick)
+    refuse_reserve(contenders, reserve)
     outputs = {"--json": json_file, "--plot": plot_file}
     if plot_file is not None:
         outputs |= {f"--plot's {w}": further_picture(plot_file, w) for w in PICTURES}

@@ -16,6 +16,7 @@ from xmem.cli.options import (
     optional_traces_argument,
     plot_option,
     repeats_option,
+    reserve_option,
 )
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
@@ -59,6 +60,7 @@ USUAL = ("tlsf",)
 )
 @repeats_option(default=15)
 @max_ops_option()
+@reserve_option
 @json_option
 @plot_option("time, tail and memory of each allocator")
 def versus(
@@ -69,6 +71,7 @@ def versus(
     rounds: int,
     repeats: int,
     max_ops: int | None,
+    reserve: bool,
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
@@ -86,7 +89,7 @@ def versus(
     # Refuses what is not a trace, or too large, before the work.
     refuse_too_large(load_traces(files, max_ops))
     aside = json_file == STDOUT
-    contenders = enter(peers, sonames, engines or USUAL)
+    contenders = enter(peers, sonames, engines or USUAL, reserve)
     try:
         with Progress() as progress, progress.task("xmem versus") as report:
 
@@ -106,7 +109,9 @@ def versus(
     except KeyboardInterrupt:
         raise Interrupted("no file was written.") from None
     print_whole(
-        make_versus_table(results), versus_notes(results, rounds, repeats), aside
+        make_versus_table(results),
+        versus_notes(results, rounds, repeats, reserve),
+        aside,
     )
     write_json(results, json_file)
     if plot_file is not None:
@@ -120,6 +125,7 @@ def enter(
     peers: Sequence[Path] = (),
     sonames: Sequence[str] = (),
     engines: Sequence[str] = USUAL,
+    reserved: bool = False,
 ) -> list[Contender]:
     """Return everyone who takes part: xmem, the C library, libraries, peers.
 
@@ -131,13 +137,15 @@ def enter(
         Libraries that replace malloc; those installed if there is none.
     engines : sequence of str
         Engines of xmem.
+    reserved : bool
+        Their pools of TLSF have their pages before the clock starts.
 
     Raises
     ------
     click.UsageError
         A shared object is not a peer, or two allocators have one name.
     """
-    contenders = tlsf_contenders() if "tlsf" in engines else []
+    contenders = tlsf_contenders(reserved) if "tlsf" in engines else []
     if "firstfit" in engines:
         contenders.append(
             Contender("xmem, legacy", "engine", settings={"engine": "firstfit"})

@@ -121,6 +121,7 @@ cdef struct pool_t:
     firstfit_t firstfit
     hard_t hard
     uint64_t roomy              # with joins: page of a region larger than others, or 0
+    uint64_t kept_pages         # of regions: no xfree leaves the pool with fewer
 
 
 cdef inline void control_claims() noexcept nogil:
@@ -145,6 +146,7 @@ cdef inline void control_claims() noexcept nogil:
     claim(<uint64_t>&(<pool_t*>NULL).hard.damage == 584)
     claim(<uint64_t>&(<pool_t*>NULL).hard.sizes == 616)
     claim(<uint64_t>&(<pool_t*>NULL).roomy == 680)
+    claim(<uint64_t>&(<pool_t*>NULL).kept_pages == 688)
 
 
 cdef inline offset_t control_bins() noexcept nogil:

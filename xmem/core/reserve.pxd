@@ -73,6 +73,20 @@ cdef inline uint64_t pool_reserve(
     return n_pages - left
 
 
+cdef inline uint64_t pool_keep(
+    arena_t* arena, pool_t* pool, uint64_t n_pages
+) noexcept nogil:
+    """``pool_reserve`` of pages that no xfree will give back; how many it got.
+
+    Where it gets fewer the pool keeps none. `pool_shrink`, and requests that find no
+    room, give empty regions back all the same.
+    """
+    cdef uint64_t taken = pool_reserve(arena, pool, n_pages)
+    if taken == n_pages:
+        pool.kept_pages = n_pages
+    return taken
+
+
 cdef inline void region_adopt(
     arena_t* arena, pool_t* pool, uint32_t page
 ) noexcept nogil:

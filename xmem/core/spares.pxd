@@ -139,12 +139,22 @@ cdef inline bint is_whole_region(
     )
 
 
+cdef inline bint may_leave(
+    arena_t* arena, pool_t* pool, uint64_t page
+) noexcept nogil:
+    """Whether the pool has the pages that it has to keep without a region's."""
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    return pool.region_pages - n_pages >= pool.kept_pages
+
+
 cdef inline void spare_replace(
     arena_t* arena, pool_t* pool, offset_t block
 ) noexcept nogil:
     """Keep the empty region of ``block`` in hand and return the one before."""
     cdef offset_t spare = pool.spare
-    if spare != block and has_spare(arena, pool):
+    if spare != block and has_spare(arena, pool) and (
+        may_leave(arena, pool, page_of(arena, spare))
+    ):
         freelists_remove(arena.base, &pool.tlsf.bins, spare)
         region_cut(
             arena,
@@ -285,7 +295,9 @@ cdef inline bint region_release(
     False, the block is unchanged and still has to be listed.
     """
     cdef uint32_t page
-    if is_in_roomy(arena, pool, block, size) or pool.returned != 0:
+    if is_in_roomy(arena, pool, block, size) or pool.returned != 0 or (
+        pool.region_pages <= pool.kept_pages
+    ):
         return False
     if not pool.flags & POOL_JOINS:
         if is_whole_region(arena, block, size):
@@ -295,7 +307,9 @@ cdef inline bint region_release(
     if page == 0:
         pool.roomy = frames_head_within(arena, page_of(arena, block))
         return False
-    if not leaves_spare(arena, pool, page, block, size, freed):
+    if not may_leave(arena, pool, page) or (
+        not leaves_spare(arena, pool, page, block, size, freed)
+    ):
         return False
     region_cut(arena, pool, page, block, size)
     return True

@@ -32,6 +32,7 @@ class Peer:
         *,
         name: str | None = None,
         checked: bool = False,
+        reserved: bool = False,
         **settings: Any,
     ) -> Peer: ...
     @staticmethod

@@ -30,4 +30,5 @@ def replay(
     checked: bool = False,
     paths: bool = False,
     quick: bool = False,
+    reserved: bool = False,
 ) -> ReplayResult: ...

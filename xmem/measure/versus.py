@@ -76,12 +76,16 @@ class Contender:
         return Peer.null()
 
 
-def engines() -> list[Contender]:
-    """Return the entries of xmem: TLSF, with quick lists, and proving pointers."""
+def engines(reserved: bool = False) -> list[Contender]:
+    """Return the entries of xmem: TLSF, with quick lists, and proving pointers.
+
+    With ``reserved`` their pools have all pages that they need before the clock starts.
+    """
+    same = {"reserved": True} if reserved else {}
     return [
-        Contender("xmem", "engine"),
-        Contender("xmem, quick", "engine", settings={"quick": True}),
-        Contender("xmem, checked", "engine", settings={"checked": True}),
+        Contender("xmem", "engine", settings={**same}),
+        Contender("xmem, quick", "engine", settings={"quick": True, **same}),
+        Contender("xmem, checked", "engine", settings={"checked": True, **same}),
     ]
 
 
@@ -128,6 +132,8 @@ def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     contender = Contender(**task["contender"])
     if contender.preload:
         require_preloaded(contender.preload)
+    if task["memory"]:
+        contender.settings.pop("reserved", None)
     peer = contender.peer()
     if task["memory"]:
         for file in task["traces"]:

@@ -47,7 +47,7 @@ def make_versus_table(results: Sequence[dict[str, Any]]) -> Table:
 
 
 def versus_notes(
-    results: Sequence[dict[str, Any]], rounds: int, repeats: int
+    results: Sequence[dict[str, Any]], rounds: int, repeats: int, reserved: bool
 ) -> list[str]:
     """Explain the figures."""
     n_traces = len({result["trace"] for result in results})
@@ -61,6 +61,10 @@ def versus_notes(
         "memory: the least arena that serves the trace, over the bytes live at its "
         "peak; for allocators that use the system's memory, how far the process grew.",
     ]
+    if reserved:
+        lines.append(
+            "Pools of TLSF have their pages before the clock starts, but for memory."
+        )
     if n_failed:
         lines.append(f"{n_failed:,} requests failed.")
     return lines
