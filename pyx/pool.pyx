@@ -403,10 +403,11 @@ cdef class Pool(Allocator):
         ``"quarantine"``: a freed block waits until 16 others have been freed.
         For the tlsf engine; `usable_size` is then exactly the size requested.
     reserve : int
-        Pages that the pool obtains now, and with fewer of which no `xfree` leaves it: a
-        pool that is told its size takes no pages in a call. `shrink`, and requests that
-        find no room otherwise, give empty regions back all the same. For the tlsf
-        engine.
+        Pages that the pool obtains now, and with fewer of which no `xfree` leaves its
+        regions: while they suffice no call takes or gives back a region. Blocks that
+        are aligned to more than 2048 are page runs, which come in addition. `shrink`,
+        and requests that find no room otherwise, give empty regions back all the same.
+        For the tlsf engine.
     quick : bool
         Whether freed blocks of up to 4096 bytes, header included, wait on quick lists
         to be used again as they are. That makes most calls much shorter, and the
@@ -496,11 +497,13 @@ cdef class Pool(Allocator):
             if self.hooks is None:
                 taken = pool_keep(&self.arena.c, self.c, n_pages)
             else:
-                taken = self.reserve(n_pages)
+                # Before the caller's function, which can end pool and arena.
                 self.c.kept_pages = n_pages
+                taken = self.hooks.obtain(self, self.c, n_pages)
+                self.enter()
         finally:
-            if taken < n_pages:
-                self.destroy()
+            if taken < n_pages and not self.is_gone():
+                Pool.destroy(self)
         if taken < n_pages:
             raise OutOfMemory(
                 f"{n_pages} pages cannot be reserved: there were only {taken}"

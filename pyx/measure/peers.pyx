@@ -488,6 +488,8 @@ cdef class Peer:
         Peer
         """
         cdef Peer peer = Peer.__new__(Peer)
+        if flag_argument(reserved, "reserved") and engine != "tlsf":
+            raise BadArgument("only the tlsf engine can reserve pages")
         peer.name = f"xmem {engine}" if name is None else name
         peer.settings = {"engine": engine, **settings}
         peer.own.malloc = engine_malloc
@@ -499,7 +501,7 @@ cdef class Peer:
             peer.own.realloc = checked_realloc
         peer.functions = &peer.own
         peer.needs_arena = True
-        peer.reserved = flag_argument(reserved, "reserved")
+        peer.reserved = reserved
         return peer
 
     @staticmethod
@@ -528,7 +530,9 @@ cdef class Peer:
             arena.reformat()
             settings = self.settings
             if self.reserved:
-                settings = {**settings, "reserve": arena.n_free_pages // 4 * 3}
+                share = arena.n_free_pages // 4 * 3
+                limit = settings.get("max_pages") or arena.n_pages
+                settings = {**settings, "reserve": min(share, limit)}
             try:
                 self.pool = _Pool(arena, name="peer", **settings)
             except MemoryError:

@@ -457,7 +457,9 @@ def replay(
     if flag_argument(reserved, "reserved"):
         if interface is not None:
             raise BadArgument("pages are reserved for a pool: give no interface")
-        settings["reserve"] = arena.n_free_pages // 4 * 3
+        settings["reserve"] = min(
+            arena.n_free_pages // 4 * 3, max_pages or arena.n_pages
+        )
     _refuse_unaffordable(ops, arena.n_bytes, verifies)
     replayer = Replayer(
         ops,

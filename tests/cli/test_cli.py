@@ -289,6 +289,10 @@ def test_quick_lists_are_for_no_interface(trace: Path) -> None:
 def test_pages_are_reserved_for_no_interface(trace: Path) -> None:
     result = replay(trace, "--reserve", "--interface", "strict")
     assert_failed(result, 2, "--reserve is for the engine tlsf alone")
+    result = run("versus", trace, "--reserve", "--engine", "firstfit")
+    assert_failed(result, 2, "--reserve is for the engine tlsf alone")
+    result = replay(trace, "--reserve")
+    assert "pages / live says nothing" in result.stdout
 
 
 def test_hardening_takes_names_or_all(

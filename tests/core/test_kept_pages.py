@@ -6,6 +6,7 @@ import random
 import pytest
 from support.damage import KEPT_PAGES, Words
 
+import xmem.base.errors
 from xmem import Arena, BadArgument, HeapCorruption, OutOfMemory, Pool
 from xmem.data import demo_trace_path
 from xmem.measure.peers import Peer, measure
@@ -63,6 +64,31 @@ def test_regions_above_the_reserve_leave_as_ever(arena, join_regions):
     for block in reversed(blocks):
         pool.xfree(block)
     assert pool.stats().region_pages >= 32
+
+
+@pytest.mark.parametrize("reserved_left", [False, True])
+def test_a_region_to_keep_does_not_hide_those_behind_it(arena, reserved_left):
+    """They merge with it into one free block, at its left or at its right."""
+    wall = arena.page_alloc_exact(512 if reserved_left else 1)
+    first = arena.page_alloc_exact(256)
+    if not reserved_left:
+        rest = arena.page_alloc_exact(240)
+        arena.page_free(first)
+    else:
+        arena.page_free(first)
+    pool = Pool(arena, reserve=200, grow_pages=16)
+    if not reserved_left:
+        arena.page_free(rest)
+    blocks = []
+    while pool.stats().region_pages < 200 + 5 * 16:
+        blocks.append(pool.xmalloc(3000))
+    for _ in range(3):
+        for block in blocks:
+            pool.xfree(block)
+        assert pool.stats().region_pages <= 200 + 2 * 16
+        blocks = [pool.xmalloc(3000) for _ in blocks]
+    pool.check()
+    arena.page_free(wall)
 
 
 def test_shrink_gives_all_back(arena):
@@ -133,6 +159,51 @@ def test_regions_of_the_callers_functions_are_reserved_too(arena):
     pool.destroy()
 
 
+@pytest.mark.parametrize("ends", ["pool", "arena"])
+@pytest.mark.parametrize("gives", [False, True])
+def test_a_function_that_ends_what_asks_it(ends, gives):
+    """Nothing is written to pages that are no longer the pool's."""
+    arena = Arena.anonymous(FRAMES * PAGE, page_size=PAGE)
+    taken = []
+
+    def get(n_pages):
+        run = arena.page_alloc_exact(n_pages)
+        if ends == "arena":
+            arena.close()
+        else:
+            Pool.open(arena, "asking").destroy()
+            taken.append(arena.page_alloc_exact(arena.n_free_pages // 2))
+            arena.view(taken[0])[:] = bytes(arena.run_pages(taken[0]) * PAGE)
+        return run if gives else None
+
+    with pytest.raises(xmem.base.errors.XmemError):
+        Pool(arena, name="asking", reserve=64, get_mem=get, put_mem=lambda *_: None)
+    if ends == "pool":
+        assert not any(bytes(arena.view(taken[0])))
+        assert arena.pools() == {}
+        arena.check()
+
+
+def test_a_subclass_does_not_change_what_is_reserved(arena):
+    class Other(Pool):
+        def reserve(self, n_pages, /):
+            return n_pages
+
+        def destroy(self, *, force=False):
+            raise RuntimeError("not now")
+
+    def get(_n_pages):
+        return None
+
+    with pytest.raises(OutOfMemory):
+        Other(arena, reserve=64, get_mem=get, put_mem=lambda *_: None)
+    with pytest.raises(OutOfMemory):
+        Other(arena, reserve=FRAMES)
+    assert arena.pools() == {}
+    pool = Other(arena, reserve=64)
+    assert pool.stats().region_pages == pool.kept_pages == 64
+
+
 def test_functions_that_give_nothing_leave_no_pool(arena):
     with pytest.raises(OutOfMemory):
         Pool(arena, reserve=64, get_mem=lambda _n: None, put_mem=lambda *_: None)
@@ -158,14 +229,21 @@ def test_the_reserve_outlives_the_process(tmp_path):
 
 @pytest.mark.damages
 def test_C4_no_more_is_kept_than_there_is(arena):
-    pool = Pool(arena, reserve=10)
     words = Words(arena)
-    words.set(words.control(pool) + KEPT_PAGES, FRAMES + 1)
-    with pytest.raises(HeapCorruption) as caught:
+    for settings, most in (
+        ({"reserve": 10}, FRAMES),
+        ({"reserve": 10, "max_pages": 20}, 20),
+        ({"engine": "firstfit"}, 0),
+    ):
+        pool = Pool(arena, **settings)
+        words.set(words.control(pool) + KEPT_PAGES, most)
         pool.check()
-    assert caught.value.invariant == "C4"
-    words.repair()
-    pool.check()
+        words.set(words.control(pool) + KEPT_PAGES, most + 1)
+        with pytest.raises(HeapCorruption) as caught:
+            pool.check()
+        assert caught.value.invariant == "C4"
+        words.repair()
+        pool.check()
 
 
 def test_peers_and_replays_can_reserve():
@@ -175,3 +253,8 @@ def test_peers_and_replays_can_reserve():
     with pytest.raises(BadArgument, match="give no interface"):
         replay(ops, interface="strict", reserved=True)
     assert measure(Peer.engine(reserved=True), ops, repeats=1).failed == 0
+    assert replay(ops, max_pages=2000, reserved=True, repeats=1).failed == 0
+    limited = Peer.engine(reserved=True, max_pages=2000)
+    assert measure(limited, ops, repeats=1).failed == 0
+    with pytest.raises(BadArgument, match="only the tlsf engine"):
+        Peer.engine("firstfit", reserved=True)

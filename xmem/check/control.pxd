@@ -94,7 +94,8 @@ cdef inline bint check_identity(
         or pool.grow_pages > arena.n_pages
         or pool.flags
         & ~<uint32_t>(POOL_JOINS | POOL_HOOKED | POOL_ADAPTS | POOL_HARDENED)
-        or pool.kept_pages > arena.n_pages
+        or pool.kept_pages > (pool.max_pages if pool.max_pages else arena.n_pages)
+        or (pool.kept_pages != 0 and pool.engine != ENGINE_TLSF)
         or pool.max_request != arena.n_bytes - arena.page_bytes
         or pool.tlsf.tag != <uint64_t>number << BLOCK_TAG_SHIFT
         or pool.firstfit.tag != pool.tlsf.tag

@@ -156,8 +156,7 @@ quick_option = click.option(
 reserve_option = click.option(
     "--reserve",
     is_flag=True,
-    help="Give pools of TLSF their pages before the clock starts, so that no call "
-    "obtains any.",
+    help="Give pools of TLSF most pages of their arena before the clock starts.",
 )
 checked_option = click.option(
     "--checked",

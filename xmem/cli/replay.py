@@ -210,7 +210,11 @@ def replay_and_print(
 def print_replays(replays: Sequence[Replay], settings: Settings, aside: bool) -> None:
     """Print the table; it claims to be verified only if all of it is."""
     verified = settings.verify and not any(replay.failures() for replay in replays)
-    print_whole(make_table(replays), notes(replays, settings.repeats, verified), aside)
+    print_whole(
+        make_table(replays),
+        notes(replays, settings.repeats, verified, settings.reserved),
+        aside,
+    )
 
 
 def refuse_failures(replays: Sequence[Replay]) -> None:

@@ -15,6 +15,7 @@ from xmem.cli.options import (
     max_ops_option,
     optional_traces_argument,
     plot_option,
+    refuse_reserve,
     repeats_option,
     reserve_option,
 )
@@ -84,6 +85,7 @@ def versus(
     Exit status: 0 success; 1 an allocator could not be run; 2 usage; 130
     interrupted.
     """
+    refuse_reserve(engines, reserve)
     files = list(traces) or [demo_trace_path()]
     refuse_clashes(files, {"--json": json_file, "--plot": plot_file})
     # Refuses what is not a trace, or too large, before the work.

@@ -120,7 +120,7 @@ cdef struct pool_t:
     tlsf_t tlsf
     firstfit_t firstfit
     hard_t hard
-    uint64_t roomy              # with joins: page of a region larger than others, or 0
+    uint64_t roomy              # with joins: where a large block started last, or 0
     uint64_t kept_pages         # of regions: no xfree leaves the pool with fewer
 
 

@@ -140,7 +140,7 @@ cdef inline uint64_t shrink_block(
 
     ``page`` becomes the one behind the region.
     """
-    cdef uint32_t region = region_inside(arena, block, size)
+    cdef uint32_t region = region_inside(arena, block, size, arena.n_pages)
     cdef uint64_t n_pages
     if region == 0:
         return 0

@@ -7,6 +7,9 @@ not thrash. It leaves when limit or arena would otherwise refuse a request. A re
 that was returned never keeps the pool from serving the size just freed once more: the
 region that was emptied last stays, or the frames can surely give one back.
 
+A pool that was told its size keeps that many pages (``kept_pages``): no xfree leaves it
+with fewer. A call that finds no room still gives an empty region back.
+
 A call gives back one region at most. A pool can have more empty ones, for example after
 `Pool.reserve`: each call that finds no room gives back the next.
 """
@@ -63,17 +66,20 @@ cdef inline bint region_fits_hole(
 
 
 cdef inline uint32_t region_inside(
-    arena_t* arena, offset_t block, uint64_t size
+    arena_t* arena, offset_t block, uint64_t size, uint64_t most_pages
 ) noexcept nogil:
-    """Leftmost region that can be cut out of a free block, or 0.
+    """Leftmost region of ``most_pages`` that can be cut out of a free block, or 0.
 
     It is the one in which the block starts, the next, or, when too little
-    for a block would stay on the left of that, the one after it.
+    for a block would stay on the left of that, the one after it. Of longer ones no more
+    than these are passed over.
     """
     cdef uint64_t page = frames_head_within(arena, page_of(arena, block))
     cdef unsigned _i
     for _i in range(3):
-        if region_fits_hole(arena, <uint32_t>page, block, size):
+        if frame_pages(arena.frames[page].word) <= most_pages and (
+            region_fits_hole(arena, <uint32_t>page, block, size)
+        ):
             return <uint32_t>page
         page += frame_pages(arena.frames[page].word)
         if page_offset(arena, page) >= block + size:
@@ -139,21 +145,14 @@ cdef inline bint is_whole_region(
     )
 
 
-cdef inline bint may_leave(
-    arena_t* arena, pool_t* pool, uint64_t page
-) noexcept nogil:
-    """Whether the pool has the pages that it has to keep without a region's."""
-    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
-    return pool.region_pages - n_pages >= pool.kept_pages
-
-
 cdef inline void spare_replace(
     arena_t* arena, pool_t* pool, offset_t block
 ) noexcept nogil:
     """Keep the empty region of ``block`` in hand and return the one before."""
     cdef offset_t spare = pool.spare
     if spare != block and has_spare(arena, pool) and (
-        may_leave(arena, pool, page_of(arena, spare))
+        frame_pages(arena.frames[page_of(arena, spare)].word)
+        <= pool.region_pages - pool.kept_pages
     ):
         freelists_remove(arena.base, &pool.tlsf.bins, spare)
         region_cut(
@@ -172,7 +171,7 @@ cdef inline uint32_t region_empty_in(
     """A region that can leave with a free block, or with a part of it, or 0."""
     cdef uint64_t size = block_size(arena.base, block)
     if pool.flags & POOL_JOINS:
-        return region_inside(arena, block, size)
+        return region_inside(arena, block, size, arena.n_pages)
     if is_whole_region(arena, block, size):
         return <uint32_t>page_of(arena, block)
     return 0
@@ -269,7 +268,8 @@ cdef inline bint is_in_roomy(
     """Whether a free block lies in the roomy region, and is smaller than it.
 
     Then no region lies inside the block. Most blocks that are as large as the least
-    region lie in one that is larger, and one call after the other merges with them.
+    region lie in one that is larger, and one call after the other merges with them: the
+    roomy region is the one in which the last such block started.
     """
     cdef uint64_t page = pool.roomy
     cdef offset_t start = page_offset(arena, page)
@@ -303,13 +303,13 @@ cdef inline bint region_release(
         if is_whole_region(arena, block, size):
             spare_replace(arena, pool, block)
         return False
-    page = region_inside(arena, block, size)
+    page = region_inside(
+        arena, block, size, pool.region_pages - pool.kept_pages
+    )
     if page == 0:
         pool.roomy = frames_head_within(arena, page_of(arena, block))
         return False
-    if not may_leave(arena, pool, page) or (
-        not leaves_spare(arena, pool, page, block, size, freed)
-    ):
+    if not leaves_spare(arena, pool, page, block, size, freed):
         return False
     region_cut(arena, pool, page, block, size)
     return True

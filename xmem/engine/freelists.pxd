@@ -182,9 +182,10 @@ cdef inline void freelists_take(
 cdef inline void freelists_set_aside(
     char* base, freelists_t* lists, offset_t block
 ) noexcept nogil:
-    """Set a block that is on no list aside, where none is.
+    """Set a block that is on no list aside, in place of the one that was.
 
-    `freelists_remove` takes it from there as from any list.
+    The caller uses or lists that. `freelists_remove` takes a block from here as from
+    any list.
     """
     word_at(base, block + LINK_NEXT)[0] = 0
     word_at(base, block + LINK_BACK)[0] = <offset_t>(<char*>&lists.aside - base)

@@ -224,7 +224,7 @@ cdef inline bint tlsf_free(
     At most two removals and one insertion. ``block`` and ``merged_bytes`` become
     those of the merged block; where the result is False the caller has to list it.
     The limit is passed by its address, so that no register holds it during the merge.
-    A block that has merged with the remainder is the remainder.
+    A block that is listed after it has merged with the remainder becomes the remainder.
     """
     cdef offset_t aside = tlsf.bins.aside
     block[0] = tlsf_coalesce(base, tlsf, block[0], merged_bytes)

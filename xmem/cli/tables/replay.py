@@ -93,7 +93,9 @@ def ratio(pages_per_live_byte: float | None) -> str:
     return NOTHING if pages_per_live_byte is None else f"{pages_per_live_byte:.2f}"
 
 
-def notes(replays: Sequence[Replay], repeats: int, verified: bool) -> list[str]:
+def notes(
+    replays: Sequence[Replay], repeats: int, verified: bool, reserved: bool = False
+) -> list[str]:
     """Explain the figures.
 
     Parameters
@@ -104,6 +106,8 @@ def notes(replays: Sequence[Replay], repeats: int, verified: bool) -> list[str]:
         Clocked passes of each trace.
     verified : bool
         Whether contents and invariants were verified, with success.
+    reserved : bool
+        Whether pools had their pages before the clock started.
 
     Returns
     -------
@@ -120,6 +124,11 @@ def notes(replays: Sequence[Replay], repeats: int, verified: bool) -> list[str]:
         lines.append(
             "Verified: the contents of every block at each realloc, each free and the"
             " end; check() was clean."
+        )
+    if reserved:
+        lines.append(
+            "Pools of TLSF had most pages of their arena before the clock started:"
+            " pages / live says nothing of the trace."
         )
     return lines
 
