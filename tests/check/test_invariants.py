@@ -781,6 +781,17 @@ def heap_aside(heap: Heap) -> int:
     return heap.word(heap.control_at + fmt.ASIDE)
 
 
+def test_F4_tells_the_link_that_leads_elsewhere(tlsf: Heap) -> None:
+    """The last block of a list leads to its first, whose link names the bin."""
+    first = tlsf.block("f")
+    head, _ = tlsf.bin_of(tlsf.pool, first)
+    last_next(lambda _heap: first)(tlsf)
+    with pytest.raises(HeapCorruption) as caught:
+        tlsf.pool.check()
+    assert caught.value.invariant == "F4"
+    assert f"found {head:#x}" in str(caught.value)
+
+
 def remainder(offset: int, value: Callable[[Heap], int]) -> Spoil:
     """Set a word of the remainder, or with -1 the word that names it."""
 
