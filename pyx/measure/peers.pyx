@@ -24,6 +24,7 @@ from xmem.measure.trace import (
     ample_arena_bytes,
     check_trace,
     peak_live,
+    reserved_pages,
 )
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -530,9 +531,8 @@ cdef class Peer:
             arena.reformat()
             settings = self.settings
             if self.reserved:
-                share = arena.n_free_pages // 4 * 3
-                limit = settings.get("max_pages") or arena.n_pages
-                settings = {**settings, "reserve": min(share, limit)}
+                n_pages = reserved_pages(arena.n_free_pages, settings.get("max_pages"))
+                settings = {**settings, "reserve": n_pages}
             try:
                 self.pool = _Pool(arena, name="peer", **settings)
             except MemoryError:

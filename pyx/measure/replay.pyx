@@ -29,6 +29,7 @@ from xmem.measure.trace import (
     check_trace,
     load,
     peak_live,
+    reserved_pages,
 )
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -457,9 +458,7 @@ def replay(
     if flag_argument(reserved, "reserved"):
         if interface is not None:
             raise BadArgument("pages are reserved for a pool: give no interface")
-        settings["reserve"] = min(
-            arena.n_free_pages // 4 * 3, max_pages or arena.n_pages
-        )
+        settings["reserve"] = reserved_pages(arena.n_free_pages, max_pages)
     _refuse_unaffordable(ops, arena.n_bytes, verifies)
     replayer = Replayer(
         ops,

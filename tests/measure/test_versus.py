@@ -210,7 +210,7 @@ def test_engines_of_xmem_are_named_as_elsewhere():
     assert [c.name for c in enter()][:3] == ours["tlsf",]
 
 
-def test_pools_of_tlsf_can_have_their_pages_before(small, monkeypatch):
+def test_pools_of_tlsf_can_have_their_pages_before(small):
     assert [c.settings for c in enter(engines=("tlsf", "firstfit"), reserved=True)][
         :4
     ] == [

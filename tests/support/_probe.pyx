@@ -56,6 +56,7 @@ from xmem.core.plain cimport (
 )
 from xmem.core.spares cimport is_hopeless, spare_drop
 from xmem.core.startbits cimport start_after, start_before, start_from, start_test
+from xmem.engine.allocation cimport tlsf_alloc, tlsf_alloc_aligned
 from xmem.engine.block cimport (
     BLOCK_ALIGN_MASK,
     BLOCK_FREE,
@@ -96,7 +97,6 @@ from xmem.engine.freelists cimport (
     freelists_t,
 )
 from xmem.engine.mapping cimport mapping_insert, mapping_n_bins, mapping_search
-from xmem.engine.allocation cimport tlsf_alloc, tlsf_alloc_aligned
 from xmem.engine.remainder cimport tlsf_list_aside
 from xmem.engine.resizing cimport tlsf_resize, tlsf_resize_left
 from xmem.engine.tlsf cimport tlsf_find, tlsf_free, tlsf_init, tlsf_t, word_alignment

@@ -55,7 +55,7 @@ class Bound:
 
 #: By verb and kind of pool.
 BOUNDS: dict[tuple[str, Kind], Bound] = {
-    ("xmalloc", "plain"): Bound(1360, 7),
+    ("xmalloc", "plain"): Bound(1340, 7),
     ("xmalloc", "quick"): Bound(1360, 7),
     ("xmalloc", "hardened"): Bound(3900, 0),
     ("xfree", "plain"): Bound(420, 46),

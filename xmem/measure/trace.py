@@ -246,6 +246,15 @@ def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -
     return min(ample, 1 << ARENA_MAX_LOG2, 0xFFFFFFFF * page_bytes)
 
 
+def reserved_pages(n_free_pages: int, max_pages: int | None) -> int:
+    """Return the pages that a pool reserves in an ample arena, or its limit of pages.
+
+    A quarter of the arena remains for runs of whole pages.
+    """
+    share = n_free_pages // 4 * 3
+    return min(share, max_pages) if max_pages else share
+
+
 def _percentile(ordered: npt.NDArray[np.uint64], thousandths: int) -> int:
     """Return the least value that ``thousandths`` of the ordered values do not exceed.
 
