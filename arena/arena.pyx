@@ -42,7 +42,6 @@ from xmem.arena.check cimport check_frames
 from xmem.arena.directory cimport directory_entry, directory_name
 from xmem.arena.frames cimport (
     FRAME_CONTROL as _CONTROL,
-    FRAME_FREE as _FREE,
     FRAME_JOINED as _JOINED,
     FRAME_PENDING as _PENDING,
     FRAME_REGION as _REGION,
@@ -52,7 +51,7 @@ from xmem.arena.frames cimport (
     frame_owner,
     frame_pages,
     frame_state,
-    frames_alloc,
+    frames_alloc_aligned,
     frames_free,
     frames_head_of,
     frames_init,
@@ -64,8 +63,13 @@ from xmem.arena.holds cimport (
     holds_drain,
     holds_end,
 )
+from xmem.arena.orders cimport orders_largest
 from xmem.arena.recovery cimport recover_frames, recovery_t
 from xmem.arena.sites cimport site_allocated, site_freed, sites_end
+from xmem.arena.stretches cimport (
+    FRAME_FREE as _FREE,
+    stretches_longest,
+)
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
@@ -73,6 +77,7 @@ from xmem.arena.superblock cimport (
     ARENA_PREALLOCATED,
     ARENA_READY,
     ENTRY_READY,
+    FRAMES_N_ORDERS,
     SUPERBLOCK_BYTES,
     arena_attach,
     page_of,
@@ -675,9 +680,15 @@ cdef class Arena:
 
     @property
     def largest_free_order(self):
-        """Order of the largest free run, -1 when no page is free."""
+        """Greatest order that `page_alloc` has room for, -1 when no page is free."""
         self.enter()
-        return (<object>self.c.super.frames.order_bitmap).bit_length() - 1
+        return orders_largest(&self.c)
+
+    @property
+    def longest_free_run(self):
+        """Greatest number of pages that `page_alloc_exact` has room for."""
+        self.enter()
+        return stretches_longest(&self.c)
 
     @property
     def max_order(self):
@@ -729,13 +740,16 @@ cdef class Arena:
         """
         cdef uint64_t word = count_argument(order, "order", 0)
         self.enter()
-        return self.allocate_run(pages_of_order(word), f"page_alloc({word})")
+        if word >= FRAMES_N_ORDERS:
+            raise self.no_room(f"page_alloc({word})", "")
+        return self.allocate_run(
+            pages_of_order(word), <unsigned>word, f"page_alloc({word})"
+        )
 
     def page_alloc_exact(self, n_pages, /):
-        """Exactly ``n_pages`` contiguous pages; the tail stays free.
+        """Exactly ``n_pages`` contiguous pages, which start at any page.
 
-        The run is aligned to the smallest power of two of pages that holds it, and a
-        free run of that size is needed.
+        The lowest that are free: as long as so many lie side by side, there is room.
 
         Returns
         -------
@@ -751,11 +765,11 @@ cdef class Arena:
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
         self.enter()
-        return self.allocate_run(count, f"page_alloc_exact({count})")
+        return self.allocate_run(count, 0, f"page_alloc_exact({count})")
 
-    cdef object allocate_run(self, uint64_t n_pages, str call):
-        """Offset of a new run of the caller's."""
-        cdef uint32_t page = frames_alloc(&self.c, n_pages, _RUN, 0)
+    cdef object allocate_run(self, uint64_t n_pages, unsigned order, str call):
+        """Offset of a new run of the caller's, aligned to ``2**order`` pages."""
+        cdef uint32_t page = frames_alloc_aligned(&self.c, n_pages, order, _RUN, 0)
         if page == 0:
             raise self.no_room(call, "")
         site_allocated(
@@ -767,8 +781,8 @@ cdef class Arena:
         """The error for a request without room; ``held`` describes its pool."""
         return OutOfMemory(
             f"{call}: no room: {held}the arena has "
-            f"{self.c.super.frames.n_free_pages} free pages, the largest free run is "
-            f"of order {self.largest_free_order}"
+            f"{self.c.super.frames.n_free_pages} free pages, at most "
+            f"{self.longest_free_run} side by side (order {self.largest_free_order})"
         )
 
     cdef uint32_t require_run(self, offset_t offset, str verb) except? 0:

@@ -137,6 +137,8 @@ cdef int _check_geometry(superblock_t* super, str path) except -1:
         or plan.directory != super.directory
         or plan.frame_table != super.frame_table
         or plan.start_bitmap != super.start_bitmap
+        or plan.runheads != super.runheads
+        or plan.stretches != super.stretches
     ):
         raise ArenaFormatError(f"{path}: damaged in its superblock (geometry)")
     return 0

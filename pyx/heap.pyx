@@ -61,6 +61,7 @@ from xmem.interfaces cimport (
     heap_owns,
     heap_owns_subpage,
     heap_page_alloc,
+    heap_page_alloc_order,
     heap_page_free,
     heap_resize,
     heap_run_bytes,
@@ -796,10 +797,16 @@ cdef class Heap(Allocator):
             As in `Arena.page_alloc`.
         """
         cdef uint64_t word = count_argument(order, "order", 0)
-        return self.allocate_pages(pages_of_order(word), word, "page_alloc")
+        self.enter()
+        return self.lent(
+            heap_page_alloc_order(&self.c, word),
+            pages_of_order(word),
+            word,
+            "page_alloc",
+        )
 
     def page_alloc_exact(self, n_pages, /):
-        """Exactly ``n_pages`` contiguous pages; the tail is given back.
+        """Exactly ``n_pages`` contiguous pages, which start at any page.
 
         Returns
         -------
@@ -807,13 +814,13 @@ cdef class Heap(Allocator):
             Offset of the first page in bytes.
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
-        return self.allocate_pages(count, count, "page_alloc_exact")
-
-    cdef object allocate_pages(self, uint64_t n_pages, object n, str verb):
-        """Offset of a new run of page_alloc."""
-        cdef offset_t offset
         self.enter()
-        offset = heap_page_alloc(&self.c, n_pages)
+        return self.lent(
+            heap_page_alloc(&self.c, count), count, count, "page_alloc_exact"
+        )
+
+    cdef object lent(self, offset_t offset, uint64_t n_pages, object n, str verb):
+        """Offset of a new run of page_alloc, or the error if it is 0."""
         if offset == 0:
             self.main.raise_damage()
             raise self.main.no_room(n, verb)

@@ -383,10 +383,10 @@ cdef class Pool(Allocator):
         Two-level segregated fit, whose every operation is bounded, or Xen's
         legacy first fit, for comparison.
     grow_pages : int, optional
-        Pages obtained at a time. The default is 16 or, once the pool is larger,
-        the power of two in a quarter of its regions' pages (with
-        ``join_regions=False`` always 16). Larger requests take as many as they
-        need; where limit or arena have fewer pages left, fewer are obtained.
+        Pages obtained at a time. The default is 16 or, once that is more, an
+        eighth of its regions' pages (with ``join_regions=False`` always 16).
+        Larger requests take as many as they need, and so does each request
+        where the limit, or the free pages side by side, leave fewer.
         The legacy engine always takes single pages.
     max_pages : int, optional
         Exact limit on the pages held for blocks and runs.

@@ -37,6 +37,7 @@ from xmem.interfaces cimport (
     heap_owns,
     heap_owns_subpage,
     heap_page_alloc,
+    heap_page_alloc_order,
     heap_page_free,
     heap_resize,
     heap_small_max,

@@ -28,7 +28,7 @@ cdef class Heap(Allocator):
     cdef int require_subpage_interface(self, str verb) except -1
     cdef uint64_t total(self, uint64_t header, uint64_t count, uint64_t size,
                         str verb) except? 0
-    cdef object allocate_pages(self, uint64_t n_pages, object n, str verb)
+    cdef object lent(self, offset_t offset, uint64_t n_pages, object n, str verb)
 
 
 cdef inline bint heap_is_ready(Heap heap) noexcept:

@@ -25,8 +25,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from xmem.arena.frames cimport FRAME_RUN, frame_pages
-from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base cimport ENGINE_TLSF, finding_t, offset_t, unlikely
+from xmem.arena.superblock cimport FRAMES_N_ORDERS, arena_t, page_of, page_offset
+from xmem.base cimport ENGINE_TLSF, bit, finding_t, offset_t, unlikely
 from xmem.core cimport (
     POOL_HARDENED,
     check_payload,
@@ -173,9 +173,20 @@ cdef inline offset_t heap_xmalloc_subpage(
 cdef inline offset_t heap_page_alloc(
     heap_t* heap, uint64_t n_pages
 ) noexcept nogil:
-    """Offset of a run of exactly ``n_pages`` (at least 1), or 0."""
+    """Offset of a run of exactly ``n_pages`` (at least 1) at any page, or 0."""
     return pool_lend_pages_patiently(
         heap.arena, heap.main, n_pages, heap.arena.page_bytes
+    )
+
+
+cdef inline offset_t heap_page_alloc_order(
+    heap_t* heap, uint64_t order
+) noexcept nogil:
+    """Offset of ``2**order`` pages, aligned to their size, or 0."""
+    if order >= FRAMES_N_ORDERS:
+        return 0
+    return pool_lend_pages_patiently(
+        heap.arena, heap.main, bit(order), page_offset(heap.arena, bit(order))
     )
 
 

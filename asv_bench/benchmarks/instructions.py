@@ -21,7 +21,7 @@ NAMES = [
     "both",
     "keeping a region",
     "emptying a region",
-    "merging every order",
+    "merging pages",
 ]
 FREE_BLOCKS = [10, 1000]
 HARDENED = [

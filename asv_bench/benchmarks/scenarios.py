@@ -23,7 +23,7 @@ NAMES = [
     "xfree right",
     "xfree both",
     "xfree emptying a region",
-    "xfree merging every order",
+    "xfree merging pages",
     "xmalloc exact",
     "xmalloc splitting the largest",
     "xmalloc next first level",

@@ -11,11 +11,12 @@ from xmem.arena cimport (
     ENTRY_READY,
     arena_t,
     check_frames,
+    check_heads,
     directory_entry,
     directory_name,
 )
 from xmem.arena.arena cimport Arena, arena_examine_by
-from xmem.arena.recovery cimport check_heads_to_recover, recover_frames, recovery_t
+from xmem.arena.recovery cimport recover_frames, recovery_t
 from xmem.base cimport checker_pause, checker_resume, finding_t
 from xmem.check.census cimport census_t
 from xmem.check.control cimport check_control
@@ -143,7 +144,7 @@ def examine_arena(Arena arena not None):
     """
     cdef finding_t finding
     arena.enter()
-    if not check_heads_to_recover(&arena.c, &finding):
+    if not check_heads(&arena.c, &finding):
         return (Repair(None, say(&finding), "", False),)
     found = ()
     if not check_frames(&arena.c, &finding):

@@ -81,7 +81,7 @@ def test_least_arena_has_one_page_frame(make: Callable[..., Arena]) -> None:
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_page_sizes(make: Callable[..., Arena], page_size: int) -> None:
-    with make(16 * page_size + (1 << 20), page_size=page_size) as arena:
+    with make(32 * page_size + (1 << 20), page_size=page_size) as arena:
         assert arena.page_size == page_size
         for engine in ENGINES:
             pool = Pool(arena, engine=engine)

@@ -164,12 +164,12 @@ def test_longer_than_it_says(clean: Path, more: int) -> None:
 # Its superblock --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 4, 5, 7, 1 << 8, 1 << 24, (1 << 32) - 1])
+@pytest.mark.parametrize("version", [0, 5, 6, 8, 1 << 8, 1 << 24, (1 << 32) - 1])
 @pytest.mark.parametrize("seal", [False, True])
 def test_another_version(clean: Path, version: int, seal: bool) -> None:
     patch(clean, fmt.VERSION, version.to_bytes(4, "little"), seal)
     message = refused(clean, "version")
-    assert re.search(rf"version {version};.*version 6$", message)
+    assert re.search(rf"version {version};.*version 7$", message)
 
 
 def test_another_byte_order(clean: Path) -> None:
@@ -389,7 +389,7 @@ def test_dirty_arena_may_differ_from_its_last_seal(dirty: Path) -> None:
 # What the format is ----------------------------------------------------------
 
 
-def test_layout_of_version_6(tmp_path: Path) -> None:
+def test_layout_of_version_7(tmp_path: Path) -> None:
     """The numbers of the format, as any other program would read them."""
     for n_bytes, page_size, max_pools in (
         (1 << 18, 4096, 48),
@@ -414,7 +414,7 @@ def test_layout_of_version_6(tmp_path: Path) -> None:
 
         n_pages = n_bytes // page_size
         assert held[:8] == b"XMEM\r\n\x1a\n"
-        assert number(fmt.VERSION, 4) == 6
+        assert number(fmt.VERSION, 4) == 7
         assert number(fmt.BYTE_ORDER, 4) == 0x01020304
         assert number(fmt.N_BYTES, 8) == n_bytes == len(held)
         assert number(fmt.PAGE_BYTES, 4) == page_size
@@ -423,11 +423,22 @@ def test_layout_of_version_6(tmp_path: Path) -> None:
         assert number(fmt.MAX_POOLS, 4) == max_pools
         assert number(fmt.DIRECTORY, 8) == 1024
         assert number(fmt.FRAME_TABLE, 8) == 1024 + 64 * max_pools
-        assert number(fmt.START_BITMAP, 8) == 1024 + 64 * max_pools + 16 * n_pages
-        assert first_page == -(
-            -(number(fmt.START_BITMAP, 8) + n_bytes // 128) // page_size
-        )
+        records = 16 * -(-n_pages // 8) * 8
+        assert number(fmt.START_BITMAP, 8) == 1024 + 64 * max_pools + records
+        runheads = number(fmt.START_BITMAP, 8) + n_bytes // 128
+        assert number(fmt.RUNHEADS, 8) == runheads
+        # Levels of words, a bit for each of the level below, and of entries of 4 bytes,
+        # one for 8 of the level below.
+        n_words = [-(-n_pages // 64), *([1] if n_pages > 64 else [])]
+        stretches = number(fmt.STRETCHES, 8)
+        assert stretches == runheads + 8 * sum(n_words)
+        n_entries = [-(-n_pages // 8), -(-n_pages // 64), -(-n_pages // 512)]
+        while len(n_entries) > 1 and n_entries[-2] == 1:
+            n_entries.pop()
+        padded = sum(-(-n // 8) * 8 for n in n_entries)
+        assert first_page == -(-(stretches + 4 * padded) // page_size)
         assert number(fmt.SECRET, 8) != 0
+        assert number(fmt.FLAGS, 8) == 0
         assert not any(held[fmt.RESERVED : fmt.FIXED_BYTES])
         assert number(fmt.FIXED_CRC, 4) == zlib.crc32(held[: fmt.FIXED_BYTES])
         assert number(fmt.STATE, 8) == fmt.CLEAN

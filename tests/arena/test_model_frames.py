@@ -26,13 +26,18 @@ class FrameMachine(RuleBasedStateMachine):
         self.model = FrameModel(self.arena.first_page, self.arena.n_pages)
         self.serial = 0
 
-    def _take(self, n_pages, verb, argument):
-        if not self.model.can_serve(n_pages):
+    def _take(self, n_pages, order, verb, argument):
+        place = self.model.place(n_pages, order)
+        if place is None:
             with pytest.raises(xmem.OutOfMemory):
                 verb(argument)
             return
         offset = verb(argument)
         page = offset // self.page_size
+        if order:
+            assert page % (1 << order) == 0
+        else:
+            assert page == place
         self.model.allocated(page, n_pages)
         assert self.arena.run_pages(offset) == n_pages
         # The page's own number, first and last word: no other run has it.
@@ -49,11 +54,11 @@ class FrameMachine(RuleBasedStateMachine):
 
     @rule(order=st.integers(0, 8))
     def page_alloc(self, order):
-        self._take(1 << order, self.arena.page_alloc, order)
+        self._take(1 << order, order, self.arena.page_alloc, order)
 
     @rule(n_pages=st.integers(1, 150))
     def page_alloc_exact(self, n_pages):
-        self._take(n_pages, self.arena.page_alloc_exact, n_pages)
+        self._take(n_pages, 0, self.arena.page_alloc_exact, n_pages)
 
     @precondition(lambda self: self.model.live)
     @rule(which=st.integers(0, 1 << 16))
@@ -67,8 +72,6 @@ class FrameMachine(RuleBasedStateMachine):
     def same_again(self, which):
         page = self._pick(which)
         n_pages = self.model.live[page]
-        # Only a power of two is sure: the tail of another run may be taken.
-        n_pages = 1 << (n_pages.bit_length() - 1)
         self.arena.page_free(page * self.page_size)
         self.model.freed(page)
         offset = self.arena.page_alloc_exact(n_pages)

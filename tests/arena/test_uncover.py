@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Runs that become shorter, and the first pages of free runs: every length, to 64."""
+"""Runs that become shorter, and pages out of free runs: every length, to 64."""
 
 import pytest
 from support.models import FrameModel
@@ -54,6 +54,7 @@ def test_a_run_shrinks_to_any_length(around: str) -> None:
             pool = place.pool
             run = pool.xmalloc(n_pages * PAGE, PAGE)
             page = run // PAGE
+            assert run == place.start
             if around == "free":
                 place.arena.page_free(place.left)
                 place.arena.page_free(place.right)
@@ -76,21 +77,18 @@ def test_a_run_shrinks_to_any_length(around: str) -> None:
             place.arena.close()
 
 
-def test_the_first_pages_of_a_free_run_are_claimed(probe) -> None:
-    for order in range(ORDER + 1):
-        for n_pages in range(1, (1 << order) + 1):
+def test_pages_are_taken_from_anywhere_in_a_free_run(probe) -> None:
+    for first in range(MOST):
+        for n_pages in range(1, MOST - first + 1):
             place = Place()
-            start = place.start
-            for _ in range(MOST - (1 << order)):
-                place.arena.page_alloc(0)
             model = place.model()
-            assert place.arena.largest_free_order == order
-            probe.page_claim(place.arena, start, n_pages)
-            model.allocated(start // PAGE, n_pages)
+            taken = place.start + first * PAGE
+            probe.page_take(place.arena, place.start, taken, n_pages)
+            model.allocated(taken // PAGE, n_pages)
             model.compare(place.arena)
-            place.arena.page_free(start)
-            model.freed(start // PAGE)
+            place.arena.page_free(taken)
+            model.freed(taken // PAGE)
             model.compare(place.arena)
             with pytest.raises(xmem.InvalidFree):
-                place.arena.page_free(start)
+                place.arena.page_free(taken)
             place.arena.close()

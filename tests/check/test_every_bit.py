@@ -35,9 +35,9 @@ class Map:
         arena = words.arena
         self.names = ["?"] * (arena.n_bytes // 4)
         self.name(0, 120, "fixed")
-        self.name(120, fmt.ORDER_BITMAP, "state, root, serials, locks")
-        self.name(fmt.ORDER_BITMAP, fmt.HEADS + 4 * 33, "frame lists")
-        self.name(fmt.HEADS + 4 * 33, fmt.SUPERBLOCK_BYTES, "padding")
+        self.name(120, fmt.N_FREE_PAGES, "state, root, serials, locks")
+        self.name(fmt.N_FREE_PAGES, fmt.FRAMES_END, "frame caches")
+        self.name(fmt.FRAMES_END, fmt.SUPERBLOCK_BYTES, "padding")
         table = words.word(fmt.FRAME_TABLE)
         starts = words.word(fmt.START_BITMAP)
         for i in range(words.half(fmt.MAX_POOLS)):
@@ -47,9 +47,11 @@ class Map:
             self.name(entry + 40, entry + 64, "entry" if used else "empty entry")
         end = starts + arena.n_bytes // 128
         self.name(starts, end, "start bits")
-        self.name(end, arena.first_page * PAGE, "padding")
+        self.name(end, words.tables_end(), "frame caches")
+        self.name(words.tables_end(), arena.first_page * PAGE, "padding")
         for page in range(arena.first_page):
-            self.name(table + page * 16, table + page * 16 + 16, "padding")
+            self.name(table + page * 16, table + page * 16 + 8, "record")
+            self.name(table + page * 16 + 8, table + page * 16 + 16, "unused links")
         for row in arena.frames():
             self.run(words, pools, *(int(value) for value in row))
 
@@ -71,7 +73,8 @@ class Map:
         free = state == FRAME_FREE
         self.name(frame, frame + 4, "record" if free else "record in use")
         self.name(frame + 4, frame + 8, "record")
-        self.name(frame + 8, frame + 16, "links" if free else "unused links")
+        listed = free and end < words.arena.n_bytes
+        self.name(frame + 8, frame + 16, "links" if listed else "unused links")
         for inside in range(frame + 16, frame + 16 * n_pages, 16):
             self.name(inside, inside + 8, "record")
             self.name(inside + 8, inside + 16, "unused links")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import support.damage as fmt
 from support.damage import Words, frame_word
+from support.models import order_within
 
 import xmem
 from xmem import Arena, HeapCorruption, Pool
@@ -43,6 +44,7 @@ class Heap(Words):
         arena = Arena.create(path, 1 << 20, page_size=PAGE, max_pools=4)
         super().__init__(arena)
         self.path = path
+        hole = arena.page_alloc_exact(12)
         self.run = arena.page_alloc(1)
         self.run3 = arena.page_alloc_exact(3)
         self.other = Pool(arena, name="other", engine=engine)
@@ -73,6 +75,7 @@ class Heap(Words):
         }
         for name in "bdf":
             pool.xfree(self.at[name])
+        arena.page_free(hole)
         self.entry_at = self.entry(pool.id)
         self.control_at = self.control(pool)
         self.control_page = self.control_at // PAGE
@@ -298,8 +301,96 @@ def test_P1_the_table_of_runs_ends_where_the_arena_does(tlsf: Heap, case: str) -
     assert runs["page"][0] + runs["n_pages"].sum() == tlsf.arena.n_pages
 
 
+def split(heap: Heap) -> int:
+    """Make two runs of a free one."""
+    page = free_page(heap)
+    n_pages = heap.word(heap.frame(page)) >> 32
+    heap.set(heap.frame(page), free_record(page, 1))
+    heap.set(heap.frame(page + 1), free_record(page + 1, n_pages - 1))
+    return page * PAGE
+
+
+def free_record(page: int, n_pages: int) -> int:
+    return frame_word(FRAME_FREE, order_within(page, n_pages), 0, n_pages)
+
+
+P2: dict[str, Spoil] = {
+    "of another order": record(free_page, lambda h, p: h.word(h.frame(p)) + (1 << 8)),
+    "with an owner": record(free_page, lambda h, p: h.word(h.frame(p)) | 1 << 16),
+    "two side by side": split,
+}
+
+
+@invariant_cases(P2)
+def test_P2_free_runs_are_as_long_as_can_be(tlsf: Heap, spoil: Spoil) -> None:
+    expect(tlsf, "P2", spoil)
+
+
+def head_bit(page_of: Callable[[Heap], int], level: int = 0) -> Spoil:
+    """Change the bit of a page, or of the words above it."""
+
+    def spoil(heap: Heap) -> int:
+        page = page_of(heap) >> 6 * level
+        offset, _ = heap.runheads()[level]
+        heap.flip(offset + (page >> 6) * 8, 1 << (page & 63))
+        return page >> 6 << 6 * (level + 1)
+
+    return spoil
+
+
+P3: dict[str, Spoil] = {
+    "lost": head_bit(run_page),
+    "of a free run lost": head_bit(free_page),
+    "inside a run": head_bit(lambda h: run_page(h) + 1),
+    "inside a free run": head_bit(lambda h: free_page(h) + 3),
+    "in the tables": head_bit(lambda h: 0),
+    "of a word lost": head_bit(run_page, 1),
+    "of no word": head_bit(lambda h: 63 << 6, 1),
+}
+
+
+@invariant_cases(P3)
+def test_P3_there_is_a_bit_for_each_run(tlsf: Heap, spoil: Spoil) -> None:
+    expect(tlsf, "P3", spoil)
+
+
+def entry_at(level: int, amount: int) -> Spoil:
+    """Change the entry above a free run."""
+
+    def spoil(heap: Heap) -> int:
+        entry = free_page(heap) >> 3 * (level + 1)
+        longest, n = heap.stretches()[level]
+        assert entry < n
+        at = longest + 4 * entry
+        heap.set_half(at, heap.half(at) + amount)
+        return entry << 3 * (level + 1)
+
+    return spoil
+
+
+def filling(heap: Heap) -> None:
+    """Change an entry that only fills a level."""
+    longest, n = heap.stretches()[-1]
+    assert n == 1
+    heap.set_half(longest + 4, 1)
+
+
+P4: dict[str, Spoil] = {
+    "a page more": entry_at(0, 1),
+    "a page less": entry_at(0, -1),
+    "a page more above": entry_at(1, 1),
+    "a page less at the top": entry_at(2, -1),
+    "behind the last entry": filling,
+}
+
+
+@invariant_cases(P4)
+def test_P4_entries_say_how_long_stretches_are(tlsf: Heap, spoil: Spoil) -> None:
+    expect(tlsf, "P4", spoil)
+
+
 def listed(heap: Heap) -> list[int]:
-    """Pages of the first list with two runs or more."""
+    """Pages of the first list with two stretches or more."""
     for order in range(33):
         pages = []
         page = heap.half(heap.head(order))
@@ -312,7 +403,7 @@ def listed(heap: Heap) -> list[int]:
 
 
 def link(field: int, value: Callable[[Heap, int], int]) -> Spoil:
-    """Overwrite a link of the first run of a list."""
+    """Overwrite a link of the first stretch of a list."""
 
     def spoil(heap: Heap) -> None:
         page = listed(heap)[0]
@@ -322,80 +413,20 @@ def link(field: int, value: Callable[[Heap, int], int]) -> Spoil:
 
 
 def skip_first(heap: Heap) -> None:
-    """Take the first run off its list, but not in its record."""
+    """Take the first stretch off its list, but not in its record."""
     pages = listed(heap)
     order = heap.word(heap.frame(pages[0])) >> 8 & 0xFF
     heap.set_half(heap.head(order), pages[1])
     heap.set_half(heap.frame(pages[1]) + fmt.PREV, 0)
 
 
-P2: dict[str, Spoil] = {
-    "of another order": record(free_page, lambda h, p: h.word(h.frame(p)) + (1 << 8)),
-    "with an owner": record(free_page, lambda h, p: h.word(h.frame(p)) | 1 << 16),
-    "not listed": skip_first,
-    "next in use": link(fmt.NEXT, lambda h, p: run_page(h)),
-    "next beyond the arena": link(fmt.NEXT, lambda h, p: h.arena.n_pages),
-    "next in the tables": link(fmt.NEXT, lambda h, p: h.arena.first_page - 1),
-    "next is 2**32 - 1": link(fmt.NEXT, lambda h, p: (1 << 32) - 1),
-    "next of another list": link(fmt.NEXT, lambda h, p: h.pages(FRAME_FREE)[-1]),
-    "cycle": link(fmt.NEXT, lambda h, p: p),
-    "list cut short": link(fmt.NEXT, lambda h, p: 0),
-    "prev": link(fmt.PREV, lambda h, p: run_page(h)),
-    "head beyond the arena": lambda h: h.set_half(
-        h.head(h.arena.largest_free_order), h.arena.n_pages
-    ),
-}
-
-
-@pytest.fixture
-def checkered(tlsf: Heap) -> Heap:
-    """With several free runs of the same order."""
-    runs = [tlsf.arena.page_alloc(0) for _ in range(16)]
-    for run in runs[::2]:
-        tlsf.arena.page_free(run)
-    return tlsf
-
-
-@invariant_cases(P2)
-def test_P2_free_runs_are_aligned_and_listed(checkered: Heap, spoil: Spoil) -> None:
-    expect(checkered, "P2", spoil)
-
-
-def shifted(heap: Heap) -> int:
-    """Make a run of three pages one of one page and one of two, misaligned."""
-    page = heap.run3 // PAGE
-    heap.set(heap.frame(page), frame_word(FRAME_RUN, 0, 0, 1))
-    heap.set(heap.frame(page + 1), frame_word(FRAME_RUN, 1, 0, 2))
-    return (page + 1) * PAGE
-
-
-def shifted_region(heap: Heap) -> int:
-    page = heap.pages(FRAME_REGION, heap.pool.id, least=4)[0]
-    word = heap.word(heap.frame(page))
-    owner = word & 0xFFFF << 16
-    heap.set(heap.frame(page), FRAME_REGION | owner | 1 << 32)
-    heap.set(heap.frame(page + 1), FRAME_JOINED | owner | 3 << 32)
-    return (page + 1) * PAGE
-
-
-@invariant_cases({"run": shifted, "region": shifted_region})
-def test_P3_runs_in_use_are_aligned(tlsf: Heap, spoil: Spoil) -> None:
-    expect(tlsf, "P3", spoil)
-
-
-def split(heap: Heap) -> int:
-    """Make two buddies of a free run, and list them."""
-    page = free_page(heap)
+def listed_top(heap: Heap) -> None:
+    """Put the stretch at the arena's end on the list of its order."""
+    page = heap.word(fmt.TOP)
     order = heap.word(heap.frame(page)) >> 8 & 0xFF
-    half = frame_word(FRAME_FREE, order - 1, 0, 1 << (order - 1))
-    heap.set(heap.frame(page), half)
-    heap.set(heap.frame(page + (1 << order - 1)), half)
-    return page * PAGE
-
-
-@invariant_cases({"split": split})
-def test_P4_no_free_run_has_a_free_buddy(tlsf: Heap, spoil: Spoil) -> None:
-    expect(tlsf, "P4", spoil)
+    heap.set(heap.frame(page) + fmt.NEXT, heap.half(heap.head(order)))
+    heap.set_half(heap.head(order), page)
+    heap.set(fmt.ORDER_BITMAP, heap.word(fmt.ORDER_BITMAP) | 1 << order)
 
 
 def flip_order(order: Callable[[Heap], int]) -> Spoil:
@@ -405,18 +436,47 @@ def flip_order(order: Callable[[Heap], int]) -> Spoil:
     return spoil
 
 
-@invariant_cases(
-    {
-        "lost bit": flip_order(lambda h: h.arena.largest_free_order),
-        "bit without a list": flip_order(lambda h: 32),
-        "bit beyond the lists": flip_order(lambda h: 33),
-        "last bit": flip_order(lambda h: 63),
-        "list without a bit": lambda h: h.set_half(h.head(32), run_page(h)),
-        "lost head": lambda h: h.set_half(h.head(h.arena.largest_free_order), 0),
-    }
-)
-def test_P5_order_bitmap_says_which_lists_are_empty(tlsf: Heap, spoil: Spoil) -> None:
-    expect(tlsf, "P5", spoil)
+P5: dict[str, Spoil] = {
+    "not listed": skip_first,
+    "the last one listed": listed_top,
+    "next in use": link(fmt.NEXT, lambda h, p: run_page(h)),
+    "next beyond the arena": link(fmt.NEXT, lambda h, p: h.arena.n_pages),
+    "next in the tables": link(fmt.NEXT, lambda h, p: h.arena.first_page - 1),
+    "next is 2**32 - 1": link(fmt.NEXT, lambda h, p: (1 << 32) - 1),
+    "next of another list": link(fmt.NEXT, lambda h, p: free_page(h)),
+    "cycle": link(fmt.NEXT, lambda h, p: p),
+    "list cut short": link(fmt.NEXT, lambda h, p: 0),
+    "prev": link(fmt.PREV, lambda h, p: run_page(h)),
+    "head beyond the arena": lambda h: h.set_half(
+        h.head(order_of(h, free_page(h))), h.arena.n_pages
+    ),
+    "lost bit": flip_order(lambda h: order_of(h, free_page(h))),
+    "bit without a list": flip_order(lambda h: 32),
+    "bit beyond the lists": flip_order(lambda h: 33),
+    "last bit": flip_order(lambda h: 63),
+    "list without a bit": lambda h: h.set_half(h.head(32), run_page(h)),
+}
+
+
+def order_of(heap: Heap, page: int) -> int:
+    return heap.word(heap.frame(page)) >> 8 & 0xFF
+
+
+@pytest.fixture
+def checkered(tlsf: Heap) -> Heap:
+    """With several stretches of the same order."""
+    runs = [tlsf.arena.page_alloc_exact(1) for _ in range(36)]
+    for run in runs[20::2]:
+        tlsf.arena.page_free(run)
+    tlsf.arena.page_free(runs[1])
+    for run in runs[3:9]:
+        tlsf.arena.page_free(run)
+    return tlsf
+
+
+@invariant_cases(P5)
+def test_P5_lists_hold_each_stretch_by_its_order(checkered: Heap, spoil: Spoil) -> None:
+    expect(checkered, "P5", spoil)
 
 
 @invariant_cases(
@@ -425,6 +485,9 @@ def test_P5_order_bitmap_says_which_lists_are_empty(tlsf: Heap, spoil: Spoil) ->
         "one less": lambda h: h.add(fmt.N_FREE_PAGES, -1),
         "none": lambda h: h.set(fmt.N_FREE_PAGES, 0),
         "2**63": lambda h: h.flip(fmt.N_FREE_PAGES, 1 << 63),
+        "a later top": lambda h: h.add(fmt.TOP, 1),
+        "no top": lambda h: h.set(fmt.TOP, 0),
+        "a top beyond the arena": lambda h: h.flip(fmt.TOP, 1 << 63),
     }
 )
 def test_P6_free_pages_are_counted(tlsf: Heap, spoil: Spoil) -> None:

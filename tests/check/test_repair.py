@@ -259,13 +259,16 @@ def test_broken_poison_is_told(hardened: Left) -> None:
 # Page frames -------------------------------------------------------------------------
 
 
-def test_lists_and_bitmaps_of_the_frames_are_made_whole_by_a_plain_open(
+def test_caches_of_the_frames_are_made_whole_by_a_plain_open(
     left: Left,
 ) -> None:
-    left.words.set(fmt.ORDER_BITMAP, 0)
     left.words.set(fmt.N_FREE_PAGES, 7)
+    left.words.set(fmt.TOP, 7)
+    left.words.set(fmt.ORDER_BITMAP, 0)
     for order in range(33):
-        left.words.set_half(left.words.head(order), 0)
+        left.words.set_half(left.words.head(order), 7)
+    caches = left.words.word(fmt.RUNHEADS)
+    left.words.write(caches, b"\xa5" * (left.words.tables_end() - caches))
     n_free = sum(int(r["n_pages"]) for r in left.arena.frames() if r["state"] == 1)
     with Arena.open(left.leave()) as arena:
         assert arena.n_free_pages == n_free

@@ -283,6 +283,7 @@ def test_a_request_without_room_takes_a_waiting_block_in_which_it_fits(
     arena: Arena,
 ) -> None:
     pool = Pool(arena, quick=True, max_pages=4)
+    assert pool.reserve(4) == 4
     blocks = [pool.xmalloc([1000, 400][i % 2]) for i in range(10)]
     while pool.stats().largest_free_bytes >= 300:
         pool.xmalloc(pool.stats().largest_free_bytes)

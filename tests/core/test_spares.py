@@ -165,12 +165,12 @@ def test_one_in_hand_that_is_in_use_again_stays(probe, small_arena):
 def partly_used(arena: Arena, joins: bool, n_pages: int) -> tuple[Any, Any]:
     """A pool with a full region of 4 pages and one of so many, used at its start."""
     pool = Pool(arena, grow_pages=4, join_regions=joins)
-    arena.page_alloc(0)
+    arena.page_alloc_exact(1)
     pool.xmalloc(whole(4))
-    arena.page_alloc(2)
+    arena.page_alloc_exact(1)
     assert pool.reserve(n_pages) == n_pages
     block = pool.xmalloc(100)
-    arena.page_alloc(5)
+    arena.page_alloc_exact(1)
     return pool, region_of(arena, block)
 
 
@@ -182,7 +182,7 @@ def test_the_least_list_that_can_have_one_comes_first(probe, joins):
         kept = regions(arena)
         assert pool.reserve(8) == 8
         least = next(one for one in regions(arena) if one not in kept)
-        arena.page_alloc(3)
+        arena.page_alloc_exact(1)
         assert pool.reserve(64) == 64
         greatest = next(one for one in regions(arena) if one not in (*kept, least))
         assert greatest[1] == 64

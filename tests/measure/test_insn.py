@@ -2,7 +2,6 @@
 """Counting instructions: exact, repeatable, and nothing else is touched."""
 
 import errno
-import itertools
 import pickle
 
 import numpy as np
@@ -255,7 +254,7 @@ def counted(what, n_free, engine="tlsf", **settings):
         ("xfree", "both", "both"),
         ("xfree", "keeping a region", "both"),
         ("xfree", "emptying a region", "both, region returned"),
-        ("xfree", "merging every order", "isolated, region returned"),
+        ("xfree", "merging pages", "isolated, region returned"),
         ("xmalloc", "exact", "exact"),
         ("xmalloc", "splitting the largest", "split"),
         ("xmalloc", "aligned", "split"),
@@ -298,26 +297,26 @@ TOLERANCE = 0 if compiled_by() == COUNTED_BUILD else 0.25
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
-    (): (294, 509),
-    ("canaries",): (460, 679),
-    ("checksums",): (457, 676),
-    ("safe_links",): (631, 858),
-    ("poison",): (425, 626),
-    ("quarantine",): (406, 590),
-    tuple(HARDENING): (1483, 1483),
+    (): (332, 739),
+    ("canaries",): (516, 892),
+    ("checksums",): (497, 903),
+    ("safe_links",): (679, 1093),
+    ("poison",): (471, 853),
+    ("quarantine",): (452, 858),
+    tuple(HARDENING): (1489, 1566),
 }
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (279, 521),
-    "xfree": (294, 509),
-    "xrealloc": (400, 400),
-    "page_alloc": (328, 328),
-    "page_free": (538, 538),
+    "xmalloc": (275, 588),
+    "xfree": (332, 739),
+    "xrealloc": (352, 352),
+    "page_alloc": (322, 322),
+    "page_free": (122, 122),
 }
 #: What a call has to do that needs no pages, whatever the neighbours.
-SHORT_WORST = {"xmalloc": 162, "xfree": 129}
-LEAVING = ("emptying a region", "merging every order")
+SHORT_WORST = {"xmalloc": 169, "xfree": 129}
+LEAVING = ("emptying a region", "merging pages")
 
 
 def worst_of(verb, moving, **settings):
@@ -384,8 +383,9 @@ def test_xfree_does_not_depend_on_the_block_or_what_it_becomes(flags):
                 insn.cost(pool, "xfree", blocks[1])[0]
             )
     for counts in seen.values():
-        # Another size is another list: a few shifts and additions may differ.
-        assert max(counts) - min(counts) <= 30, seen
+        # One to three regions are looked at, and some words of run heads; another size
+        # is another list.
+        assert max(counts) - min(counts) <= 190, seen
 
 
 # The command -------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_the_command_counts_scenarios():
         command, ["insn", "--free-blocks", "10", "--engine", "tlsf", "--json", "-"]
     )
     assert done.exit_code == 0
-    assert '"scenario": "merging every order"' in done.output
+    assert '"scenario": "merging pages"' in done.output
     assert np.array([len(found.engines) for found in SCENARIOS]).sum() > 20
 
 
@@ -505,10 +505,8 @@ def test_xfree_does_not_depend_on_history(seed):
 
 
 @pytest.mark.release
-def test_the_page_frames_cost_one_step_for_each_order():
-    """Splitting and merging are linear in the orders, the logarithm of the arena."""
-    for verb in ("page_alloc", "page_free"):
+def test_the_page_frames_cost_little_at_any_order():
+    """At the arena's end no entry of the tree changes but for what alignment leaves."""
+    for verb, most in (("page_alloc", 350), ("page_free", 140)):
         counts = [counted(scenario(verb, f"order {k}"), 0)[0] for k in range(12)]
-        steps = {few - many for few, many in itertools.pairwise(counts)}
-        assert max(steps) <= 90
-        assert counts == sorted(counts, reverse=True)
+        assert max(counts) <= most

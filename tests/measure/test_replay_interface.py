@@ -79,7 +79,11 @@ class Program:
 
     def take(self, routine, n, align):
         if routine == "page_alloc":
-            offset = self.heap.page_alloc_exact(self.run_pages(n, align))
+            n_pages = self.run_pages(n, align)
+            if align > PAGE:
+                offset = self.heap.page_alloc((n_pages - 1).bit_length())
+            else:
+                offset = self.heap.page_alloc_exact(n_pages)
         elif routine == "xmalloc_subpage":
             offset = self.heap.xmalloc_subpage(n, align=align)
         elif self.heap.interface == "array":
@@ -95,7 +99,8 @@ class Program:
 
     @staticmethod
     def run_pages(n, align):
-        return max(1, -(-n // PAGE), align // PAGE // 2 + 1)
+        n_pages = max(1, -(-n // PAGE), align // PAGE)
+        return 1 << (n_pages - 1).bit_length() if align > PAGE else n_pages
 
     def resize(self, routine, offset, old, n, align):
         new = self.routine(n, align)

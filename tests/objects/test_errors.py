@@ -241,13 +241,13 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
         lambda s: s.pool.xmalloc(41 * PAGE),
         OutOfMemory,
         r"xmalloc\(167936\): no room: the pool holds 16 pages of at most 40; "
-        r"the arena has \d+ free pages, the largest free run is of order \d+",
+        r"the arena has \d+ free pages, at most \d+ side by side \(order \d+\)",
     ),
     "no run": (
         lambda s: s.arena.page_alloc(10),
         OutOfMemory,
         r"page_alloc\(10\): no room: the arena has \d+ free pages, "
-        r"the largest free run is of order \d+",
+        r"at most \d+ side by side \(order \d+\)",
     ),
     "too many pools": (
         lambda s: Pool(s.arena),

@@ -5,7 +5,7 @@ import resource
 from collections.abc import Callable
 
 import pytest
-from support.damage import ORDER_BITMAP, damaged
+from support.damage import N_FREE_PAGES, damaged
 
 from xmem import Arena, Heap, HeapCorruption, Pool
 from xmem.stats import PoolStats
@@ -55,7 +55,7 @@ def test_stats_verify_all_tables_of_a_small_arena_alone(
         pool = Pool(arena)
         pool.xmalloc(100)
         with damaged(arena) as words:
-            words.flip(ORDER_BITMAP, 1 << 20)
+            words.flip(N_FREE_PAGES, 1 << 20)
             with pytest.raises(HeapCorruption):
                 pool.check()
             if is_seen:

@@ -476,7 +476,7 @@ def test_fields_follow_one_another(title, end):
 def test_the_superblock_is_as_the_page_says(arena):
     words = words_of(arena, "Superblock")
     assert ctypes.string_at(arena.address(0), 8) == b"XMEM\r\n\x1a\n"
-    assert find(words, "format version") == 6
+    assert find(words, "format version") == 7
     assert find(words, "byte order") == 0x01020304
     assert find(words, "`n_bytes`") == arena.n_bytes
     assert find(words, "bytes of a page") == arena.page_size

@@ -11,13 +11,18 @@ from typing import Any
 
 from xmem.measure.steps import (
     EMPTY,
+    MIDDLE,
     PAGE,
     RESIDENT,
     Step,
+    apart,
+    between,
     emptying,
+    far,
     leaving,
-    low,
+    middle,
     moving,
+    overflowing,
     releasing,
     scattered,
     waiting,
@@ -75,26 +80,27 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
             "an empty region leaves and a larger one comes",
             1,
             ((n * PAGE, 16), (n * PAGE, 2048), (n * PAGE - 3000, 2048), (16, 16384)),
-            (*low(*RESIDENT), ("get", whole(n) - 16), ("drop", -1)),
+            (*RESIDENT, ("get", whole(n) - 16), ("drop", -1)),
         ),
         (
             "the last block of a region",
             None,
             ((n * PAGE, 2048), (2 * n * PAGE, 16)),
-            (*low(*RESIDENT, *EMPTY), ("island", n, 24)),
+            (*RESIDENT, *EMPTY, ("island", n, 24)),
         ),
         (
             "a whole region",
             None,
             ((n * PAGE, 2048), (2 * n * PAGE, 16)),
-            (*low(*RESIDENT, *EMPTY), ("get", whole(n) - 16)),
+            (*RESIDENT, *EMPTY, ("get", whole(n) - 16)),
         ),
         (
             "a region leaves with a full quarantine",
             None,
             ((n * PAGE, 2048), (100, 16)),
             (
-                *low(*RESIDENT, *EMPTY),
+                *RESIDENT,
+                *EMPTY,
                 ("island", n, 500),
                 ("drop", -1),
                 ("rows", 15, 500),
@@ -106,7 +112,7 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
             0,
             ((500, 16), (600, 2048), (n * PAGE, 2048), (100, 16), (24, 4096)),
             (
-                *low(*RESIDENT),
+                *RESIDENT,
                 *(("island", 2, 400),) * 4,
                 ("ladder", 40, 24),
                 ("rows", 16, 700),
@@ -118,7 +124,7 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
             0,
             ((500, 16), (600, 2048), (n * PAGE, 2048), (100, 16), (24, 4096)),
             (
-                *low(*RESIDENT),
+                *RESIDENT,
                 *(("island", 2, 1000),) * 16,
                 *(("drop", -1),) * 16,
                 ("fill",),
@@ -129,7 +135,7 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
             None,
             ((200, 2048), (1000, 16), (30, 16), (PAGE * n, 1024), (1500, 512)),
             (
-                *low(*RESIDENT),
+                *RESIDENT,
                 ("reserve", n + 4),
                 *(("get", 600),) * 7,
                 ("drop", 1),
@@ -141,37 +147,37 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
             "growing beside a region",
             None,
             ((3500, 16), (3000, 2048), (40, 65536), (n * PAGE, 16)),
-            (*low(("give", -1), ("give", -1)), ("get", 600), ("get", 600), ("drop", 0)),
+            (("get", 600), ("get", 600), ("drop", 0)),
         ),
         (
             "whole pages",
             None,
             ((16, 8192), (PAGE * n, PAGE), (PAGE + 1, 16), (24, 2 * PAGE), (24, 16)),
-            (*low(), ("get", 24, PAGE), ("get", 24), ("get", n * PAGE, PAGE)),
+            (("get", 24, PAGE), ("get", 24), ("get", n * PAGE, PAGE)),
         ),
         (
             "a run that moves",
             None,
             tuple((1, 1 << log2) for log2 in (13, 17, 20, 28, 29)),
-            (*low(), ("get", n * PAGE, PAGE), ("get", 24), ("get", 255 * PAGE, PAGE)),
+            (("get", n * PAGE, PAGE), ("get", 24), ("get", 255 * PAGE, PAGE)),
         ),
         (
             "a small block alone in its region",
             None,
             ((n * PAGE, 2048), (3000, 2048), (2 * n * PAGE, 16)),
-            (*low(*RESIDENT, *EMPTY), ("island", n, 24), ("get", whole(1) - 16)),
+            (*RESIDENT, *EMPTY, ("island", n, 24), ("get", whole(1) - 16)),
         ),
         (
             "runs",
             None,
             ((PAGE, 16), (n * PAGE, 16)),
-            (*low(), ("take", n)),
+            (("take", n),),
         ),
         (
             "runs among free ones",
             None,
             ((n * PAGE, 16), (PAGE, 16)),
-            (*low(("sieve", 0, 1)), ("take", n)),
+            (("take", n),),
         ),
         (
             "gathering",
@@ -183,7 +189,7 @@ def directed(orders: int, n: int, pool: dict[str, Any]) -> Iterator[Case]:
                 (3 * n * PAGE, 2048),
             ),
             (
-                *low(*RESIDENT),
+                *RESIDENT,
                 *(("take", max(1, n)),) * 12,
                 ("fill",),
                 ("give", 3),
@@ -234,34 +240,34 @@ def mosaics(
 
 def known(orders: int) -> Iterator[tuple[str, Case]]:
     """Yield the worst that earlier searches found, and the verb."""
-    n = (1 << (orders - 3)) + 1
-    big = n * PAGE
-    plain, apart, quick, hardened = POOLS[:4]
-    runs: tuple[tuple[str, tuple[Step, ...], int], ...] = (
-        ("page_free", (*low(), ("take", n)), 1),
-        ("page_alloc", (*low(("sieve", 0, 1)), ("take", n)), big),
-    )
-    for verb, made_by, n_bytes in runs:
-        yield verb, Case(orders, plain, made_by, ((n_bytes, 16),))
-    for pool in (plain, quick, hardened, apart):
-        for verb, steps, ask, spare in (
-            ("xmalloc", leaving, (big, 2048), 1),
-            ("xrealloc", moving, (big, 2048), None),
-            ("xfree", emptying, (1, 16), None),
-            ("xfree", releasing, (1, 16), None),
+    plain, apart_, quick, hardened = POOLS[:4]
+    n = 20 if orders > 9 else 3
+    _, page, _ = far(orders)
+    helped = ((n * PAGE + 800, 512), (n * PAGE - 4000, 2048), (n * PAGE + 1700, 32))
+    asks = ((PAGE << MIDDLE, 16), ((PAGE << MIDDLE) + 1, 16))
+    yield "page_alloc", Case(orders, plain, middle(orders), asks)
+    run = (("lay", page - n, n, page, 3, page + 3, n), ("open", 0), ("open", 2))
+    yield "page_free", Case(orders, plain, (*run, ("claim", 1)), ((1, 16),))
+    for pool in (plain, quick, hardened, apart_):
+        for verb, steps, asks, spare in (
+            ("xmalloc", between(orders, n), helped, None),
+            ("xmalloc", overflowing(orders, n), helped, None),
+            ("xmalloc", leaving(orders, n), ((2 * n * PAGE, 2048),), n + 1),
+            ("xrealloc", moving(orders), ((1, PAGE << (orders - 2)), (1, 8192)), None),
+            ("xfree", emptying(orders, n), ((1, 16),), None),
+            ("xfree", releasing(orders, n), ((1, 16),), None),
+            ("page_free", (*apart(orders, n), ("claim", 4)), ((1, 16),), None),
         ):
-            yield verb, Case(orders, pool, steps(n), (ask,), spare)
+            yield verb, Case(orders, pool, steps, asks, spare)
     for n_bytes in (500, 1000):
         ask = (2 * PAGE, 2048)
         yield "xmalloc", Case(orders, hardened, waiting(n_bytes), (ask,), 0)
-    waits = (*low(*RESIDENT), ("rows", 17, 700), ("fill",))
+    waits = (*RESIDENT, ("rows", 17, 700), ("fill",))
     yield "xmalloc", Case(orders, hardened, waits, ((600, 2048), (16, 4096)), 0)
-    asks = ((3000, 2048), (600, 16))
-    yield "xrealloc", Case(orders, hardened, scattered(), asks)
+    yield "xrealloc", Case(orders, hardened, scattered(orders, n), helped)
     # A free block of the size, which is found no more when one has left the quarantine.
     found = (
-        *(("half",), ("fill",), ("give", -1), ("let",), ("get", 3000)),
-        *(("island", 2, 400), ("island", 2, 400), ("ladder", 40, 24)),
+        *(("get", 3000), ("island", 2, 400), ("island", 2, 400), ("ladder", 40, 24)),
         *(("size", 0, 400, 128), ("rows", 16, 700), ("fill",)),
     )
     yield "xrealloc", Case(7, hardened, found, ((PAGE, 2048),), 0)
@@ -329,6 +335,9 @@ def step(rng: random.Random, orders: int) -> Step:
             ("let",),
             ("tile",),
             ("bare", 20 * abs(i), n),
+            ("lay", n, 1, n + 1, 2, 3 * n, n),
+            ("open", i),
+            ("claim", i),
             ("fill",),
             ("take", n),
             ("give", i),

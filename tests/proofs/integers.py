@@ -103,14 +103,14 @@ def thinned(free: Callable[[int], object], offsets: list[int]) -> set[int]:
 def prove_pool(kind: dict[str, Any]) -> int:
     """Every function of a pool and of the arena, next to a second pool."""
     arena = new_arena()
-    pool = Pool(arena, **kind)
+    runs = {arena.page_alloc(0), arena.page_alloc_exact(3)}
+    pool = Pool(arena, **{"grow_pages": 4, **kind})
     other = Pool(arena, engine="firstfit" if kind["engine"] == "tlsf" else "tlsf")
     offsets = []
     for n, align in (*SIZES, (5000, 16), (64, PAGE)):
         offsets.append(pool.xmalloc(n, align))
         other.xmalloc(n % 700)
     live = thinned(pool.xfree, offsets)
-    runs = {arena.page_alloc(0), arena.page_alloc_exact(3)}
     n_cases = 0
     for name, call in {
         "usable_size": pool.usable_size,

@@ -19,12 +19,12 @@ from xmem.arena.arena cimport Arena
 from xmem.arena.frames cimport (
     FRAME_RUN,
     frames_alloc,
-    frames_claim,
     frames_free,
-    frames_link,
-    frames_unlink,
+    frames_put,
+    frames_take,
 )
 from xmem.arena.holds cimport holds_begin, holds_end, holds_t
+from xmem.arena.stretches cimport stretches_lower, stretches_raise
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.arguments cimport (
     align_argument,
@@ -45,7 +45,7 @@ from xmem.base.bits cimport (
 )
 from xmem.base.grains cimport grain_clear, grain_set, grain_test
 from xmem.core.control cimport POOL_BYTES, control_bytes, pool_t, quicklists_t
-from xmem.core.gather cimport stretch_left, stretch_right
+from xmem.core.placement cimport place_in
 from xmem.core.plain cimport (
     plain_alloc,
     plain_capacity,
@@ -100,7 +100,12 @@ from xmem.engine.mapping cimport mapping_insert, mapping_n_bins, mapping_search
 from xmem.engine.remainder cimport tlsf_list_aside
 from xmem.engine.resizing cimport tlsf_resize, tlsf_resize_left
 from xmem.engine.tlsf cimport tlsf_find, tlsf_free, tlsf_init, tlsf_t, word_alignment
-from xmem.engine.tlsf_regions cimport tlsf_add_region, tlsf_add_region_before
+from xmem.engine.tlsf_regions cimport (
+    tlsf_region_block,
+    tlsf_region_end,
+    tlsf_region_limit,
+    tlsf_region_list,
+)
 from xmem.measure.clock cimport (
     clock_hz,
     clock_nanoseconds,
@@ -174,10 +179,11 @@ NAMES = (
     "tag",
     "link",
     "unlink",
-    "frames_link",
-    "frames_unlink",
-    "stretch_right",
-    "stretch_left",
+    "frames_take",
+    "frames_put",
+    "stretches_raise",
+    "stretches_lower",
+    "place_in",
     "spare_drop",
 )
 
@@ -188,10 +194,11 @@ probe_name(<void*>block_write)
 probe_name(<void*>block_tag_end)
 probe_name(<void*>firstfit_link)
 probe_name(<void*>firstfit_unlink)
-probe_name(<void*>frames_link)
-probe_name(<void*>frames_unlink)
-probe_name(<void*>stretch_right)
-probe_name(<void*>stretch_left)
+probe_name(<void*>frames_take)
+probe_name(<void*>frames_put)
+probe_name(<void*>stretches_raise)
+probe_name(<void*>stretches_lower)
+probe_name(<void*>place_in)
 probe_name(<void*>spare_drop)
 
 
@@ -253,9 +260,16 @@ def counted_page_free(Arena arena, uint64_t offset):
     return _counts(total)
 
 
-def page_claim(Arena arena, uint64_t offset, uint64_t n_pages):
-    """Take the first pages of the free run at ``offset``."""
-    frames_claim(&arena.c, page_of(&arena.c, offset), n_pages, FRAME_RUN, 0)
+def page_take(Arena arena, uint64_t stretch, uint64_t offset, uint64_t n_pages):
+    """Take the pages at ``offset`` out of the free run at ``stretch``."""
+    frames_take(
+        &arena.c,
+        page_of(&arena.c, stretch),
+        page_of(&arena.c, offset),
+        n_pages,
+        FRAME_RUN,
+        0,
+    )
 
 
 # Functions of single layers ----------------------------------------------------
@@ -616,11 +630,18 @@ cdef class Engine(Memory):
     def list_aside(self):
         tlsf_list_aside(self.base, self.tlsf)
 
+    def region_made(self, uint64_t start, uint64_t end, bint is_followed):
+        """Make a region, as `region_add` does it, without a neighbour on the left."""
+        cdef uint64_t limit = tlsf_region_limit(self.base, end, is_followed)
+        tlsf_region_end(self.base, self.tlsf, end, limit)
+        tlsf_region_block(self.base, self.tlsf, start + 8, limit - start - 8)
+        tlsf_region_list(self.base, self.tlsf, start + 8)
+
     def add_region(self, uint64_t start, uint64_t end):
-        tlsf_add_region(self.base, self.tlsf, start, end)
+        self.region_made(start, end, False)
 
     def add_region_before(self, uint64_t start, uint64_t seam):
-        tlsf_add_region_before(self.base, self.tlsf, start, seam)
+        self.region_made(start, seam, True)
 
     def alloc(self, uint64_t need, uint64_t alignment=16):
         if alignment <= 16:

@@ -219,6 +219,7 @@ READ_ONLY = {
         "closed",
         "first_page",
         "largest_free_order",
+        "longest_free_run",
         "max_align",
         "max_order",
         "n_bytes",

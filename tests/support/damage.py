@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The places of an arena's words, written down a second time, and how to spoil them.
 
-The offsets are those of format version 6. They are not taken from the headers: a
+The offsets are those of format version 7. They are not taken from the headers: a
 change of the layout that forgets the version is noticed.
 """
 
@@ -15,10 +15,11 @@ from xmem import Arena, Pool
 # Superblock
 MAGIC, VERSION, BYTE_ORDER, N_BYTES = 0, 8, 12, 16
 PAGE_BYTES, N_PAGES, FIRST_PAGE, MAX_POOLS = 24, 28, 32, 36
-DIRECTORY, FRAME_TABLE, START_BITMAP, SECRET, RESERVED = 40, 48, 56, 64, 72
+DIRECTORY, FRAME_TABLE, START_BITMAP, SECRET, FLAGS = 40, 48, 56, 64, 72
+RUNHEADS, STRETCHES, RESERVED = 80, 88, 96
 FIXED_CRC, FIXED_BYTES = 112, 112
 STATE, ROOT, PAGE_CRC, N_SERIALS = 120, 128, 136, 140
-ORDER_BITMAP, N_FREE_PAGES, HEADS = 208, 216, 224
+N_FREE_PAGES, TOP, ORDER_BITMAP, HEADS, FRAMES_END = 208, 216, 224, 232, 364
 SUPERBLOCK_BYTES = 1024
 INITIALISING, READY, CLEAN = 0x11E0, 0x22D3, 0x443C
 
@@ -112,8 +113,38 @@ class Words:
     def frame(self, page: int) -> int:
         return self.word(FRAME_TABLE) + page * FRAME_BYTES
 
+    def runheads(self) -> list[tuple[int, int]]:
+        """Offset and number of words of each level of the run heads."""
+        levels = []
+        offset = self.word(RUNHEADS)
+        n = self.half(N_PAGES)
+        while not levels or n > 1:
+            n = -(-n // 64)
+            levels.append((offset, n))
+            offset += 8 * n
+        return levels
+
     def head(self, order: int) -> int:
         return HEADS + 4 * order
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Offset and number of entries of each level of the tree."""
+        counts = []
+        n = self.half(N_PAGES)
+        while not counts or n > 1:
+            n = -(-n // 8)
+            counts.append(n)
+        longest = self.word(STRETCHES)
+        levels = []
+        for n in counts:
+            levels.append((longest, n))
+            longest += 4 * (-(-n // 8) * 8)
+        return levels
+
+    def tables_end(self) -> int:
+        """End of the last table, behind which there is padding."""
+        longest, n = self.stretches()[-1]
+        return longest + 4 * (-(-n // 8) * 8)
 
     def control(self, pool: Pool) -> int:
         return self.word(self.entry(pool.id) + ENTRY_CONTROL)

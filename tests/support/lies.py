@@ -375,7 +375,9 @@ def blocks_used_while_moved() -> None:
     def get_mem(n_pages: int) -> int:
         if returned and arena.run_pages(returned[-1]) >= n_pages:
             return returned.pop()
-        return arena.page_alloc_exact(n_pages)
+        run = arena.page_alloc_exact(n_pages)
+        arena.page_alloc_exact(1)  # no two regions are side by side
+        return run
 
     def frees_all() -> None:
         for row in pool.walk():

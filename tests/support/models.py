@@ -47,10 +47,9 @@ class FrameModel:
         self.live = {}
 
     def allocated(self, page, n_pages):
-        """Record a new run: in bounds, aligned, on free pages only."""
+        """Record a new run: in bounds, on free pages only."""
         assert self.first_page <= page, "a run in the tables"
         assert page + n_pages <= self.n_pages, "a run beyond the arena"
-        assert page % (1 << ceil_log2(n_pages)) == 0, "not aligned to its size"
         for other, length in self.live.items():
             assert page + n_pages <= other or other + length <= page, "overlap"
         self.live[page] = n_pages
@@ -60,54 +59,59 @@ class FrameModel:
         del self.live[page]
 
     def free_runs(self):
-        """Every free run as (page, order): the largest aligned ones there are.
-
-        Buddies are always merged, so the free runs are determined by which
-        pages are free, whatever led there.
-        """
-        taken = bytearray(b"\1" * self.n_pages)
-        taken[self.first_page :] = bytes(self.n_pages - self.first_page)
-        for page, length in self.live.items():
-            taken[page : page + length] = b"\1" * length
+        """Every stretch of free pages as (page, n_pages)."""
         found = []
-
-        def visit(page, order):
-            size = 1 << order
-            inside = taken[page : page + size]
-            if len(inside) == size and not any(inside):
-                found.append((page, order))
-            elif order and inside and not all(inside):
-                visit(page, order - 1)
-                visit(page + size // 2, order - 1)
-
-        visit(0, self.n_pages.bit_length())
+        page = self.first_page
+        for run, length in [*sorted(self.live.items()), (self.n_pages, 0)]:
+            if run > page:
+                found.append((page, run - page))
+            page = run + length
         return found
 
     def n_free_pages(self):
         """Pages in no live run."""
         return self.n_pages - self.first_page - sum(self.live.values())
 
-    def can_serve(self, n_pages):
-        """Whether some free run holds ``n_pages`` aligned to their size."""
-        order = ceil_log2(n_pages)
-        return any(largest >= order for _, largest in self.free_runs())
+    def place(self, n_pages, order=0):
+        """Where the lowest aligned run of ``n_pages`` starts, or None."""
+        for page, length in self.free_runs():
+            start = -(-page >> order) << order
+            if start + n_pages <= page + length:
+                return start
+        return None
+
+    def largest_order(self):
+        """Greatest order of an aligned run of free pages, -1 where none is free."""
+        return max(
+            (order_within(page, length) for page, length in self.free_runs()),
+            default=-1,
+        )
 
     def compare(self, arena):
         """The arena's frame table is what the live runs say."""
         arena.check()
         frames = arena.frames()
         free = frames[frames["state"] == FRAME_FREE]
-        expected = self.free_runs()
-        assert [(int(f["page"]), int(f["order"])) for f in free] == expected
+        assert [(int(f["page"]), int(f["n_pages"])) for f in free] == self.free_runs()
         used = frames[frames["state"] != FRAME_FREE]
         assert {int(f["page"]): int(f["n_pages"]) for f in used} == self.live
         assert arena.n_free_pages == self.n_free_pages()
-        largest = max((order for _, order in expected), default=-1)
-        assert arena.largest_free_order == largest
+        assert arena.largest_free_order == self.largest_order()
+        assert arena.longest_free_run == max(
+            (length for _, length in self.free_runs()), default=0
+        )
         covered = frames["page"] + frames["n_pages"]
         assert list(frames["page"][1:]) == list(covered[:-1])
         assert frames["page"][0] == self.first_page
         assert covered[-1] == self.n_pages
+
+
+def order_within(page, n_pages):
+    """Order of the largest aligned power of two of pages in a stretch."""
+    order = 0
+    while (-(-page >> (order + 1)) << (order + 1)) + (2 << order) <= page + n_pages:
+        order += 1
+    return order
 
 
 # Pools -----------------------------------------------------------------------
@@ -209,7 +213,13 @@ class PoolModel:
         held = self.pool.total_size // self.page_size
         limit = self.pool.max_pages
         return (not limit or held + n_pages <= limit) and (
-            self.pool.arena.largest_free_order >= ceil_log2(n_pages)
+            self.pool.arena.longest_free_run >= n_pages
+        )
+
+    def _has_aligned_room(self, n_pages, order):
+        """As `_has_room`; an aligned power of two of pages is enough."""
+        return self._has_room(n_pages) and (
+            self.pool.arena.largest_free_order >= max(ceil_log2(n_pages), order)
         )
 
     def must_serve(self, n_bytes, align=16):
@@ -226,10 +236,11 @@ class PoolModel:
             need = round_up(max(n_bytes + padding, 1), 64) + 64
             if need < page:
                 return any(size >= need for size in free) or self._has_room(1)
-            return self._has_room(1 << ceil_log2(-(-need // page)))
+            order = ceil_log2(-(-need // page))
+            return self._has_aligned_room(1 << order, order)
         if align > 2048:
             n_pages = max(-(-n_bytes // page), 1)
-            return self._has_room(max(n_pages, align // page // 2 + 1))
+            return self._has_aligned_room(n_pages, ceil_log2(-(-align // page)))
         need = max(round_up(n_bytes + 8, 16), 32)
         slack = 0 if align <= 16 else 2 * align + 16
         if any(size >= tlsf_sure_bytes(need + slack) for size in free):

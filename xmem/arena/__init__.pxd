@@ -13,7 +13,6 @@ from xmem.arena.directory cimport (
 )
 from xmem.arena.frames cimport (
     FRAME_CONTROL,
-    FRAME_FREE,
     FRAME_JOINED,
     FRAME_PENDING,
     FRAME_REGION,
@@ -28,6 +27,7 @@ from xmem.arena.frames cimport (
     frames_head_of,
     is_region,
 )
+from xmem.arena.stretches cimport FRAME_FREE, stretches_longest
 from xmem.arena.superblock cimport (
     ARENA_MAX_LOG2,
     ARENA_MAX_POOLS,

@@ -53,7 +53,7 @@ cdef class Arena:
     cdef int _unmap(self) except -1
     cdef uint64_t _count_runs(self) except 0
     cdef object no_room(self, str call, str held)
-    cdef object allocate_run(self, uint64_t n_pages, str call)
+    cdef object allocate_run(self, uint64_t n_pages, unsigned order, str call)
     cdef uint32_t require_run(self, offset_t offset, str verb) except? 0
 
 

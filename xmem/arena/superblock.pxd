@@ -3,9 +3,11 @@
 
 The tables are packed; the page frames follow::
 
-    0      1024        + 64 x max_pools   + 16 x pages   + 1 bit a grain
-    | super | pool       | frame          | start        | pad | page frames |
-    | block | directory  | table          | bitmap       |     |             |
+    0       1024       + 64 x max_pools   + 16 x pages   + 1 bit a grain
+    | super | pool      | frame           | start        | run   | stretch | page   |
+    | block | directory | table           | bitmap       | heads | tree    | frames |
+
+The last two are caches of the frame table; see runheads.pxd and stretches.pxd.
 
 ``superblock_t`` lies at offset 0 in its own bytes: a fixed part, written once
 and covered by ``fixed_crc``, and a changing part. ``page_crc`` covers the
@@ -29,7 +31,7 @@ from xmem.base.memcheck cimport audit_start
 from xmem.base.offset cimport offset_t
 
 cdef enum:
-    ARENA_VERSION = 6
+    ARENA_VERSION = 7
     ARENA_BYTE_ORDER = 0x01020304
     ARENA_MIN_PAGE_BYTES = 4096
     ARENA_MAX_PAGE_BYTES = 1 << 21
@@ -45,6 +47,10 @@ cdef enum:
     ARENA_PREALLOCATED = 1          # flag: the file keeps all its disk blocks
 
     FRAMES_N_ORDERS = 33
+    RUNHEADS_MAX_LEVELS = 6         # 64 ** 6 > 2 ** 32
+    STRETCHES_LOG2 = 3              # of the entries that one of the next level sums up
+    STRETCHES_GROUP = 1 << STRETCHES_LOG2
+    STRETCHES_MAX_LEVELS = 11       # 8 ** 11 > 2 ** 32
     SUPERBLOCK_BYTES = 1024
     SUPERBLOCK_FIXED_BYTES = 112    # covered by fixed_crc
     ENTRY_NAME_BYTES = 40
@@ -55,8 +61,9 @@ cdef enum:
 
 
 cdef struct frames_t:
-    uint64_t order_bitmap           # bit k: the list of order k is not empty
     uint64_t n_free_pages
+    uint64_t top                    # first page of the free run at the end, or n_pages
+    uint64_t order_bitmap           # bit k: the list of order k is not empty
     uint32_t heads[FRAMES_N_ORDERS]  # first page of each list, 0 = none
     uint32_t padding
 
@@ -76,7 +83,9 @@ cdef struct superblock_t:
     uint64_t start_bitmap
     uint64_t secret                 # random, this arena's own
     uint64_t flags                  # ARENA_PREALLOCATED, or 0
-    uint64_t reserved[4]
+    uint64_t runheads
+    uint64_t stretches
+    uint64_t reserved[2]
     uint32_t fixed_crc
     uint32_t padding
     # Changing part
@@ -112,6 +121,10 @@ cdef struct arena_t:
     entry_t* directory
     frame_t* frames
     uint64_t* start_bits
+    uint64_t* runheads[RUNHEADS_MAX_LEVELS]
+    uint32_t* longest[STRETCHES_MAX_LEVELS]     # of the tree of stretches, in pages
+    uint32_t n_runhead_levels
+    uint32_t n_stretch_levels
     uint64_t n_bytes
     uint64_t page_bytes
     uint64_t alignment              # of the base, and so the greatest of addresses
@@ -134,13 +147,15 @@ cdef inline void superblock_claims() noexcept nogil:
     claim(<uint64_t>&(<superblock_t*>NULL).directory == 40)
     claim(<uint64_t>&(<superblock_t*>NULL).secret == 64)
     claim(<uint64_t>&(<superblock_t*>NULL).flags == 72)
+    claim(<uint64_t>&(<superblock_t*>NULL).runheads == 80)
+    claim(<uint64_t>&(<superblock_t*>NULL).stretches == 88)
     claim(<uint64_t>&(<superblock_t*>NULL).fixed_crc == SUPERBLOCK_FIXED_BYTES)
     claim(SUPERBLOCK_FIXED_BYTES == 112)
     claim(<uint64_t>&(<superblock_t*>NULL).state == 120)
     claim(<uint64_t>&(<superblock_t*>NULL).page_crc == 136)
     claim(<uint64_t>&(<superblock_t*>NULL).lock_room == 144)
     claim(<uint64_t>&(<superblock_t*>NULL).frames == 208)
-    claim(<uint64_t>&(<superblock_t*>NULL).frames.heads == 224)
+    claim(<uint64_t>&(<superblock_t*>NULL).frames.heads == 232)
     claim(sizeof(superblock_t) <= SUPERBLOCK_BYTES)
     claim(<uint64_t>&(<entry_t*>NULL).control == ENTRY_NAME_BYTES)
     claim(<uint64_t>&(<entry_t*>NULL).serial == 60)
@@ -148,11 +163,42 @@ cdef inline void superblock_claims() noexcept nogil:
     claim(<uint64_t>&(<frame_t*>NULL).next == 8)
     claim(sizeof(frame_t) == 16)
     claim(SUPERBLOCK_BYTES + ARENA_DEFAULT_POOLS * sizeof(entry_t) == 4096)
-    # A list for each power of two of pages in the greatest arena.
+    claim(STRETCHES_GROUP == 8)
+    # An order for each power of two of pages in the greatest arena.
     claim(
         <uint64_t>ARENA_MIN_PAGE_BYTES << (FRAMES_N_ORDERS - 1)
         == <uint64_t>1 << ARENA_MAX_LOG2
     )
+
+
+cdef inline uint64_t runheads_words(uint64_t n_entries) noexcept nogil:
+    """Words of a level of the run heads, for so many entries below it."""
+    return (n_entries + 63) >> 6
+
+
+cdef inline uint64_t stretches_entries(uint64_t n_entries) noexcept nogil:
+    """Entries of a level of the stretches, for so many below it."""
+    return (n_entries + STRETCHES_GROUP - 1) >> STRETCHES_LOG2
+
+
+cdef inline uint64_t runheads_bytes(uint64_t n_pages) noexcept nogil:
+    """Size of all levels of the run heads."""
+    cdef uint64_t n_words = runheads_words(n_pages)
+    cdef uint64_t total = n_words
+    while n_words > 1:
+        n_words = runheads_words(n_words)
+        total += n_words
+    return total << 3
+
+
+cdef inline uint64_t stretches_total(uint64_t n_pages) noexcept nogil:
+    """Entries of all levels of the stretches; each level has whole groups."""
+    cdef uint64_t n_entries = stretches_entries(n_pages)
+    cdef uint64_t total = align_up(n_entries, STRETCHES_GROUP)
+    while n_entries > 1:
+        n_entries = stretches_entries(n_entries)
+        total += align_up(n_entries, STRETCHES_GROUP)
+    return total
 
 
 cdef inline void superblock_layout(
@@ -168,9 +214,33 @@ cdef inline void superblock_layout(
     out.max_pools = <uint32_t>max_pools
     out.directory = SUPERBLOCK_BYTES
     out.frame_table = out.directory + max_pools * sizeof(entry_t)
-    out.start_bitmap = out.frame_table + n_pages * sizeof(frame_t)
-    end = out.start_bitmap + align_up(n_bytes >> GRAINS_BYTE_LOG2, 8)
+    out.start_bitmap = out.frame_table + (
+        align_up(n_pages, STRETCHES_GROUP) * sizeof(frame_t)
+    )
+    out.runheads = out.start_bitmap + align_up(n_bytes >> GRAINS_BYTE_LOG2, 8)
+    out.stretches = out.runheads + runheads_bytes(n_pages)
+    end = out.stretches + stretches_total(n_pages) * sizeof(uint32_t)
     out.first_page = <uint32_t>((end + page_bytes - 1) >> page_shift)
+
+
+cdef inline void attach_levels(arena_t* arena, superblock_t* super) noexcept nogil:
+    """Set the places of the levels of run heads and stretches."""
+    cdef uint64_t n_entries = arena.n_pages
+    cdef uint64_t* words = <uint64_t*>(arena.base + super.runheads)
+    cdef uint32_t* longest = <uint32_t*>(arena.base + super.stretches)
+    arena.n_runhead_levels = 0
+    arena.n_stretch_levels = 0
+    while arena.n_runhead_levels == 0 or n_entries > 1:
+        n_entries = runheads_words(n_entries)
+        arena.runheads[arena.n_runhead_levels] = words
+        arena.n_runhead_levels += 1
+        words += n_entries
+    n_entries = arena.n_pages
+    while arena.n_stretch_levels == 0 or n_entries > 1:
+        n_entries = stretches_entries(n_entries)
+        arena.longest[arena.n_stretch_levels] = longest
+        arena.n_stretch_levels += 1
+        longest += align_up(n_entries, STRETCHES_GROUP)
 
 
 cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
@@ -186,6 +256,7 @@ cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
     arena.page_shift = find_last_set(arena.page_bytes)
     arena.n_pages = super.n_pages
     arena.first_page = super.first_page
+    attach_levels(arena, super)
     arena.audit_left = audit_start()
 
 

@@ -12,30 +12,35 @@ from xmem.arena.frames cimport (
     FRAME_REGION,
     frame_pages,
     frames_alloc,
+    frames_alloc_aligned,
     frames_free,
     frames_shrink,
+    frames_take,
 )
+from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit, find_first_set, find_last_set
+from xmem.base.bits cimport find_first_set
 from xmem.base.offset cimport offset_t
-from xmem.core.control cimport POOL_ADAPTS, POOL_HOOKED, POOL_JOINS, pool_t
-from xmem.core.gather cimport region_gather
+from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
+from xmem.core.placement cimport pages_left, place_find, place_t
 from xmem.core.regions cimport (
     count_pages,
     may_hold,
+    page_order,
     pages_for,
     region_add,
+    region_make,
     region_pages_for,
     region_record,
 )
-from xmem.core.spares cimport has_room, make_room, may_make_room, spare_drop
+from xmem.core.spares cimport may_make_room, spare_drop
 from xmem.engine cimport firstfit_take
 
 
 # Page runs: blocks of whole pages --------------------------------------------
 
 
-cdef inline uint32_t run_alloc(
+cdef inline uint32_t run_take(
     arena_t* arena,
     pool_t* pool,
     uint64_t n_pages,
@@ -45,19 +50,38 @@ cdef inline uint32_t run_alloc(
     """First page of a run that the pool hands out whole, or 0.
 
     FRAME_WHOLE: a block; FRAME_RUN: pages of a heap's page_alloc. At most the arena's
-    pages may be asked for.
-    ``alignment`` (bytes) is only recorded: a run is aligned to the power of
-    two that holds it.
+    pages may be asked for. ``alignment`` is in bytes.
     """
     cdef uint32_t page
-    if not make_room(arena, pool, n_pages):
+    if not may_hold(pool, n_pages):
         return 0
-    page = frames_alloc(arena, n_pages, state, pool.number)
+    page = frames_alloc_aligned(
+        arena, n_pages, page_order(arena, alignment), state, pool.number
+    )
     if page != 0:
         count_pages(pool, n_pages)
         pool.run_pages += n_pages
         pool.n_runs += 1
         arena.frames[page].next = find_first_set(alignment)
+    return page
+
+
+cdef inline uint32_t run_alloc(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_pages,
+    uint64_t alignment,
+    unsigned state,
+) noexcept nogil:
+    """As `run_take`; without room an empty region is given back.
+
+    Then the next call may find room: a region kept for later must not make a request
+    fail for ever. A call does not take pages as well, so that its work is that of one
+    run.
+    """
+    cdef uint32_t page = run_take(arena, pool, n_pages, alignment, state)
+    if page == 0 and may_make_room(arena, pool, n_pages):
+        spare_drop(arena, pool)
     return page
 
 
@@ -84,67 +108,52 @@ cdef inline void run_shrink(
 
 # TLSF regions ----------------------------------------------------------------
 
-cdef inline uint64_t grown_pages(pool_t* pool) noexcept nogil:
-    """Pages of the next region, if the request does not ask for more.
-
-    Of a pool that adapts: the power of two in a quarter of its regions. Regions
-    that grow with the pool leave the frames in runs as large as what the pool
-    will ask for.
-    """
-    cdef uint64_t quarter = pool.region_pages >> 2
-    if pool.flags & POOL_ADAPTS and quarter > pool.grow_pages:
-        return bit(find_last_set(quarter))
-    return pool.grow_pages
-
-
 cdef inline uint32_t region_run(
     arena_t* arena, pool_t* pool, uint64_t least
 ) noexcept nogil:
-    """A pending run for a region of at least ``least`` pages, for which there is room.
+    """A pending run for a region of at least ``least`` pages, or 0.
 
-    Of ``grown_pages``, or as many as the block needs, or as few as the limit and the
-    frames leave.
+    Of a pool that does not join: of ``grow_pages``, or as many as the block needs, or
+    as few as the limit and the frames leave.
     """
-    cdef uint64_t n_pages = grown_pages(pool)
-    cdef uint64_t largest
-    cdef uint32_t page
+    cdef uint64_t n_pages = pool.grow_pages
+    cdef uint64_t most = stretches_longest(arena)
+    if most > pages_left(pool):
+        most = pages_left(pool)
+    if most < least:
+        return 0
     if n_pages < least:
         n_pages = least
-    if not may_hold(pool, n_pages):
-        n_pages = pool.max_pages - pool.n_pages
-    page = frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
-    if page != 0:
-        return page
-    # No run of that order is free, but one of the least is.
-    largest = bit(find_last_set(arena.super.frames.order_bitmap))
-    if n_pages <= pool.grow_pages or largest < least or not may_hold(pool, largest):
-        largest = least
-    return frames_alloc(arena, largest, FRAME_PENDING, pool.number)
+    if n_pages > most:
+        n_pages = most
+    return frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
 
 
 cdef inline offset_t region_grow(
     arena_t* arena, pool_t* pool, uint64_t need, uint64_t alignment
 ) noexcept nogil:
-    """A free block with room for ``need`` bytes in a region added for it, or 0.
+    """A free block on no list with room for ``need`` bytes, in a new region, or 0.
 
-    Where there is no run for the block, a pool that joins regions makes one out of
-    those that it has and what is left. Where the limit leaves no room, and in a pool
-    that does not join, an empty region is given back, and the next call may find room.
+    Where neither frames nor limit leave room an empty region is given back, and the
+    next call may find some.
     """
-    cdef uint64_t least = region_pages_for(arena, need, alignment)
+    cdef uint32_t page
+    cdef place_t place
     if pool.flags & POOL_HOOKED:
         return 0
-    if not has_room(arena, pool, least):
-        if not may_make_room(arena, pool, pages_for(arena, need)):
-            return 0
-        if pool.flags & POOL_JOINS and (
-            may_hold(pool, least) or not spare_drop(arena, pool)
-        ):
-            return region_gather(arena, pool, need, alignment)
-        if not pool.flags & POOL_JOINS:
-            spare_drop(arena, pool)
-        return 0
-    return region_add(arena, pool, region_run(arena, pool, least))
+    if not pool.flags & POOL_JOINS:
+        page = region_run(arena, pool, region_pages_for(arena, need, alignment))
+        if page != 0:
+            return region_add(arena, pool, page)
+    elif place_find(arena, pool, need, alignment, &place):
+        page = <uint32_t>place.page
+        frames_take(
+            arena, place.stretch, page, place.n_pages, FRAME_PENDING, pool.number
+        )
+        return region_make(arena, pool, page, place.start, place.limit)
+    if may_make_room(arena, pool, pages_for(arena, need)):
+        spare_drop(arena, pool)
+    return 0
 
 
 cdef inline bint region_give(
@@ -152,8 +161,7 @@ cdef inline bint region_give(
 ) noexcept nogil:
     """Give an empty region back for ``n_pages``; False if none would help.
 
-    For a pool that joins and could not gather a block: its request leaves the empty
-    regions where they are, but longer runs of free pages may come of them.
+    Longer stretches of free pages may come of it.
     """
     return may_make_room(arena, pool, n_pages) and spare_drop(arena, pool)
 

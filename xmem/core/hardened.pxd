@@ -59,6 +59,7 @@ from xmem.core.plain cimport (
     plain_capacity,
     plain_free,
     pool_alignment,
+    has_run_room,
     run_pages_for,
     run_resize,
     tlsf_pool_grown,
@@ -291,7 +292,7 @@ cdef inline offset_t hard_run(
 
     Without room it frees blocks in quarantine, and the next call may find some.
     """
-    cdef uint64_t n_pages = run_pages_for(arena, n_bytes, alignment)
+    cdef uint64_t n_pages = run_pages_for(arena, n_bytes)
     cdef uint32_t page = run_alloc(arena, pool, n_pages, alignment, FRAME_PENDING)
     if page == 0:
         if pool.hard.n_waiting != 0:
@@ -426,7 +427,7 @@ cdef inline bint needs_room(
     """Whether a new block needs pages for which there is no room as things are."""
     cdef uint64_t need = block_bytes_for(n_bytes)
     if alignment > BLOCK_ALIGN_MAX:
-        return not has_room(arena, pool, run_pages_for(arena, n_bytes, alignment))
+        return not has_run_room(arena, pool, n_bytes, alignment)
     if alignment > BLOCK_GRAIN:
         if tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment) != 0:
             return False

@@ -14,7 +14,14 @@ requests that fill a page or more with their header in the legacy engine.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport FRAME_WHOLE, frame_owner, frame_pages, frame_state
+from xmem.arena.frames cimport (
+    FRAME_WHOLE,
+    frame_owner,
+    frame_pages,
+    frame_state,
+    frames_find,
+)
+from xmem.arena.stretches cimport stretches_longest_in_tree, top_pages
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base cimport (
     ENGINE_TLSF,
@@ -34,9 +41,10 @@ from xmem.core.growth cimport (
     run_alloc,
     run_free,
     run_shrink,
+    run_take,
 )
-from xmem.core.regions cimport pages_for, region_pages_for
-from xmem.core.spares cimport has_room, region_release
+from xmem.core.regions cimport may_hold, page_order, pages_for, region_pages_for
+from xmem.core.spares cimport has_aligned_room, has_room, region_release
 from xmem.core.startbits cimport start_clear, start_set, start_test
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -60,12 +68,13 @@ from xmem.engine cimport (
     firstfit_shrink,
     freelists_insert,
     is_isolated,
+    outlined_insert,
     payload_of,
     tlsf_alloc,
     tlsf_alloc_aligned,
     tlsf_alloc_large,
     tlsf_alloc_small,
-    tlsf_carve,
+    tlsf_carve_off,
     tlsf_coalesce,
     tlsf_free,
     tlsf_mark_free,
@@ -88,12 +97,6 @@ ctypedef void (*release_t)(
     arena_t*, pool_t*, offset_t, uint64_t, uint64_t
 ) noexcept nogil
 
-cdef enum:
-    # Pages of a run, not a power of two, that one call moves: a longer one is freed by
-    # a call of its own.
-    RUN_MOVES_PAGES = 256
-
-
 cdef extern from *:
     alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
     free_t outlined_free "XMEM_OUTLINED"(free_t function) noexcept nogil
@@ -105,25 +108,26 @@ cdef extern from *:
 # TLSF ------------------------------------------------------------------------
 
 cdef inline uint64_t run_pages_for(
-    arena_t* arena, uint64_t n_bytes, uint64_t alignment
+    arena_t* arena, uint64_t n_bytes
 ) noexcept nogil:
-    """Pages of a run for an alignment that a block cannot have.
+    """Pages of a run for an alignment that a block cannot have."""
+    return pages_for(arena, n_bytes if n_bytes != 0 else 1)
 
-    A run is aligned to the power of two that holds it, so one that is shorter than its
-    alignment is taken longer.
-    """
-    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
-    cdef uint64_t aligned_pages = alignment >> arena.page_shift
-    if n_pages <= aligned_pages >> 1:
-        n_pages = (aligned_pages >> 1) + 1
-    return n_pages
+
+cdef inline bint has_run_room(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Whether there is room for such a run."""
+    return has_aligned_room(
+        arena, pool, run_pages_for(arena, n_bytes), page_order(arena, alignment)
+    )
 
 
 cdef inline offset_t tlsf_pool_run(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """Whole pages for an alignment that a block cannot have."""
-    cdef uint64_t n_pages = run_pages_for(arena, n_bytes, alignment)
+    cdef uint64_t n_pages = run_pages_for(arena, n_bytes)
     return page_offset(
         arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
     )
@@ -148,7 +152,7 @@ cdef inline offset_t tlsf_pool_grown(
     cdef offset_t block = region_grow(arena, pool, need, alignment)
     if block == 0:
         return 0
-    block = tlsf_carve(arena.base, &pool.tlsf, block, need, alignment)
+    block = tlsf_carve_off(arena.base, &pool.tlsf, block, need, alignment)
     if pool.flags & POOL_HARDENED:
         return payload_of(block)
     return tlsf_pool_record(arena, block)
@@ -234,7 +238,7 @@ cdef inline void tlsf_pool_release(
     ``freed`` bytes of it were a block in use until now.
     """
     if not region_release(arena, pool, block, size, freed):
-        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+        outlined_insert(freelists_insert)(arena.base, &pool.tlsf.bins, block, size)
 
 
 cdef inline void tlsf_pool_merge(
@@ -287,10 +291,14 @@ cdef inline offset_t firstfit_pool_run(
 ) noexcept nogil:
     """A block that reaches a page with its header, or 0.
 
-    It takes whole pages, rounded up to a power of two, header included.
+    It takes whole pages, rounded up to a power of two, header included, and aligned to
+    their number.
     """
     cdef uint64_t n_pages = bit(ceil_log2(pages_for(arena, need)))
-    cdef offset_t block = page_offset(
+    cdef offset_t block
+    if alignment < page_offset(arena, n_pages):
+        alignment = page_offset(arena, n_pages)
+    block = page_offset(
         arena, run_alloc(arena, pool, n_pages, alignment, FRAME_WHOLE)
     )
     if block != 0:
@@ -519,34 +527,53 @@ cdef inline void copy_payload(
     )
 
 
-cdef inline offset_t tlsf_pool_settle(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+cdef inline bint has_top_room(
+    arena_t* arena, pool_t* pool, uint64_t n_pages
 ) noexcept nogil:
-    """``n_bytes`` from a TLSF pool if there is room for them as things are, or 0."""
+    """Whether limit and frames admit pages, and they are those at the arena's end.
+
+    Taking these changes no entry of the tree.
+    """
+    return (
+        may_hold(pool, n_pages)
+        and top_pages(arena) >= n_pages
+        and stretches_longest_in_tree(arena) < n_pages
+    )
+
+
+cdef inline offset_t tlsf_pool_settle(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_bytes,
+    uint64_t alignment,
+    bint may_give,
+) noexcept nogil:
+    """``n_bytes`` from a TLSF pool if there is room for them as things are, or 0.
+
+    Unless ``may_give`` no pages are taken but from the arena's end.
+    """
     cdef uint64_t n_pages
     cdef offset_t payload
     if alignment > BLOCK_ALIGN_MAX:
-        if not has_room(arena, pool, run_pages_for(arena, n_bytes, alignment)):
+        n_pages = run_pages_for(arena, n_bytes)
+        if not may_give and arena.super.frames.top != frames_find(
+            arena, n_pages, page_order(arena, alignment)
+        ):
             return 0
-        return tlsf_pool_run(arena, pool, n_bytes, alignment)
+        return page_offset(
+            arena, run_take(arena, pool, n_pages, alignment, FRAME_WHOLE)
+        )
     payload = tlsf_pool_reuse(arena, pool, n_bytes, alignment)
     if payload != 0:
         return payload
     n_pages = region_pages_for(arena, block_bytes_for(n_bytes), alignment)
-    if not has_room(arena, pool, n_pages):
+    if not (
+        has_room(arena, pool, n_pages)
+        if may_give
+        else has_top_room(arena, pool, n_pages)
+    ):
         return 0
-    return tlsf_pool_grown(arena, pool, n_bytes, alignment)
-
-
-cdef inline bint is_long_run(
-    arena_t* arena, pool_t* pool, offset_t payload
-) noexcept nogil:
-    """Whether a live payload is a run that falls into many when it is given back."""
-    cdef uint64_t n_pages
-    if payload & (PAGE_RULE_BYTES - 1) or pool.engine != ENGINE_TLSF:
-        return False
-    n_pages = frame_pages(arena.frames[page_of(arena, payload)].word)
-    return n_pages > RUN_MOVES_PAGES and n_pages & (n_pages - 1) != 0
+    return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t plain_move(
@@ -560,15 +587,13 @@ cdef inline offset_t plain_move(
     """Payload of a new block with the old contents, or 0.
 
     0 if the new block would need pages for which room has to be made first. Unless
-    ``may_give``, its work is bounded by that of one xmalloc: 0 also if the old block is
-    a long run, and no region leaves with any other.
+    ``may_give`` the work is bounded by that of one xmalloc: no region leaves with the
+    old block, and 0 also if pages would have to be taken from between others.
     """
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
     cdef offset_t moved
-    if not may_give and is_long_run(arena, pool, payload):
-        return 0
     if pool.engine == ENGINE_TLSF:
-        moved = tlsf_pool_settle(arena, pool, n_bytes, alignment)
+        moved = tlsf_pool_settle(arena, pool, n_bytes, alignment, may_give)
     else:
         moved = plain_alloc(arena, pool, n_bytes, alignment)
     if moved == 0:

@@ -49,6 +49,7 @@ from xmem.core.plain cimport (
     plain_alloc,
     plain_free,
     tlsf_pool_alloc,
+    tlsf_pool_grown,
     tlsf_pool_keep,
     tlsf_pool_reuse,
 )
@@ -221,14 +222,20 @@ cdef inline offset_t quick_miss(
 ) noexcept nogil:
     """``pool_alloc`` of a pool with quick lists, where no block of the size waits.
 
-    While blocks wait, the engine gives no region back to make room: it fails early.
+    Above the limit two of them go to the engine, unless the call takes pages: that is
+    its share of work. While blocks wait, the engine gives no region back to make room:
+    it fails early.
     """
     cdef offset_t payload
     if n_bytes > pool.max_request or alignment > pool.max_request:
         return 0
-    if is_above_limit(pool, pool.quick_bytes):
-        quick_give(arena, pool, QUICK_GIVES)
-    if likely(alignment <= BLOCK_GRAIN):
+    if alignment <= BLOCK_ALIGN_MAX and is_above_limit(pool, pool.quick_bytes):
+        payload = tlsf_pool_reuse(arena, pool, n_bytes, alignment)
+        if likely(payload != 0):
+            quick_give(arena, pool, QUICK_GIVES)
+            return payload
+        payload = outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, alignment)
+    elif likely(alignment <= BLOCK_GRAIN):
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
     else:
         payload = outlined_alloc(plain_alloc)(arena, pool, n_bytes, alignment)

@@ -16,12 +16,13 @@ from xmem.arena.frames cimport (
     frame_pack,
     frame_pages,
     frame_state,
+    frames_absorb,
     frames_free,
-    frames_head_of,
     is_region,
 )
+from xmem.arena.runheads cimport runheads_before
 from xmem.arena.superblock cimport arena_t, page_offset
-from xmem.base.bits cimport ceil_log2
+from xmem.base.bits cimport ceil_log2, find_last_set
 from xmem.base.checks cimport store_barrier
 from xmem.base.memcheck cimport memory_open
 from xmem.base.offset cimport offset_t
@@ -33,22 +34,27 @@ from xmem.engine cimport (
     REGION_TAIL_BYTES,
     aligned_gap,
     block_prev_free,
-    block_size,
-    block_tag_end,
     block_word,
     block_write,
-    freelists_insert,
     freelists_remove,
+    outlined_remove,
     region_bytes_for,
-    tlsf_add_region,
-    tlsf_add_region_before,
     tlsf_detach,
+    tlsf_region_block,
+    tlsf_region_end,
+    tlsf_region_limit,
+    tlsf_region_list,
 )
 
 
 cdef inline uint64_t pages_for(arena_t* arena, uint64_t n_bytes) noexcept nogil:
     """Pages that hold ``n_bytes``."""
     return (n_bytes + arena.page_bytes - 1) >> arena.page_shift
+
+
+cdef inline unsigned page_order(arena_t* arena, uint64_t alignment) noexcept nogil:
+    """log2 of the pages in an alignment in bytes; 0 below a page."""
+    return find_last_set(alignment >> arena.page_shift | 1)
 
 
 cdef inline bint may_hold(pool_t* pool, uint64_t n_pages) noexcept nogil:
@@ -95,59 +101,102 @@ cdef inline bint region_follows(
     )
 
 
-cdef inline offset_t region_join_left(
+cdef inline offset_t joined_start(
+    arena_t* arena, pool_t* pool, uint64_t page
+) noexcept nogil:
+    """Where the first block of a region starts that is made at ``page``.
+
+    In a pool that joins, that is the free block in which the region on the left ends,
+    if there is one.
+    """
+    cdef offset_t start = page_offset(arena, page)
+    cdef uint64_t left = runheads_before(arena, page - 1)
+    if (
+        pool.flags & POOL_JOINS
+        and left != 0
+        and is_region(arena.frames[left].word, pool.number)
+        and block_word(arena.base, start - REGION_TAIL_BYTES) & BLOCK_PREV_FREE
+    ):
+        return block_prev_free(arena.base, start - REGION_TAIL_BYTES)
+    return start + REGION_HEAD_BYTES
+
+
+cdef inline offset_t joined_end(
+    arena_t* arena, pool_t* pool, uint64_t page
+) noexcept nogil:
+    """Where the last block of a region ends that is made up to ``page``."""
+    return tlsf_region_limit(
+        arena.base,
+        page_offset(arena, page),
+        (pool.flags & POOL_JOINS) != 0 and region_follows(arena, pool, page),
+    )
+
+
+cdef inline bint region_merge(
     arena_t* arena, pool_t* pool, uint32_t page
 ) noexcept nogil:
-    """Join a fresh region to the one on its left, if that ends in free bytes.
+    """Count a joined region, if it is short, as a part of the one on its left.
 
-    The left's last block takes in sentinel, head word and the new block: one
-    store of its header. Returns the free block in which the region then lies.
+    Then only regions of ``grow_pages`` and more are looked at when blocks are freed.
+    """
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    if n_pages >= pool.grow_pages or pool.flags & POOL_HOOKED:
+        return False
+    frames_absorb(arena, runheads_before(arena, <uint64_t>page - 1), page)
+    count_pages(pool, n_pages)
+    pool.region_pages += n_pages
+    return True
+
+
+cdef inline offset_t region_make(
+    arena_t* arena, pool_t* pool, uint32_t page, offset_t left, offset_t limit
+) noexcept nogil:
+    """Make a region of a pending run, and one free block from ``left`` to ``limit``.
+
+    These are where the block starts and ends that the region makes with the free ones
+    next to it; see `joined_start` and `joined_end`. It is on no list. One store of a
+    header makes one block of all; what is joined on the left is longer from then on.
     """
     cdef char* base = arena.base
-    cdef offset_t start = page_offset(arena, page)
-    cdef offset_t sentinel = start - REGION_TAIL_BYTES
-    cdef offset_t block = start + REGION_HEAD_BYTES
-    cdef uint32_t left_page = frames_head_of(arena, <uint64_t>page - 1)
-    cdef offset_t left
-    cdef uint64_t size
-    if left_page == 0 or not region_follows(arena, pool, left_page):
-        return block
-    if not block_word(base, sentinel) & BLOCK_PREV_FREE:
-        return block
-    left = block_prev_free(base, sentinel)
-    size = block + block_size(base, block) - left
-    freelists_remove(base, &pool.tlsf.bins, left)
-    freelists_remove(base, &pool.tlsf.bins, block)
-    region_record(arena, pool, page, FRAME_JOINED)
-    store_barrier()
-    block_write(base, left, size, pool.tlsf.tag | BLOCK_FREE)
-    block_tag_end(base, left, size)
-    freelists_insert(base, &pool.tlsf.bins, left, size)
+    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    cdef offset_t end = page_offset(arena, page + n_pages)
+    cdef offset_t block = page_offset(arena, page) + REGION_HEAD_BYTES
+    tlsf_region_end(base, &pool.tlsf, end, limit)
+    block_write(base, block, limit - block, pool.tlsf.tag | BLOCK_FREE)
+    region_record(arena, pool, page, FRAME_REGION)
+    if limit > end:
+        region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_JOINED)
+    if left != block:
+        outlined_remove(freelists_remove)(base, &pool.tlsf.bins, left)
+        region_record(arena, pool, page, FRAME_JOINED)
+    tlsf_region_block(base, &pool.tlsf, left, limit - left)
+    if left == block or not region_merge(arena, pool, page):
+        count_region(arena, pool, n_pages)
     return left
 
 
 cdef inline offset_t region_add(
     arena_t* arena, pool_t* pool, uint32_t page
 ) noexcept nogil:
-    """Format a pending run as a region, joined to its neighbours if asked.
+    """Make a region of a pending run, joined to its neighbours in a pool that joins.
 
-    Returns the free block, on its list, in which the region lies.
+    Returns the free block, on no list, in which the region lies.
     """
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
-    cdef offset_t start = page_offset(arena, page)
-    cdef offset_t end = page_offset(arena, page + n_pages)
-    cdef offset_t block = start + REGION_HEAD_BYTES
-    if pool.flags & POOL_JOINS and region_follows(arena, pool, page + n_pages):
-        tlsf_add_region_before(arena.base, &pool.tlsf, start, end)
-        region_record(arena, pool, page, FRAME_REGION)
-        region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_JOINED)
-    else:
-        tlsf_add_region(arena.base, &pool.tlsf, start, end)
-        region_record(arena, pool, page, FRAME_REGION)
-    if pool.flags & POOL_JOINS:
-        block = region_join_left(arena, pool, page)
-    count_region(arena, pool, n_pages)
-    return block
+    return region_make(
+        arena,
+        pool,
+        page,
+        joined_start(arena, pool, page),
+        joined_end(arena, pool, page + n_pages),
+    )
+
+
+cdef inline void region_list(
+    arena_t* arena, pool_t* pool, offset_t block
+) noexcept nogil:
+    """Put the block of ``region_add`` on its list."""
+    tlsf_region_list(arena.base, &pool.tlsf, block)
 
 
 cdef inline uint64_t region_pages_for(

@@ -22,18 +22,17 @@ from xmem.arena cimport (
     frames_head_of,
     page_of,
     page_offset,
+    stretches_longest,
 )
 from xmem.base cimport (
     ENGINE_TLSF,
-    bit,
     checker_pause,
     checker_resume,
-    find_last_set,
     memory_close,
     offset_t,
 )
 from xmem.core.control cimport pool_t
-from xmem.core.regions cimport may_hold, region_add, region_cut
+from xmem.core.regions cimport may_hold, region_add, region_cut, region_list
 from xmem.core.spares cimport region_inside
 from xmem.core.hardened cimport quarantine_drain
 from xmem.core.quicklists cimport quick_give
@@ -51,9 +50,10 @@ from xmem.engine cimport (
 cdef inline uint64_t pool_reserve(
     arena_t* arena, pool_t* pool, uint64_t n_pages
 ) noexcept nogil:
-    """Obtain up to ``n_pages`` in the largest runs first; how many it got.
+    """Obtain up to ``n_pages`` in as few runs as there can be; how many it got.
 
-    Fewer where limit or arena end; none for the legacy engine.
+    In one run if there is one as long, else in the longest first. Fewer pages where
+    limit or arena end; none for the legacy engine.
     """
     cdef uint64_t left = n_pages
     cdef uint64_t taken
@@ -63,12 +63,14 @@ cdef inline uint64_t pool_reserve(
     if not may_hold(pool, left):
         left = pool.max_pages - pool.n_pages
     n_pages = left
-    while left != 0 and arena.super.frames.order_bitmap != 0:
-        taken = bit(find_last_set(arena.super.frames.order_bitmap))
+    while left != 0:
+        taken = stretches_longest(arena)
+        if taken == 0:
+            break
         if taken > left:
             taken = left
         page = frames_alloc(arena, taken, FRAME_PENDING, pool.number)
-        region_add(arena, pool, page)
+        region_list(arena, pool, region_add(arena, pool, page))
         left -= taken
     return n_pages - left
 
@@ -96,7 +98,7 @@ cdef inline void region_adopt(
     memory_close(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )
-    region_add(arena, pool, page)
+    region_list(arena, pool, region_add(arena, pool, page))
 
 
 cdef inline uint64_t returned_take(pool_t* pool) noexcept nogil:

@@ -20,11 +20,12 @@ from xmem.arena.frames cimport (
     FRAME_REGION,
     frame_pages,
     frame_state,
+    frames_absorb,
     frames_can,
+    frames_find,
     frames_head_within,
 )
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport bit, find_last_set
 from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
@@ -41,11 +42,22 @@ from xmem.engine cimport (
     freelists_largest,
     freelists_remove,
     mapping_insert,
+    outlined_remove,
     region_bytes_for,
     tlsf_find,
     tlsf_list_aside,
+    tlsf_t,
     word_size,
 )
+
+
+# Called through this, because it is rare; see checks.pxd.
+ctypedef void (*list_aside_t)(char*, tlsf_t*) noexcept nogil
+
+cdef extern from *:
+    list_aside_t outlined_list_aside "XMEM_OUTLINED"(
+        list_aside_t function
+    ) noexcept nogil
 
 
 cdef inline bint region_fits_hole(
@@ -101,32 +113,32 @@ cdef inline bint has_spare(arena_t* arena, pool_t* pool) noexcept nogil:
 cdef inline bint leaves_spare(
     arena_t* arena,
     pool_t* pool,
-    uint32_t page,
+    uint64_t page,
+    uint64_t n_pages,
     offset_t block,
     uint64_t size,
     uint64_t freed,
 ) noexcept nogil:
-    """Whether a pool that joins has enough left without the region at ``page``.
+    """Whether a pool that joins has enough left without some pages of its regions.
 
-    The region lies inside a free block on no list. A free block as large as a
-    region has to remain, beside the region or elsewhere; as large as
-    ``freed``, the block just freed, where the frames might not give a region
-    for that again: they surely have the largest power of two of these pages.
+    The ``n_pages`` at ``page`` lie inside a free block on no list. A free block as
+    large as a region has to remain, next to them or elsewhere, where one of the same
+    list does; as large as ``freed``, the block just freed, where these pages alone
+    would not hold that again.
     """
-    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     cdef offset_t left_end = page_offset(arena, page) - REGION_TAIL_BYTES
     cdef offset_t right = page_offset(arena, page + n_pages) + REGION_HEAD_BYTES
     cdef uint64_t least = pool.release_bytes
-    if region_bytes_for(freed) > page_offset(arena, bit(find_last_set(n_pages))):
-        # With the slack above which a search finds a block for sure.
-        freed += freed >> MAPPING_SL_LOG2
-        if freed > least:
-            least = freed
-    return (
-        block + least <= left_end
-        or right + least <= block + size
-        or tlsf_find(arena.base, &pool.tlsf, least) != 0
-    )
+    cdef bint is_sure = region_bytes_for(freed) <= page_offset(arena, n_pages)
+    # With the slack above which a search finds a block for sure.
+    freed += freed >> MAPPING_SL_LOG2
+    if not is_sure and freed > least:
+        least = freed
+    if block + least <= left_end or right + least <= block + size:
+        return True
+    if not is_sure:
+        return tlsf_find(arena.base, &pool.tlsf, least) != 0
+    return freelists_find(arena.base, &pool.tlsf.bins, mapping_insert(least)) != 0
 
 
 cdef inline bint is_whole_region(
@@ -154,7 +166,7 @@ cdef inline void spare_replace(
         frame_pages(arena.frames[page_of(arena, spare)].word)
         <= pool.region_pages - pool.kept_pages
     ):
-        freelists_remove(arena.base, &pool.tlsf.bins, spare)
+        outlined_remove(freelists_remove)(arena.base, &pool.tlsf.bins, spare)
         region_cut(
             arena,
             pool,
@@ -185,7 +197,7 @@ cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
     """
     cdef uint32_t page = 0
     cdef offset_t block = pool.spare
-    tlsf_list_aside(arena.base, &pool.tlsf)
+    outlined_list_aside(tlsf_list_aside)(arena.base, &pool.tlsf)
     if has_spare(arena, pool):
         page = <uint32_t>page_of(arena, block)
         pool.spare = 0
@@ -201,7 +213,7 @@ cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
             page = region_empty_in(arena, pool, block)
         if page == 0:
             return False
-    freelists_remove(arena.base, &pool.tlsf.bins, block)
+    outlined_remove(freelists_remove)(arena.base, &pool.tlsf.bins, block)
     region_cut(arena, pool, page, block, block_size(arena.base, block))
     return True
 
@@ -209,8 +221,19 @@ cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
 cdef inline bint has_room(
     arena_t* arena, pool_t* pool, uint64_t n_pages
 ) noexcept nogil:
-    """Whether limit and frames admit a run of ``n_pages`` more."""
+    """Whether limit and frames admit a run of ``n_pages`` more, at any page."""
     return may_hold(pool, n_pages) and frames_can(arena, n_pages)
+
+
+cdef inline bint has_aligned_room(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, unsigned order
+) noexcept nogil:
+    """Whether limit and frames admit a run of ``n_pages`` aligned to ``2**order``."""
+    return (
+        may_hold(pool, n_pages)
+        and frames_can(arena, n_pages)
+        and (order == 0 or frames_find(arena, n_pages, order) != 0)
+    )
 
 
 cdef inline bint is_waiting(pool_t* pool) noexcept nogil:
@@ -246,22 +269,6 @@ cdef inline bint may_make_room(
     )
 
 
-cdef inline bint make_room(
-    arena_t* arena, pool_t* pool, uint64_t n_pages
-) noexcept nogil:
-    """Whether limit and frames admit a run of ``n_pages`` more.
-
-    If they do not, an empty region is given back, and the next call may find room: a
-    region kept for later must not make a request fail for ever. A call does not take
-    pages as well, so that its work is that of one run.
-    """
-    if has_room(arena, pool, n_pages):
-        return True
-    if may_make_room(arena, pool, n_pages):
-        spare_drop(arena, pool)
-    return False
-
-
 cdef inline bint is_in_roomy(
     arena_t* arena, pool_t* pool, offset_t block, uint64_t size
 ) noexcept nogil:
@@ -279,6 +286,41 @@ cdef inline bint is_in_roomy(
         and block + size <= start + n_bytes + REGION_HEAD_BYTES
         and size < n_bytes - REGION_HEAD_BYTES - REGION_TAIL_BYTES
     )
+
+
+cdef inline void region_widen(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t page,
+    offset_t block,
+    uint64_t size,
+    uint64_t freed,
+) noexcept nogil:
+    """Make one region of that at ``page`` and the next, if both can leave at once.
+
+    A block that is freed can be the last one in two.
+    """
+    cdef uint64_t word = arena.frames[page].word
+    cdef uint64_t next_page = page + frame_pages(word)
+    cdef uint64_t n_pages
+    if page_offset(arena, next_page) >= block + size:
+        return
+    n_pages = next_page + frame_pages(arena.frames[next_page].word) - page
+    if (
+        n_pages <= pool.region_pages - pool.kept_pages
+        and can_detach(
+            block,
+            size,
+            page_offset(arena, page),
+            page_offset(arena, page + n_pages),
+            frame_state(word) == FRAME_REGION,
+        )
+        and leaves_spare(arena, pool, page, n_pages, block, size, freed)
+    ):
+        if pool.roomy == next_page:
+            pool.roomy = 0
+        frames_absorb(arena, page, next_page)
+        pool.n_regions -= 1
 
 
 cdef inline bint region_release(
@@ -309,7 +351,11 @@ cdef inline bint region_release(
     if page == 0:
         pool.roomy = frames_head_within(arena, page_of(arena, block))
         return False
-    if not leaves_spare(arena, pool, page, block, size, freed):
+    if not leaves_spare(
+        arena, pool, page, frame_pages(arena.frames[page].word), block, size, freed
+    ):
         return False
+    if not pool.flags & POOL_HOOKED:
+        region_widen(arena, pool, page, block, size, freed)
     region_cut(arena, pool, page, block, size)
     return True

@@ -9,6 +9,7 @@ from xmem.engine.allocation cimport (
     tlsf_alloc_large,
     tlsf_alloc_small,
     tlsf_carve,
+    tlsf_carve_off,
     tlsf_find_aligned,
 )
 from xmem.engine.block cimport (
@@ -86,8 +87,12 @@ from xmem.engine.tlsf cimport (
 )
 from xmem.engine.tlsf_regions cimport (
     can_detach,
+    outlined_insert,
+    outlined_remove,
     region_bytes_for,
-    tlsf_add_region,
-    tlsf_add_region_before,
     tlsf_detach,
+    tlsf_region_block,
+    tlsf_region_list,
+    tlsf_region_end,
+    tlsf_region_limit,
 )

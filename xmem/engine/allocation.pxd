@@ -180,10 +180,21 @@ cdef inline offset_t tlsf_carve(
 
     One removal, at most two insertions. The alignment is kept in the header.
     """
+    freelists_remove(base, &tlsf.bins, block)
+    return tlsf_carve_off(base, tlsf, block, need, alignment)
+
+
+cdef inline offset_t tlsf_carve_off(
+    char* base,
+    tlsf_t* tlsf,
+    offset_t block,
+    uint64_t need,
+    uint64_t alignment,
+) noexcept nogil:
+    """As ``tlsf_carve``, of a free block that is on no list."""
     cdef uint64_t gap = aligned_gap(block, alignment)
     cdef uint64_t bits = align_bits(alignment)
     cdef uint64_t size
-    freelists_remove(base, &tlsf.bins, block)
     if gap != 0:
         size = block_size(base, block)
         block_write(base, block + gap, size - gap, tlsf.tag | BLOCK_FREE)

@@ -11,13 +11,23 @@ from xmem.engine.block cimport (
     BLOCK_PREV_FREE,
     REGION_HEAD_BYTES,
     REGION_TAIL_BYTES,
+    block_tag_end,
     block_word,
     block_write,
     word_at,
     word_size,
 )
-from xmem.engine.freelists cimport freelists_remove
-from xmem.engine.tlsf cimport clear_prev_free, tlsf_insert_rest, tlsf_t
+from xmem.engine.freelists cimport freelists_insert, freelists_remove, freelists_t
+from xmem.engine.tlsf cimport clear_prev_free, tlsf_t
+
+# Called through these: regions are rare, and the compiler then copies the functions to
+# where blocks are allocated and freed; see checks.pxd.
+ctypedef void (*insert_t)(char*, freelists_t*, offset_t, uint64_t) noexcept nogil
+ctypedef void (*remove_t)(char*, freelists_t*, offset_t) noexcept nogil
+
+cdef extern from *:
+    insert_t outlined_insert "XMEM_OUTLINED"(insert_t function) noexcept nogil
+    remove_t outlined_remove "XMEM_OUTLINED"(remove_t function) noexcept nogil
 
 
 cdef inline uint64_t region_bytes_for(uint64_t need) noexcept nogil:
@@ -25,37 +35,54 @@ cdef inline uint64_t region_bytes_for(uint64_t need) noexcept nogil:
     return need + REGION_HEAD_BYTES + REGION_TAIL_BYTES
 
 
-cdef inline void tlsf_add_region(
-    char* base, tlsf_t* tlsf, offset_t start, offset_t end
+cdef inline offset_t tlsf_region_limit(
+    char* base, offset_t end, bint is_followed
 ) noexcept nogil:
-    """Make the bytes from ``start`` to ``end`` a region with one free block."""
-    cdef offset_t block = start + REGION_HEAD_BYTES
-    cdef offset_t sentinel = end - REGION_TAIL_BYTES
-    cdef uint64_t size = sentinel - block
-    block_write(base, sentinel, 0, tlsf.tag | BLOCK_PREV_FREE)
-    block_write(base, block, size, tlsf.tag | BLOCK_FREE)
-    tlsf_insert_rest(base, tlsf, block, size)
+    """Where the last block of a new region ends that ends at ``end``.
 
-
-cdef inline void tlsf_add_region_before(
-    char* base, tlsf_t* tlsf, offset_t start, offset_t seam
-) noexcept nogil:
-    """Extend the region that starts at ``seam`` leftwards to ``start``.
-
-    The new block absorbs the words that a sentinel and a region's head would have
-    used, and the old first block if that is free.
+    At its sentinel; if blocks follow without one, behind the first word of the region
+    on the right, or behind the free block with which that begins.
     """
-    cdef offset_t block = start + REGION_HEAD_BYTES
-    cdef offset_t right = seam + REGION_HEAD_BYTES
-    cdef uint64_t right_word = block_word(base, right)
-    cdef uint64_t size = right - block
-    if right_word & BLOCK_FREE:
-        freelists_remove(base, &tlsf.bins, right)
-        size += word_size(right_word)
+    cdef offset_t right = end + REGION_HEAD_BYTES
+    cdef uint64_t word
+    if not is_followed:
+        return end - REGION_TAIL_BYTES
+    word = block_word(base, right)
+    return right + word_size(word) if word & BLOCK_FREE else right
+
+
+cdef inline void tlsf_region_end(
+    char* base, tlsf_t* tlsf, offset_t end, offset_t limit
+) noexcept nogil:
+    """Prepare what is behind a new region's last block, which will be free.
+
+    ``limit`` is where that ends, of `tlsf_region_limit`.
+    """
+    cdef offset_t right = end + REGION_HEAD_BYTES
+    if limit < end:
+        block_write(base, limit, 0, tlsf.tag | BLOCK_PREV_FREE)
+    elif limit > right:
+        outlined_remove(freelists_remove)(base, &tlsf.bins, right)
     else:
-        word_at(base, right)[0] = right_word | BLOCK_PREV_FREE
+        word_at(base, right)[0] |= BLOCK_PREV_FREE
+
+
+cdef inline void tlsf_region_block(
+    char* base, tlsf_t* tlsf, offset_t block, uint64_t size
+) noexcept nogil:
+    """Make one free block of ``size`` bytes, by one store of its header, on no list."""
+    store_barrier()
     block_write(base, block, size, tlsf.tag | BLOCK_FREE)
-    tlsf_insert_rest(base, tlsf, block, size)
+    block_tag_end(base, block, size)
+
+
+cdef inline void tlsf_region_list(
+    char* base, tlsf_t* tlsf, offset_t block
+) noexcept nogil:
+    """Put a block of `tlsf_region_block` on its list."""
+    outlined_insert(freelists_insert)(
+        base, &tlsf.bins, block, word_size(block_word(base, block))
+    )
 
 
 cdef inline bint can_detach(
@@ -104,8 +131,8 @@ cdef inline void tlsf_detach(
     cdef offset_t block_end = block + size
     require(can_detach(block, size, start, end, is_first))
     if block_end > right:
-        block_write(base, right, block_end - right, tlsf.tag | BLOCK_FREE)
-        tlsf_insert_rest(base, tlsf, right, block_end - right)
+        tlsf_region_block(base, tlsf, right, block_end - right)
+        tlsf_region_list(base, tlsf, right)
     elif block_end == right:
         clear_prev_free(base, right)
     block_write(base, middle_end, 0, tlsf.tag | BLOCK_PREV_FREE)
@@ -115,6 +142,5 @@ cdef inline void tlsf_detach(
         return
     block_write(base, middle, middle_end - middle, tlsf.tag | BLOCK_FREE)
     block_write(base, left_end, 0, tlsf.tag | BLOCK_PREV_FREE)
-    store_barrier()
-    block_write(base, block, left_end - block, tlsf.tag | BLOCK_FREE)
-    tlsf_insert_rest(base, tlsf, block, left_end - block)
+    tlsf_region_block(base, tlsf, block, left_end - block)
+    tlsf_region_list(base, tlsf, block)

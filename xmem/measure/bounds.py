@@ -55,17 +55,17 @@ class Bound:
 
 #: By verb and kind of pool.
 BOUNDS: dict[tuple[str, Kind], Bound] = {
-    ("xmalloc", "plain"): Bound(1340, 7),
-    ("xmalloc", "quick"): Bound(1360, 7),
-    ("xmalloc", "hardened"): Bound(3900, 0),
-    ("xfree", "plain"): Bound(420, 46),
-    ("xfree", "quick"): Bound(470, 46),
-    ("xfree", "hardened"): Bound(2500, 52),
-    ("xrealloc", "plain"): Bound(880, 31),
-    ("xrealloc", "quick"): Bound(880, 31),
-    ("xrealloc", "hardened"): Bound(3420, 29),
-    **{("page_alloc", kind): Bound(90, 26) for kind in KINDS},
-    **{("page_free", kind): Bound(60, 50) for kind in KINDS},
+    ("xmalloc", "plain"): Bound(1020, 24),
+    ("xmalloc", "quick"): Bound(1120, 19),
+    ("xmalloc", "hardened"): Bound(3100, 24),
+    ("xfree", "plain"): Bound(660, 22),
+    ("xfree", "quick"): Bound(720, 22),
+    ("xfree", "hardened"): Bound(2180, 20),
+    ("xrealloc", "plain"): Bound(1060, 20),
+    ("xrealloc", "quick"): Bound(1060, 20),
+    ("xrealloc", "hardened"): Bound(2940, 30),
+    **{("page_alloc", kind): Bound(410, 27) for kind in KINDS},
+    **{("page_free", kind): Bound(400, 20) for kind in KINDS},
 }
 #: What the proof that an offset is a live block adds.
 PROOF = 40

@@ -9,6 +9,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from xmem.arena.superblock cimport arena_t
+from xmem.base.bits cimport bit, ceil_log2
 from xmem.base.offset cimport offset_t
 from xmem.core.regions cimport pages_for
 from xmem.interfaces cimport (
@@ -20,6 +21,7 @@ from xmem.interfaces cimport (
     heap_owns,
     heap_owns_subpage,
     heap_page_alloc,
+    heap_page_alloc_order,
     heap_page_free,
     heap_resize,
     heap_small_max,
@@ -32,7 +34,7 @@ from xmem.interfaces cimport (
 cdef enum:
     BY_XMALLOC = 0              # and xmalloc_array; freed by xfree
     BY_SUBPAGE = 1              # xmalloc_subpage; freed by xfree_subpage
-    BY_PAGES = 2                # page_alloc_exact; freed by page_free
+    BY_PAGES = 2                # page_alloc or page_alloc_exact; freed by page_free
 
 
 cdef inline unsigned routine_for(
@@ -47,13 +49,36 @@ cdef inline unsigned routine_for(
     return BY_XMALLOC
 
 
+cdef inline unsigned run_order_for(
+    arena_t* arena, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Return the order of the run that holds and aligns ``n_bytes``."""
+    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
+    cdef uint64_t aligned_pages = alignment >> arena.page_shift
+    return ceil_log2(n_pages if n_pages > aligned_pages else aligned_pages)
+
+
 cdef inline uint64_t run_pages_for(
     arena_t* arena, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """Return the pages of the shortest run that holds and aligns ``n_bytes``."""
-    cdef uint64_t n_pages = pages_for(arena, n_bytes if n_bytes != 0 else 1)
-    cdef uint64_t half = alignment >> (arena.page_shift + 1)
-    return n_pages if n_pages > half else half + 1
+    """Return the pages of the run that a program takes for ``n_bytes``."""
+    if alignment > arena.page_bytes:
+        return bit(run_order_for(arena, n_bytes, alignment))
+    return pages_for(arena, n_bytes if n_bytes != 0 else 1)
+
+
+cdef inline offset_t pages_alloc(
+    heap_t* heap, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Allocate a run; return 0 if there is no room.
+
+    Only page_alloc aligns to more than a page.
+    """
+    if alignment > heap.arena.page_bytes:
+        return heap_page_alloc_order(
+            heap, run_order_for(heap.arena, n_bytes, alignment)
+        )
+    return heap_page_alloc(heap, run_pages_for(heap.arena, n_bytes, alignment))
 
 
 cdef inline offset_t routine_alloc(
@@ -61,9 +86,7 @@ cdef inline offset_t routine_alloc(
 ) noexcept nogil:
     """Allocate by a routine; return 0 if there is no room."""
     if routine == BY_PAGES:
-        return heap_page_alloc(
-            heap, run_pages_for(heap.arena, n_bytes, alignment)
-        )
+        return pages_alloc(heap, n_bytes, alignment)
     if routine == BY_SUBPAGE:
         return heap_xmalloc_subpage(heap, n_bytes, alignment)
     return heap_alloc(heap, n_bytes, alignment, heap.interface == HEAP_ARRAY)

@@ -13,16 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xmem.arena import FRAME_FREE, Arena
-from xmem.base.errors import OutOfMemory
 from xmem.measure.bounds import Kind
 from xmem.measure.steps import (
+    MIDDLE,
     Heap,
     Step,
-    gathering,
-    leaving,
-    low,
+    apart,
+    between,
+    middle,
     moving,
-    overflowing,
     releasing,
     scattered,
     waiting,
@@ -161,12 +160,11 @@ def row(pool: Pool, n_free: int, free: tuple[int, ...]) -> list[int]:
 
 
 def one_run(pool: Pool) -> None:
-    """Take every free run of pages but the largest."""
-    arena = pool.arena
-    frames = arena.frames()
-    orders = sorted(frames["order"][frames["state"] == FRAME_FREE].tolist())
-    for order in orders[:-1]:
-        arena.page_alloc(order)
+    """Take every free run of pages but the longest."""
+    frames = pool.arena.frames()
+    lengths = sorted(frames["n_pages"][frames["state"] == FRAME_FREE].tolist())
+    for n_pages in lengths[:-1]:
+        pool.arena.page_alloc_exact(n_pages)
 
 
 def freeing(*free: int) -> Build:
@@ -208,25 +206,20 @@ def emptying(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def merging(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Free a page whose buddies of every order are free: one region of many."""
-    # The first page of the arena's upper half: its buddies fill that half.
+    """Free the last block of a region of one page, between free pages."""
     backdrop(pool, n_free)
+    one_run(pool)
     arena = pool.arena
-    half = arena.n_pages // 2
-    run = arena.page_alloc(half.bit_length() - 1)
-    kept = []
-    while True:  # all of the lower half is taken
-        try:
-            kept.append(arena.page_alloc_exact(1))
-        except OutOfMemory:
-            break
-    arena.page_free(run)
-    offset = pool.xmalloc(pool.maxalloc if pool.engine == "tlsf" else FILLING)
+    whole = pool.maxalloc if pool.engine == "tlsf" else FILLING
+    left = arena.page_alloc_exact(8)
+    offset = pool.xmalloc(whole)
+    right = arena.page_alloc_exact(8)
+    arena.page_alloc_exact(1)
     if pool.engine == "tlsf":
         # The pool keeps another empty region, so it returns this one.
-        spare = kept.pop()
-        arena.page_free(spare)
-        pool.xfree(pool.xmalloc(pool.maxalloc))
+        pool.xfree(pool.xmalloc(whole))
+    arena.page_free(left)
+    arena.page_free(right)
     return (offset,)
 
 
@@ -303,21 +296,19 @@ def aligning(pool: Pool, n_free: int) -> tuple[int, ...]:
 
 
 def growing(pool: Pool, n_free: int) -> tuple[int, ...]:
-    """Request more than any free block has: pages are split from the largest run."""
+    """Request more than any free block has: a page is taken off the last stretch."""
     backdrop(pool, n_free)
     one_run(pool)
-    before = pool.total_size
-    while pool.total_size == before:
-        pool.xmalloc(3000)
-    return (3000, 16)
+    while pool.stats().largest_free_bytes >= 3900:
+        pool.xmalloc(3900)
+    return (3900, 16)
 
 
 def failing(pool: Pool, n_free: int) -> tuple[int, ...]:
     """Request more than blocks and pages can serve."""
     backdrop(pool, n_free)
-    arena = pool.arena
-    while arena.largest_free_order >= 0:
-        arena.page_alloc(arena.largest_free_order)
+    while pool.arena.n_free_pages:
+        pool.arena.page_alloc_exact(pool.arena.longest_free_run)
     return (60 * PAGE, 16)
 
 
@@ -327,7 +318,7 @@ def resizing(free: tuple[int, ...], n_bytes: int) -> Build:
 
 
 def pages(n_pages: int) -> Build:
-    """Allocate a run while all frames are one free run."""
+    """Allocate a run while all frames are one stretch."""
 
     def build(pool: Pool, n_free: int) -> tuple[int, ...]:
         one_run(pool)
@@ -337,7 +328,7 @@ def pages(n_pages: int) -> Build:
 
 
 def page_freeing(n_pages: int) -> Build:
-    """Free the only run in use, which merges with every buddy."""
+    """Free the run in front of the last stretch."""
 
     def build(pool: Pool, n_free: int) -> tuple[int, ...]:
         one_run(pool)
@@ -384,9 +375,9 @@ SCENARIOS = [
     ),
     Scenario(
         "xfree",
-        "merging every order",
+        "merging pages",
         merging,
-        "as emptying a region; the pages merge once for each order of the frames",
+        "as emptying a region; its pages merge with free ones on both sides",
         {"grow_pages": 1, "join_regions": False},
         n_pages=1 << 12,
         n_times=2,
@@ -434,8 +425,8 @@ SCENARIOS = [
         "xmalloc",
         "growing",
         growing,
-        "3 failed bit scans; a run of pages is split off, once for each order; a "
-        "region formatted and joined: 2 insertions, 2 removals; then as splitting",
+        "3 failed bit scans; a page is taken off the last stretch and joined to the "
+        "region on its left: 1 removal, 1 insertion; then as splitting",
         {"grow_pages": 1},
         n_pages=1 << 12,
     ),
@@ -478,13 +469,13 @@ SCENARIOS = [
             verb,
             f"order {order}",
             build(1 << order),
-            f"at most one {what} for each order of the frames",
+            what,
             engines=TLSF,
             n_pages=1 << 12,
         )
         for verb, build, what in (
-            ("page_alloc", pages, "run split"),
-            ("page_free", page_freeing, "pair merged"),
+            ("page_alloc", pages, "off the last stretch, which the tree leaves out"),
+            ("page_free", page_freeing, "merged with the last stretch"),
         )
         for order in range(0, 12)
     ),
@@ -551,79 +542,41 @@ def asking(*arguments: int) -> Callable[[Heap], tuple[int, ...]]:
     return lambda _heap: arguments
 
 
-def last_run(heap: Heap) -> tuple[int, ...]:
-    """Return the argument of a page_free of the run allocated last."""
-    return (heap.runs[-1],)
-
-
-#: Pages of a run in the arena's upper half that falls apart into two runs, so that
-#: each order between these is split, merged, listed or unlinked.
-ODD = (1 << 17) + 1
-GROWING = (ODD * PAGE, 2048)
-LEAVES = (
-    "an empty region is given back: 2 removals of blocks, a run unlinked and a record "
-    "cleared for each order"
-)
-#: Where three runs lie so that none of them is longer than its order, and what fits
-#: into all of them.
-SIDE_BY_SIDE = 2036
-GATHERED = (20 * PAGE, 512)
-GATHERS = (
-    "2 searches that fail, 3 runs of pages unlinked and split, a region made of each; "
-    "the block that they make is listed, unlisted and split on both sides"
+#: Log2 of the pages of the arena, and of the pages that are asked for.
+ORDERS = 20
+PAGES = 20
+ALONE = (PAGES * PAGE - 4000, 2048)
+HELPED = (PAGES * PAGE + 800, 512)
+HELPS = (
+    "3 searches that fail, a stretch looked at and pages taken out of it; a "
+    "region made of them and joined on both sides: 2 removals, 1 insertion; its block "
+    "is split on both sides"
 )
 MOVES = (
-    "2 searches that fail, a region added whose tail is listed for each order and "
-    "whose neighbour is looked for in as many probes; as xfree both"
+    "an aligned run taken out of the last stretch; the old one freed, merged on both "
+    "sides, a path of the tree raised and one lowered"
 )
 EMPTIES = (
-    "as both, and a region leaves: a run unlinked and a record cleared for each order"
+    "as both, and a region leaves: a run of pages freed and merged on both sides, a "
+    "path of the tree raised and one lowered"
 )
 
 EXTREMES: list[Extreme] = [
     extreme(
         "xmalloc",
         "plain",
-        "giving a region back",
-        LEAVES,
-        leaving(ODD),
-        asking(*GROWING),
-        max_pages=ODD + 2,
+        "growing between regions",
+        HELPS,
+        between(ORDERS, PAGES),
+        asking(*HELPED),
     ),
     extreme(
         "xmalloc",
         "quick",
-        "giving a region back, quick lists",
-        f"{LEAVES}; a look at the quick lists",
-        leaving(ODD),
-        asking(*GROWING),
-        max_pages=ODD + 2,
-    ),
-    extreme(
-        "xmalloc",
-        "plain",
-        "gathering",
-        GATHERS,
-        gathering(SIDE_BY_SIDE),
-        asking(*GATHERED),
-    ),
-    extreme(
-        "xmalloc",
-        "quick",
-        "growing above the limit of the quick lists",
-        "2 waiting blocks freed, each as xfree both; 2 searches that fail; a region "
-        "added whose tail is listed for each order; its block is split on both sides",
-        overflowing(),
-        asking(*GROWING),
-    ),
-    extreme(
-        "xmalloc",
-        "quick",
-        "failing above the limit of the quick lists",
-        "2 waiting blocks freed, each as xfree both, 2 searches that fail, 6 more "
-        "freed, a search again",
-        overflowing(("fill",)),
-        asking(*GROWING),
+        "growing between regions, quick lists",
+        f"{HELPS}; a look at the quick lists",
+        between(ORDERS, PAGES),
+        asking(*HELPED),
     ),
     extreme(
         "xmalloc",
@@ -633,71 +586,71 @@ EXTREMES: list[Extreme] = [
         "search again",
         waiting(1000),
         asking(2 * PAGE, 2048),
-        max_pages=7,
+        max_pages=33,
     ),
     extreme(
         "xfree",
         "plain",
-        "emptying a long region",
+        "emptying a region between stretches",
         EMPTIES,
-        emptying_steps(ODD),
+        emptying_steps(ORDERS, PAGES),
         last_block,
     ),
     extreme(
         "xfree",
         "quick",
-        "emptying a long region above the limit of the quick lists",
+        "emptying a region between stretches, quick lists",
         EMPTIES,
-        overflowing(("island", ODD, 5000)),
+        emptying_steps(ORDERS, PAGES),
         last_block,
     ),
     extreme(
         "xfree",
         "hardened",
-        "emptying a long region, out of quarantine",
+        "emptying a region between stretches, out of quarantine",
         f"two blocks verified with their neighbours; {EMPTIES}",
-        releasing(ODD),
+        releasing(ORDERS, PAGES),
         last_block,
     ),
     extreme(
         "xrealloc",
         "plain",
-        "moving into a long region",
+        "moving a run",
         MOVES,
-        moving(ODD),
-        lambda heap: (heap.blocks[-2], *GROWING),
+        moving(ORDERS),
+        lambda heap: (heap.blocks[0], 1, PAGE << (ORDERS - 2)),
     ),
     extreme(
         "xrealloc",
         "quick",
-        "moving into a long region, quick lists",
+        "moving a run, quick lists",
         MOVES,
-        moving(ODD),
-        lambda heap: (heap.blocks[-2], *GROWING),
+        moving(ORDERS),
+        lambda heap: (heap.blocks[0], 1, PAGE << (ORDERS - 2)),
     ),
     extreme(
         "xrealloc",
         "hardened",
-        "moving into a new region, out of quarantine",
-        "two blocks verified with their neighbours; as xmalloc growing and xfree both",
-        scattered(),
-        lambda heap: (heap.blocks[-1], 3000, 2048),
+        "moving into a region between others, out of quarantine",
+        f"two blocks verified with their neighbours; {HELPS}",
+        scattered(ORDERS, PAGES),
+        lambda heap: (heap.blocks[-1], *ALONE),
     ),
     extreme(
         "page_alloc",
         "plain",
-        "a long run",
-        "a run listed for each order",
-        (*low(("sieve", 0, 1)), ("take", ODD)),
-        asking(ODD),
+        "the start of the longest stretch",
+        "a walk down the tree, a path raised and one lowered",
+        middle(ORDERS),
+        asking((1 << MIDDLE) + 1),
     ),
     extreme(
         "page_free",
         "plain",
-        "a long run, merging",
-        "a run unlinked and a record cleared for each order",
-        (*low(), ("take", ODD)),
-        last_run,
+        "between two stretches",
+        "merged on both sides: a path of the tree raised and one lowered",
+        apart(ORDERS, PAGES),
+        lambda heap: (heap.laid[4],),
     ),
 ]
 

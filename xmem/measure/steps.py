@@ -52,6 +52,7 @@ class Heap:
         self.runs: list[int] = []
         self.held: list[int] = []
         self.tiles: dict[int, int] = {}
+        self.laid: list[int] = []
         for name, *args in steps:
             with contextlib.suppress(OutOfMemory, BadArgument):
                 getattr(self, name)(*args)
@@ -81,6 +82,37 @@ class Heap:
         chosen = sorted(self.tiles)[first % (len(self.tiles) or 1) :][:n_pages]
         for page in chosen:
             self.arena.page_free(self.tiles.pop(page))
+
+    def lay(self, *places: int) -> None:
+        """Take all pages that are free, in runs of which some lie in known places.
+
+        ``places`` are first pages and lengths, one after the other, from left to right.
+        The pages behind the last are held, until `let`.
+        """
+        for page, n_pages in zip(places[::2], places[1::2], strict=False):
+            here = self.arena.page_alloc_exact(1)
+            self.arena.page_free(here)
+            gap = page - here // PAGE
+            if gap > 0:
+                self.arena.page_alloc_exact(gap)
+            self.laid.append(self.arena.page_alloc_exact(max(n_pages, 1)))
+        while self.arena.n_free_pages:
+            run = self.arena.page_alloc_exact(self.arena.longest_free_run)
+            self.held.append(run)
+
+    def open(self, i: int) -> None:
+        """Free a run that was laid, once."""
+        run = self.laid[i % len(self.laid)] if self.laid else 0
+        if run:
+            self.laid[i % len(self.laid)] = 0
+            self.arena.page_free(run)
+
+    def claim(self, i: int) -> None:
+        """Count a run that was laid among the others, as the one allocated last."""
+        run = self.laid[i % len(self.laid)] if self.laid else 0
+        if run:
+            self.laid[i % len(self.laid)] = 0
+            self.runs.append(run)
 
     def take(self, n_pages: int) -> None:
         """Allocate a run."""
@@ -171,14 +203,6 @@ class Heap:
         self.pool.shrink()
 
 
-def low(*steps: Step) -> tuple[Step, ...]:
-    """Make steps while the upper half of the arena is held and the lower is full.
-
-    Then the upper half is one free run.
-    """
-    return (("half",), ("fill",), *steps, ("let",))
-
-
 def whole(n_pages: int) -> int:
     """Return the bytes of the block that fills a region."""
     return n_pages * PAGE - ENDS
@@ -186,68 +210,131 @@ def whole(n_pages: int) -> int:
 
 # In which calls reach their bounds ---------------------------------------------
 
-#: A block in a region of one page, and an empty region of one page.
-RESIDENT: tuple[Step, ...] = (("give", -1), ("get", 3000))
-EMPTY: tuple[Step, ...] = (("give", -1), ("get", whole(1) - 16), ("drop", -1))
+#: A block in a region of one page, and an empty region of two: no block of a whole page
+#: waits on a quick list.
+RESIDENT: tuple[Step, ...] = (("get", 3000),)
+EMPTY: tuple[Step, ...] = (("get", whole(2) - 16), ("drop", -1))
+#: A region of a page that ends in a free block, and one that begins with one.
+ENDING: tuple[Step, ...] = (("get", 3000),)
+BEGINNING: tuple[Step, ...] = (("get", 600), ("get", 3000), ("drop", -2))
 
 
-def leaving(n: int) -> tuple[Step, ...]:
-    """Have an empty region of ``n`` pages in hand."""
-    return (
-        *low(("give", -1), ("get", 3000), ("give", -12), ("give", -1)),
-        *(("get", whole(n) - 16), ("drop", -1)),
-    )
+def far(orders: int) -> tuple[int, int, int]:
+    """Return three pages of an arena of ``2**orders``, from left to right.
 
-
-def gathering(at: int) -> tuple[Step, ...]:
-    """Leave 23 pages free, in three runs side by side: 5, 16 and 2 pages.
-
-    ``at`` is the number of the first, among the pages taken alone.
+    Each but the first is the last one in the groups of every level of the tree but the
+    highest, so that a walk to it looks at every entry.
     """
-    return (("tile",), ("fill",), ("bare", at, 5), ("bare", at, 16), ("bare", at, 2))
+    quarter = 1 << (orders - 2)
+    return quarter // 2, 2 * quarter - 1, 3 * quarter + quarter // 2 - 1
 
 
-def moving(n: int) -> tuple[Step, ...]:
-    """Have a small block between free ones, and room for a region of ``n`` pages."""
+def between(orders: int, n_pages: int) -> tuple[Step, ...]:
+    """Leave two stretches free, each between regions with free ends.
+
+    The second has ``n_pages``, the first one less.
+    """
+    first, _, last = far(orders)
+    n = n_pages
+    places = (
+        *(first - 1, 1, first, n - 1, first + n - 1, 1),
+        *(last - 1, 1, last, n, last + n, 1),
+    )
     return (
-        *low(*RESIDENT, *EMPTY, ("fill",)),
-        *(("island", 2, 24), ("get", 4056), ("churn", 16, 1)),
+        ("lay", *places),
+        *(("open", 0), *ENDING, ("open", 2), *BEGINNING),
+        *(("open", 3), *ENDING, ("open", 5), *BEGINNING),
+        *(("open", 1), ("open", 4)),
     )
 
 
-def scattered() -> tuple[Step, ...]:
+def apart(orders: int, n_pages: int, *steps: Step) -> tuple[Step, ...]:
+    """Have a stretch on either side of ``n_pages`` that `far` says, and make steps.
+
+    Other pages are free in two places for them.
+    """
+    first, middle, last = far(orders)
+    start = middle - n_pages + 3
+    n = 1 << (orders - 4)
+    places = (
+        *(first, 1, first + 2, 2, first + 5, 2),
+        *(start - n, n, start, n_pages, start + n_pages, n, last, n - 1),
+    )
+    return (
+        ("lay", *places),
+        *(("open", 0), *RESIDENT),
+        *steps,
+        *(("open", 3), ("open", 5), ("open", 6)),
+    )
+
+
+def leaving(orders: int, n: int) -> tuple[Step, ...]:
+    """Have an empty region of ``n`` pages between two stretches."""
+    return apart(orders, n, ("open", 4), ("get", whole(n) - 16), ("drop", -1))
+
+
+def moving(orders: int) -> tuple[Step, ...]:
+    """Have a run of pages between two stretches, and a longer one at the arena's end.
+
+    Only that has room for a run of ``2**(orders - 2)`` pages, aligned to their size.
+    """
+    _, middle, _ = far(orders)
+    n = 1 << (orders - 5)
+    return (
+        ("lay", middle - n, n, middle, 3, middle + 3, n),
+        *(("open", 1), ("get", 3 * PAGE, PAGE)),
+        *(("open", 0), ("open", 2), ("let",)),
+    )
+
+
+def scattered(orders: int, n: int) -> tuple[Step, ...]:
     """Have a small block between free ones, and others that wait and are the same."""
-    return (*low(*RESIDENT, *EMPTY), ("rows", 61, 1000), ("island", 2, 1))
+    return (("rows", 61, 1000), ("island", 2, 1), *between(orders, n))
 
 
-def emptying(n: int) -> tuple[Step, ...]:
+def emptying(orders: int, n: int) -> tuple[Step, ...]:
     """Have a block alone in a region of ``n`` pages, while another region is empty."""
-    return (*low(*RESIDENT, *EMPTY, ("churn", 16, 1)), ("island", n, 5000))
+    return apart(
+        orders,
+        n,
+        *(("open", 1), *EMPTY, ("churn", 16, 1)),
+        *(("open", 4), ("island", n, 5000)),
+    )
 
 
-def releasing(n: int) -> tuple[Step, ...]:
+def releasing(orders: int, n: int) -> tuple[Step, ...]:
     """Do as `emptying`, with the block next to leave the quarantine of a hardened pool.
 
     The block allocated last lies between free ones.
     """
-    return (
-        *low(*RESIDENT, ("give", -4), ("rows", 4, 700), *EMPTY, ("churn", 16, 1)),
-        *(("island", n, 500), ("drop", -1), ("churn", 15, 1)),
+    return apart(
+        orders,
+        n,
+        *(("open", 2), ("rows", 4, 700)),
+        *(("open", 1), *EMPTY, ("churn", 16, 1)),
+        *(("open", 4), ("island", n, 500), ("drop", -1), ("churn", 15, 1)),
     )
 
 
-def overflowing(*steps: Step) -> tuple[Step, ...]:
-    """Make steps while more waits on quick lists than the limit admits."""
-    return (
-        *low(*RESIDENT, *EMPTY, ("give", -12), ("waits", 12, 3000), ("fill",)),
-        *steps,
-    )
+def overflowing(orders: int, n: int) -> tuple[Step, ...]:
+    """Let more wait on quick lists than the limit admits, and do as `between`."""
+    return (("waits", 40, 3000), ("get", 63 * PAGE), *between(orders, n))
+
+
+#: Order of the run that `middle` has room for.
+MIDDLE = 5
+
+
+def middle(orders: int) -> tuple[Step, ...]:
+    """Leave a stretch in which a run of order `MIDDLE` leaves pages on both sides."""
+    _, _, last = far(orders)
+    return (("lay", last, (2 << MIDDLE) + 7), ("open", 0))
 
 
 def waiting(n_bytes: int) -> tuple[Step, ...]:
     """Let 16 blocks wait, each between free ones, and leave no page free."""
     return (
-        *low(*RESIDENT),
+        *RESIDENT,
         *(("island", 2, n_bytes),) * 16,
         *(("drop", -1),) * 16,
         ("fill",),

@@ -6,9 +6,14 @@ The first and last word of each page of a run hold the object's pattern.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport FRAME_RUN, frame_pages, frames_alloc, frames_free
+from xmem.arena.frames cimport (
+    FRAME_RUN,
+    frame_pages,
+    frames_alloc_aligned,
+    frames_free,
+)
 from xmem.arena.superblock cimport page_offset
-from xmem.base.bits cimport bit, ceil_log2
+from xmem.base.bits cimport bit, find_last_set, is_power_of_two
 from xmem.measure.clock cimport clock_ticks
 from xmem.measure.codes cimport OP_FREE, SKIPPED, op_t
 from xmem.measure.pattern cimport pattern_word
@@ -71,16 +76,17 @@ cdef inline uint64_t alloc_run(player_t* player, const op_t* op) noexcept nogil:
     cdef object_t* target = &player.objects[op.id]
     cdef uint64_t ticks
     cdef uint32_t page
+    # As by page_alloc if it can be, else as by page_alloc_exact.
+    cdef unsigned order = find_last_set(op.size) if is_power_of_two(op.size) else 0
     player_lock(player)
     ticks = clock_ticks()
-    page = frames_alloc(player.arena, op.size, FRAME_RUN, 0)
+    page = frames_alloc_aligned(player.arena, op.size, order, FRAME_RUN, 0)
     ticks = clock_ticks() - ticks
     player_unlock(player)
     if page == 0:
         player.failed += 1
         return ticks
-    # P3: a run is aligned to the power of two that holds it.
-    if page & (bit(ceil_log2(op.size)) - 1):
+    if page & (bit(order) - 1):
         player.content_errors += 1
     target.payload = page_offset(player.arena, page)
     target.size = op.size
