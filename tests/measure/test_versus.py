@@ -8,6 +8,7 @@ import statistics
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support import malloc
 from support.peer import WHOLE, build
 from support.tracing import trace
 
@@ -197,6 +198,19 @@ def test_a_peer_of_ones_own_enters(small, tmp_path):
     assert (tmp_path / "versus.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_library_that_replaces_malloc_enters_as_a_peer(small, tmp_path):
+    file = malloc.build(tmp_path, "libanother.so.1")
+    result = versus(
+        *(small, "--peer", file, "--rounds", 1, "--repeats", 1, "--json", "-")
+    )
+    assert result.exit_code == 0, result.output
+    records = {r["name"]: r for r in json.loads(result.stdout)}
+    assert records["libanother.so.1"]["failed"] == 0
+    result = versus(small, "--peer", malloc.build(tmp_path, "no.so", malloc.NOTHING))
+    assert result.exit_code == 2
+    assert "no object PEER" in result.stderr
+
+
 def test_engines_of_xmem_are_named_as_elsewhere():
     ours = {
         engines: [c.name for c in enter(engines=engines) if c.kind == "engine"]
@@ -225,31 +239,22 @@ def test_pools_of_tlsf_can_have_their_pages_before(small):
     assert all(record["memory"] < 8 for record in json.loads(result.stdout)[:3])
 
 
-@pytest.mark.parametrize(
-    ("present", "names"),
-    [
-        (["jemalloc", "tcmalloc"], ["jemalloc", "tcmalloc"]),
-        (["tcmalloc", "tcmalloc_minimal"], ["tcmalloc"]),
-        (["tcmalloc"], ["tcmalloc"]),
-        ([], []),
-    ],
-)
-def test_each_allocator_that_is_installed_enters_once(present, names, monkeypatch):
-    monkeypatch.setattr(
-        "ctypes.util.find_library",
-        lambda name: f"lib{name}.so.1" if name in present else None,
-    )
-    found = libraries()
-    assert [contender.name for contender in found] == names
-    assert {contender.kind for contender in found} <= {"system"}
-
-
 @pytest.mark.programs
 def test_installed_libraries_are_preloaded(tmp_path):
     np.save(tmp_path / "small.npy", OPS)
     for contender in libraries():
         (record,) = run_child(contender, [tmp_path / "small.npy"])
         assert (record["engine"], record["failed"]) == (contender.name, 0)
+
+
+def test_a_library_without_a_malloc_is_no_figure(tmp_path):
+    """It is preloaded, and the C library's malloc would be measured under its name."""
+    np.save(tmp_path / "small.npy", OPS)
+    file = malloc.build(tmp_path, "libhollow.so", malloc.NOTHING)
+    with pytest.raises(PeerError, match="has no malloc"):
+        run_child(
+            Contender("hollow", "system", preload=str(file)), [tmp_path / "small.npy"]
+        )
 
 
 def test_a_library_that_is_not_there_is_no_figure(tmp_path):

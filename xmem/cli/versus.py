@@ -24,6 +24,7 @@ from xmem.cli.progress import Progress
 from xmem.cli.tables.printing import print_whole
 from xmem.cli.tables.versus import make_versus_table, versus_notes
 from xmem.data import demo_trace_path
+from xmem.measure.libraries import defines
 from xmem.measure.peers import Peer
 from xmem.measure.versus import Contender, compare, libraries, system_name
 from xmem.measure.versus import engines as tlsf_contenders
@@ -41,8 +42,8 @@ USUAL = ("tlsf",)
     metavar="FILE.so",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A shared object that exports struct peer PEER (measure/peer.h). May be "
-    "given again.",
+    help="A shared object that exports struct peer PEER (measure/peer.h), or a "
+    "library that replaces malloc. May be given again.",
 )
 @click.option(
     "--library",
@@ -78,9 +79,9 @@ def versus(
 ) -> None:
     """Run traces on xmem and on the allocators that are installed here.
 
-    These are the C library's malloc, and jemalloc, mimalloc and tcmalloc where
-    the system has them; --peer adds others. Without a TRACE the trace that comes
-    with xmem is run.
+    These are the C library's malloc, and jemalloc, mimalloc, tcmalloc, snmalloc and
+    rpmalloc where the system has them; --peer adds others. Without a TRACE the
+    trace that comes with xmem is run.
 
     Exit status: 0 success; 1 an allocator could not be run; 2 usage; 130
     interrupted.
@@ -134,7 +135,8 @@ def enter(
     Parameters
     ----------
     peers : sequence of Path
-        Shared objects that export a ``struct peer``.
+        Shared objects that export a ``struct peer``, and libraries that replace
+        malloc.
     sonames : sequence of str
         Libraries that replace malloc; those installed if there is none.
     engines : sequence of str
@@ -167,8 +169,11 @@ def enter(
 
 def peer_contender(file: Path) -> Contender:
     """Return the contender of a shared object; a usage error if it is none."""
+    path = str(file.resolve())
+    if defines(path, "PEER") is False and defines(path, "malloc"):
+        return Contender(file.name, "system", preload=path)
     try:
-        name = Peer.load(file.resolve()).name
+        name = Peer.load(path).name
     except PeerError as error:
         raise click.UsageError(str(error)) from error
-    return Contender(name, "peer", file=str(file.resolve()))
+    return Contender(name, "peer", file=path)

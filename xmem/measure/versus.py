@@ -10,7 +10,7 @@ slow for all; medians and spreads are over the rounds.
 input and writes records to standard output, both as JSON.
 """
 
-import ctypes.util
+import ctypes
 import json
 import os
 import re
@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.base.errors import BadArgument, PeerError
+from xmem.measure.libraries import definer, installed
 from xmem.measure.peers import Peer, measure, play_touched, serves
 from xmem.measure.trace import load, peak_live
 
@@ -34,8 +35,6 @@ from xmem.measure.trace import load, peak_live
 PRECISION = 1 / 512
 #: Size of the smallest arena tried.
 LEAST_BYTES = 1 << 14
-#: Libraries that are tried if none is named.
-LIBRARIES = ("jemalloc", "mimalloc", "tcmalloc_minimal", "tcmalloc")
 NULL = "null"
 TIMEOUT_SECONDS = 3600
 
@@ -99,17 +98,10 @@ def system_name() -> str:
 
 def libraries() -> list[Contender]:
     """Return the allocators that the linker finds on this system."""
-    found: list[Contender] = []
-    for name in LIBRARIES:
-        soname = ctypes.util.find_library(name)
-        if soname is not None and not (name == "tcmalloc" and found_tcmalloc(found)):
-            found.append(Contender(name.split("_")[0], "system", preload=soname))
-    return found
-
-
-def found_tcmalloc(found: Sequence[Contender]) -> bool:
-    """Whether tcmalloc is in the list, in its smaller build."""
-    return any(contender.name == "tcmalloc" for contender in found)
+    return [
+        Contender(name, "system", preload=soname)
+        for name, soname in installed().items()
+    ]
 
 
 # In the process of a contender ------------------------------------------------------
@@ -148,10 +140,9 @@ def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def require_preloaded(soname: str) -> None:
     """Refuse to measure the C library under the name of another allocator."""
     stem = re.split(r"\.so", Path(soname).name)[0]
-    if not re.search(
-        rf"/{re.escape(stem)}[.\d]*\.so", Path("/proc/self/maps").read_text()
-    ):
-        raise PeerError(f"{soname} was not preloaded")
+    file = definer(ctypes.CDLL(None), "malloc") or ""
+    if not re.match(rf"{re.escape(stem)}[-.\d]*\.so", Path(file).name):
+        raise PeerError(f"{soname} was not preloaded, or has no malloc")
 
 
 def memory_of(peer: Peer, file: Path) -> int:
