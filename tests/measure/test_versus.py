@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from support import malloc
-from support.peer import WHOLE, build
+from support.peer import APART, WHOLE, build
 from support.tracing import trace
 
 from xmem.base.errors import BadArgument, PeerError
@@ -17,14 +17,18 @@ from xmem.cli.group import xmem
 from xmem.cli.versus import enter
 from xmem.data import demo_trace_path
 from xmem.measure import versus as measure
+from xmem.measure.peers import Peer
 from xmem.measure.trace import OP_FREE, OP_MALLOC, peak_live
 from xmem.measure.versus import (
     Contender,
     compare,
     engines,
+    least_arena,
     libraries,
+    memory_of,
     overall,
     run_child,
+    uses_arena,
 )
 
 # Its children preload allocators, not ASan's runtime.
@@ -74,8 +78,9 @@ def test_all_run_in_each_round(small):
             mine / its for mine, its in zip(record["ns"], reference["ns"], strict=True)
         ]
         assert record["failed"] == 0
-        # What the process has in hand already may serve a small trace.
-        assert record["memory"] > (0.9 if record["name"].startswith("xmem") else 0)
+        # None: what the process has at hand serves a small trace.
+        assert record["memory"] is None or record["memory"] >= 1
+        assert record["memory"] or record["name"] == "libc"
     assert [record["ratio"] for record in found[:2]] == [[1.0, 1.0]] * 2
     # The order turns, so that nobody always runs behind the same.
     assert [name for name, _, _ in seen[:5]] == [
@@ -164,7 +169,8 @@ def test_means_over_traces_are_geometric():
     def result(name, ratio, ns, cycles):
         verb = {"p50": cycles, "p999": cycles, "worst": cycles}
         return {
-            **{"name": name, "failed": 1, "ratio": ratio, "ns": ns, "memory": cycles},
+            **{"name": name, "failed": 1, "ratio": ratio, "ns": ns},
+            **{"trace": f"of {cycles}", "memory": cycles},
             **{"xmalloc_cycles": verb, "xfree_cycles": verb},
         }
 
@@ -176,6 +182,11 @@ def test_means_over_traces_are_geometric():
     assert mean["xfree_cycles"]["worst"] == pytest.approx(4)
     assert mean["xfree_cycles"]["worst_of_all"] == 8
     assert (mean["memory"], mean["failed"]) == (pytest.approx(4), 2)
+    # Means over different traces would not compare.
+    lacks = {**result("b", [1, 1, 1], [1, 1, 1], 8), "memory": None}
+    also = result("b", [1, 1, 1], [1, 1, 1], 2)
+    mean = overall([lacks, also, result("c", [1, 1, 1], [1, 1, 1], 8)])[0]
+    assert (mean["name"], mean["memory"]) == ("b", None)
 
 
 def test_a_peer_of_ones_own_enters(small, tmp_path):
@@ -209,6 +220,38 @@ def test_a_library_that_replaces_malloc_enters_as_a_peer(small, tmp_path):
     result = versus(small, "--peer", malloc.build(tmp_path, "no.so", malloc.NOTHING))
     assert result.exit_code == 2
     assert "no object PEER" in result.stderr
+
+
+def test_a_peer_with_memory_of_its_own_is_measured_as_a_library(tmp_path):
+    """An arena of any size would serve it, and say nothing of what it takes."""
+    ops = trace(*((OP_MALLOC, i, 30_000) for i in range(200)))
+    np.save(tmp_path / "live.npy", ops)
+    apart, within = tmp_path / "apart", tmp_path / "within"
+    apart.mkdir()
+    within.mkdir()
+    peers = [Peer.load(build(apart, APART)), Peer.load(build(within, WHOLE))]
+    assert [uses_arena(peer) for peer in [*peers, Peer.engine(), Peer.system()]] == [
+        *(False, True, True, False)
+    ]
+    sizes = [memory_of(peer, tmp_path / "live.npy") for peer in peers]
+    # 16 bytes are lost of each block, and a page of the whole.
+    assert 1 <= sizes[0] / peak_live(ops) < 1.2
+    assert least_arena(peers[1], ops) == sizes[1]
+
+
+def test_memory_that_was_at_hand_is_not_counted_as_thrift(tmp_path, monkeypatch):
+    np.save(tmp_path / "small.npy", OPS)
+    monkeypatch.setattr(measure, "growth", lambda peer, ops: peak_live(ops) - 1)
+    assert memory_of(Peer.system(), tmp_path / "small.npy") is None
+    monkeypatch.setattr(measure, "growth", lambda peer, ops: peak_live(ops))
+    assert memory_of(Peer.system(), tmp_path / "small.npy") == peak_live(OPS)
+
+
+def test_a_library_that_cannot_be_loaded_late_has_no_memory(tmp_path):
+    np.save(tmp_path / "small.npy", OPS)
+    refusing = Contender("refusing", "system", preload="libmissing-malloc.so.1")
+    (record,) = run_child(refusing, [tmp_path / "small.npy"], memory=True)
+    assert record == {"trace": "small", "memory": None}
 
 
 def test_engines_of_xmem_are_named_as_elsewhere():

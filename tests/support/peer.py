@@ -42,6 +42,14 @@ static void destroy(void *handle) { (void)handle; }
 
 %s
 """
+#: It gets its memory from the C library, and ignores its arena.
+APART = r"""
+#include <stdlib.h>
+static void *begin(void *mem, size_t bytes) { (void)mem; (void)bytes; return &malloc; }
+static void *own(void *handle, size_t n) { (void)handle; return malloc(n); }
+static void release(void *handle, void *p) { (void)handle; free(p); }
+struct peer PEER = {"apart", begin, own, release, NULL, NULL, destroy};
+"""
 WHOLE = 'struct peer PEER = {"bump", create, take, give, NULL, NULL, destroy};'
 
 

@@ -18,8 +18,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,16 @@ import numpy.typing as npt
 from xmem.base.errors import BadArgument, PeerError
 from xmem.measure.libraries import definer, installed
 from xmem.measure.peers import Peer, measure, play_touched, serves
-from xmem.measure.trace import load, peak_live
+from xmem.measure.trace import OP_FREE, OP_MALLOC, TRACE_DTYPE, load, peak_live
 
 #: The smallest arena is determined to this fraction of its size.
 PRECISION = 1 / 512
 #: Size of the smallest arena tried.
 LEAST_BYTES = 1 << 14
+#: A peer that serves twice this much from an arena of this size does not use it.
+PROBE_BYTES = 1 << 20
+#: For libraries that are loaded into a process that runs: room for their variables.
+LATE_TLS = "glibc.rtld.optional_static_tls=65536"
 NULL = "null"
 TIMEOUT_SECONDS = 3600
 
@@ -73,6 +78,20 @@ class Contender:
         if self.kind == "peer":
             return Peer.load(self.file)
         return Peer.null()
+
+    def lone_peer(self) -> Peer | None:
+        """Make the peer for a measurement of memory: nothing else is in its heap.
+
+        A library is loaded next to the process's malloc and not in its place; None if
+        it refuses that. Pools grow as they have to.
+        """
+        if self.preload:
+            try:
+                return Peer.library(self.preload, self.name)
+            except PeerError:
+                return None
+        settings = {k: v for k, v in self.settings.items() if k != "reserved"}
+        return replace(self, settings=settings).peer()
 
 
 def engines(reserved: bool = False) -> list[Contender]:
@@ -122,15 +141,15 @@ def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         A record of each trace.
     """
     contender = Contender(**task["contender"])
+    if task["memory"]:
+        lone = contender.lone_peer()
+        for file in map(Path, task["traces"]):
+            n_bytes = None if lone is None else memory_of(lone, file)
+            yield {"trace": file.stem, "memory": n_bytes}
+        return
     if contender.preload:
         require_preloaded(contender.preload)
-    if task["memory"]:
-        contender.settings.pop("reserved", None)
     peer = contender.peer()
-    if task["memory"]:
-        for file in task["traces"]:
-            yield {"trace": Path(file).stem, "memory": memory_of(peer, Path(file))}
-        return
     for file in task["traces"]:
         yield measure(peer, np.load(file), repeats=task["repeats"]).record(
             Path(file).stem
@@ -145,16 +164,31 @@ def require_preloaded(soname: str) -> None:
         raise PeerError(f"{soname} was not preloaded, or has no malloc")
 
 
-def memory_of(peer: Peer, file: Path) -> int:
-    """Return the bytes that a peer needs for a trace.
+def memory_of(peer: Peer, file: Path) -> int | None:
+    """Return the bytes that a peer needs for a trace, None if that cannot be told.
 
     For a peer in an arena, they are those of the smallest arena that serves the
     trace, everything included. For a peer that gets its memory from the system, they
-    are the growth of the process while every block is touched.
+    are the growth of the process while every block is touched. A process that grew
+    by less than what was live had memory at hand, and nobody can tell how much.
     """
     # Mapped, because reading the file would leave memory in the measured heap.
     ops = np.load(file, mmap_mode="r")
-    return least_arena(peer, ops) if peer.needs_arena else growth(peer, ops)
+    if uses_arena(peer):
+        return least_arena(peer, ops)
+    n_bytes = growth(peer, ops)
+    return n_bytes if n_bytes >= peak_live(ops) else None
+
+
+def uses_arena(peer: Peer) -> bool:
+    """Whether a peer's blocks lie in the memory that its heap is created with."""
+    if not peer.needs_arena:
+        return False
+    ops = np.zeros(2, TRACE_DTYPE)
+    ops["op"] = OP_MALLOC, OP_FREE
+    ops["size"] = 2 * PROBE_BYTES, 0
+    # In a fork, so that the peer has done nothing yet when it is measured.
+    return forked(peer, lambda: int(serves(peer, ops, PROBE_BYTES))) == 0
 
 
 def least_arena(peer: Peer, ops: npt.NDArray[np.void]) -> int:
@@ -176,28 +210,46 @@ def least_arena(peer: Peer, ops: npt.NDArray[np.void]) -> int:
 
 def growth(peer: Peer, ops: npt.NDArray[np.void]) -> int:
     """Return the growth of the resident memory of a fork that plays a trace."""
+
+    def play() -> int:
+        before: list[int] = []
+
+        def started() -> None:
+            Path("/proc/self/clear_refs").write_text("5")
+            before.append(resident("VmRSS"))
+
+        # A heap of its own: glibc gives each thread one, which is empty.
+        playing = threading.Thread(target=play_touched, args=(peer, ops, started))
+        playing.start()
+        playing.join()
+        return max(resident("VmHWM") - before[0], 0)
+
+    return forked(peer, play)
+
+
+def forked(peer: Peer, work: Callable[[], int]) -> int:
+    """Return what a function returns in a fork, which a peer's state does not outlive.
+
+    Raises
+    ------
+    PeerError
+        It ended without a result.
+    """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            before: list[int] = []
-
-            def started() -> None:
-                Path("/proc/self/clear_refs").write_text("5")
-                before.append(resident("VmRSS"))
-
-            play_touched(peer, ops, started)
-            os.write(writing, str(resident("VmHWM") - before[0]).encode())
+            os.write(writing, str(work()).encode())
             os._exit(0)
         finally:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        n_bytes = pipe.read()
+        found = pipe.read()
     os.waitpid(pid, 0)
-    if not n_bytes:
+    if not found:
         raise PeerError(f"the memory of {peer.name} could not be measured")
-    return max(int(n_bytes), 0)
+    return int(found)
 
 
 def resident(what: str) -> int:
@@ -247,13 +299,10 @@ def run_child(
         "repeats": repeats,
         "memory": memory,
     }
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    if contender.preload:
-        environment["LD_PRELOAD"] = contender.preload
     done = subprocess.run(
         [sys.executable, "-P", "-m", "xmem.measure.versus"],
         input=json.dumps(task),
-        env=environment,
+        env=environment_of(contender, memory),
         capture_output=True,
         text=True,
         check=False,
@@ -266,6 +315,18 @@ def run_child(
         )
     records: list[dict[str, Any]] = json.loads(done.stdout)
     return records
+
+
+def environment_of(contender: Contender, memory: bool) -> dict[str, str]:
+    """Return the environment of a contender's process."""
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    if not contender.preload:
+        return environment
+    if not memory:
+        return {**environment, "LD_PRELOAD": contender.preload}
+    tunables = environment.get("GLIBC_TUNABLES")
+    both = f"{tunables}:{LATE_TLS}" if tunables else LATE_TLS
+    return {**environment, "GLIBC_TUNABLES": both}
 
 
 def compare(
@@ -311,7 +372,6 @@ def compare(
     if not names or len(set(names)) != len(names) or NULL in names:
         raise BadArgument(f"contenders must have different names, not {names}")
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    memory: dict[tuple[str, str], float | None] = {}
     all_of_them = [Contender(NULL, NULL), *contenders]
     with tempfile.TemporaryDirectory() as folder:
         files, live = write_plain(traces, max_ops, Path(folder))
@@ -325,18 +385,23 @@ def compare(
                 for record in run_child(contender, files, repeats=repeats):
                     where = contender.name, record["trace"]
                     found.setdefault(where, []).append(record)
-        for contender in contenders:
-            for record in run_child(contender, files, memory=True):
-                n_live = live[record["trace"]]
-                memory[contender.name, record["trace"]] = (
-                    record["memory"] / n_live if n_live else None
-                )
+        memory = {
+            (contender.name, record["trace"]): per_live(record["memory"], n_live)
+            for contender in contenders
+            for record in run_child(contender, files, memory=True)
+            for n_live in [live[record["trace"]]]
+        }
     shown = list(dict.fromkeys(trace for _, trace in found))
     return [
         {**summary(name, trace, found, names[0]), "memory": memory[name, trace]}
         for name in names
         for trace in shown
     ]
+
+
+def per_live(n_bytes: int | None, n_live: int) -> float | None:
+    """Return bytes over live bytes; None if either is not known or nothing lives."""
+    return None if n_bytes is None or not n_live else n_bytes / n_live
 
 
 def write_plain(
@@ -414,15 +479,16 @@ def overall(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         One for each contender: ``name``, ``failed``, ``ns`` (median over the
         rounds), ``ratio`` (median, least and greatest over the rounds), quantiles
         of both verbs in cycles with ``worst_of_all`` (the greatest over the traces),
-        ``memory``.
+        ``memory`` (None if it is not known of every trace).
     """
     names = list(dict.fromkeys(result["name"] for result in results))
+    measured = {result["trace"] for result in results if result["memory"]}
     means = []
     for name in names:
         mine = [result for result in results if result["name"] == name]
         rounds = range(len(mine[0]["ratio"]))
         ratios = [geometric([r["ratio"][i] for r in mine]) for i in rounds]
-        memory = [r["memory"] for r in mine if r["memory"]]
+        memory = [r["memory"] for r in mine if r["trace"] in measured]
         means.append(
             {
                 "name": name,
@@ -441,7 +507,7 @@ def overall(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     }
                     for verb in ("xmalloc_cycles", "xfree_cycles")
                 },
-                "memory": geometric(memory) if memory else None,
+                "memory": geometric(memory) if memory and all(memory) else None,
             }
         )
     return means

@@ -59,7 +59,8 @@ def versus_notes(
         f"malloc, free: cycles of one call, the least of {repeats} repeats; worst: "
         "over all calls; of all: the greatest over the traces.",
         "memory: the least arena that serves the trace, over the bytes live at its "
-        "peak; for allocators that use the system's memory, how far the process grew.",
+        "peak; for allocators that use the system's memory, how far the process grew "
+        "(-: it had memory at hand).",
     ]
     if reserved:
         lines.append(
