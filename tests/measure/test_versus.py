@@ -28,6 +28,7 @@ from xmem.measure.versus import (
     memory_of,
     overall,
     run_child,
+    system_name,
     uses_arena,
 )
 
@@ -36,7 +37,8 @@ pytestmark = [pytest.mark.no_asan, pytest.mark.slow]
 
 RECORD_KEYS = {
     *("name", "trace", "ops", "failed", "ns", "ratio"),
-    *("xmalloc_cycles", "xfree_cycles", "memory"),
+    *("xmalloc_cycles", "xfree_cycles", "memory", "memory_from"),
+    *("ranks", "mean_worst"),
 }
 OPS = trace(
     *((OP_MALLOC, i, 1000 + i) for i in range(300)),
@@ -136,6 +138,7 @@ def fake_child(times, worst=None, memory=None):
                 "ops": 7,
                 "failed": 0,
                 "ns_per_op": times[name][i],
+                "memory_from": "system",
                 "xmalloc_cycles": cycles,
                 "xfree_cycles": cycles,
             }
@@ -160,6 +163,9 @@ def test_ratios_are_of_times_less_the_rig_s_and_cycles_are_medians(small, monkey
     assert first["xfree_cycles"] == {"p50": 1, "p999": 2, "worst": 7}
     assert other["xmalloc_cycles"]["worst"] == 3
     assert (first["memory"], other["memory"]) == (3, 1)
+    assert first["ranks"] == {"xmalloc": 2, "xfree": 2}
+    assert other["ranks"] == {"xmalloc": 1, "xfree": 1}
+    assert other["mean_worst"] == pytest.approx({"xmalloc": 3, "xfree": 3})
     mean = overall([first, other])[1]
     assert mean["ratio"] == [1, 0.5, 2]
     assert mean["ns"] == pytest.approx(50)
@@ -268,18 +274,47 @@ def test_engines_of_xmem_are_named_as_elsewhere():
 
 
 def test_pools_of_tlsf_can_have_their_pages_before(small):
-    assert [c.settings for c in enter(engines=("tlsf", "firstfit"), reserved=True)][
-        :4
-    ] == [
-        {"reserved": True},
-        {"quick": True, "reserved": True},
-        {"checked": True, "reserved": True},
-        {"engine": "firstfit"},
+    entered = enter(engines=("tlsf", "firstfit"), ways=(True,))
+    assert [(c.name, c.settings) for c in entered[:4]] == [
+        ("xmem, reserved", {"reserved": True}),
+        ("xmem, quick, reserved", {"quick": True, "reserved": True}),
+        ("xmem, checked, reserved", {"checked": True, "reserved": True}),
+        ("xmem, legacy", {"engine": "firstfit"}),
     ]
     result = versus(small, "--reserve", "--rounds", 1, "--repeats", 1, "--json", "-")
     assert result.exit_code == 0, result.output
     assert "have their pages before the clock starts" in result.stderr
     assert all(record["memory"] < 8 for record in json.loads(result.stdout)[:3])
+
+
+def test_one_command_asks_both_questions(small, tmp_path):
+    """Each record says where the memory comes from, and so does each row."""
+    file = build(tmp_path, WHOLE)
+    few = ("--rounds", 1, "--repeats", 1, "--peer", file, "--library", "libc.so.6")
+    result = versus(small, "--reserve-too", *few, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert {r["name"]: r["memory_from"] for r in json.loads(result.stdout)} == {
+        **dict.fromkeys(["xmem", "xmem, quick", "xmem, checked"], "grown"),
+        "xmem, reserved": "reserved",
+        "xmem, quick, reserved": "reserved",
+        "xmem, checked, reserved": "reserved",
+        system_name(): "system",
+        "libc.so.6": "system",
+        "bump": "reserved",
+    }
+    assert "as they grow, and with their pages reserved" in result.stderr
+    assert "Worst free on each trace: cycles (rank)" in result.stderr
+    (row,) = [r for r in result.stderr.splitlines() if r.startswith("bump  ")][:1]
+    assert row.split()[1] == "reserved"
+
+
+def test_ways_that_exclude_each_other_are_refused(small):
+    result = versus(small, "--reserve", "--reserve-too")
+    assert result.exit_code == 2
+    assert "exclude each other" in result.stderr
+    result = versus(small, "--reserve-too", "--engine", "firstfit")
+    assert result.exit_code == 2
+    assert "--reserve-too is for the engine tlsf" in result.stderr
 
 
 @pytest.mark.programs

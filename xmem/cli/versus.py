@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,11 +22,18 @@ from xmem.cli.options import (
 )
 from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
-from xmem.cli.tables.printing import print_whole
-from xmem.cli.tables.versus import make_versus_table, versus_notes
+from xmem.cli.tables.printing import print_lines, print_whole
+from xmem.cli.tables.versus import (
+    heading,
+    make_versus_table,
+    make_worst_table,
+    versus_notes,
+    worst_heading,
+)
 from xmem.data import demo_trace_path
 from xmem.measure.libraries import defines
 from xmem.measure.peers import Peer
+from xmem.measure.ranks import VERBS
 from xmem.measure.versus import Contender, compare, libraries, system_name
 from xmem.measure.versus import engines as tlsf_contenders
 
@@ -63,6 +71,11 @@ USUAL = ("tlsf",)
 @repeats_option(default=15)
 @max_ops_option()
 @reserve_option
+@click.option(
+    "--reserve-too",
+    is_flag=True,
+    help="Run pools of TLSF both ways: growing, and with --reserve.",
+)
 @json_option
 @plot_option("time, tail and memory of each allocator")
 def versus(
@@ -74,6 +87,7 @@ def versus(
     repeats: int,
     max_ops: int | None,
     reserve: bool,
+    reserve_too: bool,
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
@@ -87,19 +101,64 @@ def versus(
     interrupted.
     """
     refuse_reserve(engines, reserve)
+    ways = ways_of(engines or USUAL, reserve, reserve_too)
     files = list(traces) or [demo_trace_path()]
     refuse_clashes(files, {"--json": json_file, "--plot": plot_file})
     # Refuses what is not a trace, or too large, before the work.
     refuse_too_large(load_traces(files, max_ops))
     aside = json_file == STDOUT
-    contenders = enter(peers, sonames, engines or USUAL, reserve)
+    contenders = enter(peers, sonames, engines or USUAL, ways)
+    results = run_rounds(contenders, files, rounds, repeats, max_ops)
+    print_whole(make_versus_table(results), [], aside, heading(ways))
+    for verb in VERBS:
+        print_whole(make_worst_table(results, verb), [], aside, worst_heading(verb))
+    print_lines(versus_notes(results, rounds, repeats), aside)
+    write_json(results, json_file)
+    if plot_file is not None:
+        from xmem.cli.plots.versus import draw_versus
+
+        draw_versus(results, plot_file)
+        click.echo(f"Plot: {plot_file}", err=aside)
+
+
+def ways_of(
+    engines: Sequence[str], reserve: bool, reserve_too: bool
+) -> tuple[bool, ...]:
+    """Return whether pools of TLSF reserve pages, for each way in which they run.
+
+    Raises
+    ------
+    click.UsageError
+        The options exclude each other, or no pool of TLSF runs.
+    """
+    if reserve and reserve_too:
+        raise click.UsageError("--reserve and --reserve-too exclude each other.")
+    if reserve_too and "tlsf" not in engines:
+        raise click.UsageError("--reserve-too is for the engine tlsf.")
+    return (False, True) if reserve_too else (reserve,)
+
+
+def run_rounds(
+    contenders: Sequence[Contender],
+    files: Sequence[Path],
+    rounds: int,
+    repeats: int,
+    max_ops: int | None,
+) -> list[dict[str, Any]]:
+    """Compare, and show how far it has come.
+
+    Raises
+    ------
+    ReplayFailed, Interrupted
+        An allocator could not be run, or the user has had enough.
+    """
     try:
         with Progress() as progress, progress.task("xmem versus") as report:
 
             def show(name: str, done: int, total: int) -> None:
                 report(done, total, name)
 
-            results = compare(
+            return compare(
                 contenders,
                 files,
                 rounds=rounds,
@@ -111,24 +170,13 @@ def versus(
         raise ReplayFailed(str(error)) from error
     except KeyboardInterrupt:
         raise Interrupted("no file was written.") from None
-    print_whole(
-        make_versus_table(results),
-        versus_notes(results, rounds, repeats, reserve),
-        aside,
-    )
-    write_json(results, json_file)
-    if plot_file is not None:
-        from xmem.cli.plots.versus import draw_versus
-
-        draw_versus(results, plot_file)
-        click.echo(f"Plot: {plot_file}", err=aside)
 
 
 def enter(
     peers: Sequence[Path] = (),
     sonames: Sequence[str] = (),
     engines: Sequence[str] = USUAL,
-    reserved: bool = False,
+    ways: Sequence[bool] = (False,),
 ) -> list[Contender]:
     """Return everyone who takes part: xmem, the C library, libraries, peers.
 
@@ -141,15 +189,18 @@ def enter(
         Libraries that replace malloc; those installed if there is none.
     engines : sequence of str
         Engines of xmem.
-    reserved : bool
-        Their pools of TLSF have their pages before the clock starts.
+    ways : sequence of bool
+        Whether pools of TLSF have their pages before the clock starts; with both
+        values they run both ways.
 
     Raises
     ------
     click.UsageError
         A shared object is not a peer, or two allocators have one name.
     """
-    contenders = tlsf_contenders(reserved) if "tlsf" in engines else []
+    contenders: list[Contender] = []
+    if "tlsf" in engines:
+        contenders += [one for reserved in ways for one in tlsf_contenders(reserved)]
     if "firstfit" in engines:
         contenders.append(
             Contender("xmem, legacy", "engine", settings={"engine": "firstfit"})

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from xmem.base.errors import BadArgument, PeerError
 from xmem.measure.libraries import definer, installed
 from xmem.measure.peers import Peer, measure, play_touched, serves
+from xmem.measure.ranks import VERBS, mean_cycles, with_ranks
 from xmem.measure.trace import OP_FREE, OP_MALLOC, TRACE_DTYPE, load, peak_live
 
 #: The smallest arena is determined to this fraction of its size.
@@ -41,6 +42,8 @@ PROBE_BYTES = 1 << 20
 #: For libraries that are loaded into a process that runs: room for their variables.
 LATE_TLS = "glibc.rtld.optional_static_tls=65536"
 NULL = "null"
+#: Where a contender's memory comes from, see `memory_from`.
+GROWN, RESERVED, SYSTEM = "grown", "reserved", "system"
 TIMEOUT_SECONDS = 3600
 
 
@@ -97,13 +100,19 @@ class Contender:
 def engines(reserved: bool = False) -> list[Contender]:
     """Return the entries of xmem: TLSF, with quick lists, and proving pointers.
 
-    With ``reserved`` their pools have all pages that they need before the clock starts.
+    With ``reserved`` their pools have their pages before the clock starts, and their
+    names say so.
     """
-    same = {"reserved": True} if reserved else {}
+    names: dict[str, dict[str, Any]] = {
+        "xmem": {},
+        "xmem, quick": {"quick": True},
+        "xmem, checked": {"checked": True},
+    }
+    if not reserved:
+        return [Contender(name, "engine", settings=its) for name, its in names.items()]
     return [
-        Contender("xmem", "engine", settings={**same}),
-        Contender("xmem, quick", "engine", settings={"quick": True, **same}),
-        Contender("xmem, checked", "engine", settings={"checked": True, **same}),
+        Contender(f"{name}, reserved", "engine", settings={**its, "reserved": True})
+        for name, its in names.items()
     ]
 
 
@@ -150,10 +159,25 @@ def work(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if contender.preload:
         require_preloaded(contender.preload)
     peer = contender.peer()
+    source = memory_from(contender, peer)
     for file in task["traces"]:
-        yield measure(peer, np.load(file), repeats=task["repeats"]).record(
-            Path(file).stem
-        )
+        found = measure(peer, np.load(file), repeats=task["repeats"])
+        yield {**found.record(Path(file).stem), "memory_from": source}
+
+
+def memory_from(contender: Contender, peer: Peer) -> str:
+    """Return where a contender's memory comes from.
+
+    Returns
+    -------
+    str
+        `GROWN`: its pool obtains pages of its arena in the calls that are clocked.
+        `RESERVED`: it has its memory before the clock starts. `SYSTEM`: it asks the
+        system, and keeps from pass to pass what it does not give back.
+    """
+    if contender.kind == "engine":
+        return RESERVED if contender.settings.get("reserved") else GROWN
+    return RESERVED if uses_arena(peer) else SYSTEM
 
 
 def require_preloaded(soname: str) -> None:
@@ -359,7 +383,9 @@ def compare(
     list of dict
         One for each contender and trace: ``name``, ``trace``, ``failed``, ``ns``
         and ``ratio`` (lists over the rounds), ``xmalloc_cycles`` and
-        ``xfree_cycles`` (for each quantile the median over the rounds), ``memory``.
+        ``xfree_cycles`` (for each quantile the median over the rounds),
+        ``memory_from`` (see `memory_from`), ``memory``, and what
+        `xmem.measure.ranks.with_ranks` adds.
 
     Raises
     ------
@@ -392,11 +418,13 @@ def compare(
             for n_live in [live[record["trace"]]]
         }
     shown = list(dict.fromkeys(trace for _, trace in found))
-    return [
-        {**summary(name, trace, found, names[0]), "memory": memory[name, trace]}
-        for name in names
-        for trace in shown
-    ]
+    return with_ranks(
+        [
+            {**summary(name, trace, found, names[0]), "memory": memory[name, trace]}
+            for name in names
+            for trace in shown
+        ]
+    )
 
 
 def per_live(n_bytes: int | None, n_live: int) -> float | None:
@@ -443,6 +471,7 @@ def summary(
         "trace": trace,
         "ops": records[0]["ops"],
         "failed": max(record["failed"] for record in records),
+        "memory_from": records[0]["memory_from"],
         "ns": ns,
         "ratio": [mine / its for mine, its in zip(ns, base, strict=True)],
         **{
@@ -450,7 +479,7 @@ def summary(
                 key: statistics.median(record[verb][key] for record in records)
                 for key in records[0][verb]
             }
-            for verb in ("xmalloc_cycles", "xfree_cycles")
+            for verb in VERBS.values()
         },
     }
 
@@ -476,41 +505,43 @@ def overall(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        One for each contender: ``name``, ``failed``, ``ns`` (median over the
+        One for each contender: ``name``, ``failed``, ``memory_from`` (None in
+        records that an older version wrote), ``ns`` (median over the
         rounds), ``ratio`` (median, least and greatest over the rounds), quantiles
         of both verbs in cycles with ``worst_of_all`` (the greatest over the traces),
         ``memory`` (None if it is not known of every trace).
     """
-    names = list(dict.fromkeys(result["name"] for result in results))
+    names = dict.fromkeys(result["name"] for result in results)
     measured = {result["trace"] for result in results if result["memory"]}
-    means = []
-    for name in names:
-        mine = [result for result in results if result["name"] == name]
-        rounds = range(len(mine[0]["ratio"]))
-        ratios = [geometric([r["ratio"][i] for r in mine]) for i in rounds]
-        memory = [r["memory"] for r in mine if r["trace"] in measured]
-        means.append(
-            {
-                "name": name,
-                "failed": sum(r["failed"] for r in mine),
-                "ns": statistics.median(
-                    geometric([r["ns"][i] for r in mine]) for i in rounds
-                ),
-                "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+    return [
+        mean_of([result for result in results if result["name"] == name], measured)
+        for name in names
+    ]
+
+
+def mean_of(mine: Sequence[dict[str, Any]], measured: Container[str]) -> dict[str, Any]:
+    """Return the means of one contender; its memory is measured on some traces."""
+    rounds = range(len(mine[0]["ratio"]))
+    ratios = [geometric([r["ratio"][i] for r in mine]) for i in rounds]
+    memory = [r["memory"] for r in mine if r["trace"] in measured]
+    return {
+        "name": mine[0]["name"],
+        "failed": sum(r["failed"] for r in mine),
+        "memory_from": mine[0].get("memory_from"),
+        "ns": statistics.median(geometric([r["ns"][i] for r in mine]) for i in rounds),
+        "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+        **{
+            verb: {
                 **{
-                    verb: {
-                        **{
-                            key: geometric([max(r[verb][key], 1) for r in mine])
-                            for key in ("p50", "p999", "worst")
-                        },
-                        "worst_of_all": max(r[verb]["worst"] for r in mine),
-                    }
-                    for verb in ("xmalloc_cycles", "xfree_cycles")
+                    key: mean_cycles([r[verb][key] for r in mine])
+                    for key in ("p50", "p999", "worst")
                 },
-                "memory": geometric(memory) if memory and all(memory) else None,
+                "worst_of_all": max(r[verb]["worst"] for r in mine),
             }
-        )
-    return means
+            for verb in VERBS.values()
+        },
+        "memory": geometric(memory) if memory and all(memory) else None,
+    }
 
 
 def geometric(values: Sequence[float]) -> float:
