@@ -105,8 +105,9 @@ def add_legend(figure: Figure, axes: Axes, n_columns: int) -> None:
 
 
 def style_grid(axes: Axes) -> None:
-    """Draw a light grid and no box."""
+    """Draw a light grid behind everything else, and no box."""
     axes.grid(visible=True, which="major", color="0.9")
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
