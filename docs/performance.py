@@ -18,7 +18,7 @@ import threading
 import time
 import timeit
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from multiprocessing import heap, shared_memory
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,14 @@ from xmem.cli.plots.growth import draw_growth
 from xmem.cli.plots.style import save, style_grid
 from xmem.cli.plots.versus import draw_versus
 from xmem.cli.progress import Progress
+from xmem.cli.tables.printing import NOTHING
+from xmem.cli.tables.versus import worst_cells
 from xmem.cli.versus import enter
 from xmem.measure import insn
 from xmem.measure.counts import Summary
 from xmem.measure.insn import count
 from xmem.measure.peers import Peer, measure
+from xmem.measure.ranks import VERBS
 from xmem.measure.replay import replay
 from xmem.measure.trace import TRACE_DTYPE, load, peak_live
 from xmem.measure.versus import compare, least_arena, overall
@@ -73,9 +76,15 @@ SEED = 2004
 # Compared with other allocators ----------------------------------------------------
 
 
+@cache
+def compared() -> list[dict[str, Any]]:
+    """Run xmem, growing and with its pages reserved, and what is installed here."""
+    return compare(enter(ways=(False, True)), TRACES, rounds=ROUNDS)
+
+
 def field() -> str:
     """Run xmem and other allocators, and draw the picture."""
-    found = compare(enter([], [], False), TRACES, rounds=ROUNDS)
+    found = compared()
     draw_versus(found, DOCS / "versus.png")
     rows = []
     for one in overall(found):
@@ -90,7 +99,7 @@ def field() -> str:
                     + f" / {one[verb]['worst']:,.0f} ({one[verb]['worst_of_all']:,.0f})"
                     for verb in ("xmalloc_cycles", "xfree_cycles")
                 ),
-                f"{one['memory']:.3f}",
+                NOTHING if one["memory"] is None else f"{one['memory']:.3f}",
             ]
         )
     return table(
@@ -104,6 +113,17 @@ def field() -> str:
         ],
         rows,
     )
+
+
+def worst() -> str:
+    """Show the worst calls on each trace with their ranks, from the same runs."""
+    found = compared()
+    names = dict.fromkeys(one["trace"] for one in found)
+    shown = []
+    for verb in VERBS:
+        rows = [[name, *cells] for name, cells in worst_cells(found, verb).items()]
+        shown.append(table([f"worst {verb[1:]}", *names, "geometric mean"], rows))
+    return "\n\n".join(shown)
 
 
 #: What README shows of it.
@@ -503,6 +523,7 @@ def misuse() -> str:
 PARTS: dict[tuple[Path, str], Callable[[], str]] = {
     (PAGE, "machine"): lambda: f"{machine()} Medians of {ROUNDS} rounds.",
     (PAGE, "field"): field,
+    (PAGE, "worst"): worst,
     (README, "performance"): readme,
     (README, "picture"): picture,
     (RELIABILITY, "misuse"): misuse,
