@@ -32,6 +32,10 @@ KNOWN: dict[str, tuple[str, ...]] = {
 class Found(ctypes.Structure):
     """``Dl_info`` of <dlfcn.h>."""
 
+    file: bytes | None
+    base: int | None
+    symbol: bytes | None
+    address: int | None
     _fields_ = (
         ("file", ctypes.c_char_p),
         ("base", ctypes.c_void_p),
