@@ -17,8 +17,8 @@ from libc.stdint cimport uint64_t
 from xmem.base.bits cimport is_power_of_two
 
 
-cdef uint64_t count_argument(object value, str what, uint64_t least) except? 0:
-    """A count or size given by the caller, at least ``least``."""
+cdef uint64_t refused_count(object value, str what, uint64_t least) except? 0:
+    """The value of a count that is not a short integer, or the error."""
     cdef fit_t fit
     cdef uint64_t word
     try:
@@ -49,12 +49,12 @@ cdef str text_argument(object value, str what):
 
 
 cdef uint64_t refused_size(object value) except? 0:
-    """The value of a size that is not a plain word, or the error."""
-    return count_argument(value, "a size", 0)
+    """The value of a size that is not a short integer, or the error."""
+    return refused_count(value, "a size", 0)
 
 
 cdef uint64_t refused_offset(object value) except? 0:
-    """The value of an offset that is not a plain word, or the error."""
+    """The value of an offset that is not a short integer, or the error."""
     cdef fit_t fit
     cdef uint64_t word
     try:
@@ -107,8 +107,8 @@ cdef object words_argument(object values, str what, bint are_offsets):
 
 
 cdef uint64_t refused_align(object value) except? 0:
-    """The value of an alignment that is not a plain power of two, or the error."""
-    cdef uint64_t word = count_argument(value, "align", 1)
+    """The value of an alignment that is no short power of two, or the error."""
+    cdef uint64_t word = refused_count(value, "align", 1)
     if not is_power_of_two(word):
         raise BadArgument(f"align must be a power of two in bytes, not {value}")
     return word
