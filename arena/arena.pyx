@@ -91,6 +91,7 @@ from xmem.arena.superblock cimport (
 )
 from xmem.arena.vm cimport (
     vm_alignment,
+    vm_change,
     vm_discard,
     vm_error,
     vm_forks,
@@ -629,6 +630,7 @@ cdef class Arena:
             raise ArenaClosed("the arena has been closed")
         self.busy_thread = PyThread_get_thread_ident()
         self.busy = True
+        vm_change()
         return 0
 
     cdef int end_long(self) except -1:

@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.arena.frames cimport frame_pages
 from xmem.arena.superblock cimport arena_t, page_offset
+from xmem.arena.vm cimport vm_change
 from xmem.base.arguments cimport flag_argument
 from xmem.base.bits cimport find_first_set
 
@@ -43,6 +44,7 @@ def trace_sites(on, /):
     global sites_on
     cdef bint before = sites_on
     sites_on = flag_argument(on, "on")
+    vm_change()
     return before
 
 

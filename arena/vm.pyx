@@ -61,9 +61,17 @@ cdef void _count_fork() noexcept nogil:
     """Run in the child of a fork."""
     global vm_forks
     vm_forks += 1
+    vm_change()
+
+
+cdef void vm_change() noexcept nogil:
+    """Have every pool look again before its next verb."""
+    global vm_changes
+    vm_changes += 1
 
 
 vm_forks = 0
+vm_changes = 1              # 0: a pool that has not looked yet
 if pthread_atfork(NULL, NULL, _count_fork):
     raise MemoryError("no room for a fork handler")
 

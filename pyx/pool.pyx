@@ -26,6 +26,8 @@ from xmem.base.errors import (
 from xmem.stats import PoolStats
 
 cimport cython
+from cpython.dict cimport PyDict_Size
+from cpython.long cimport PyLong_FromLongLong
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -40,9 +42,15 @@ from xmem.arena cimport (
     directory_vacant,
     entry_t,
 )
-from xmem.arena.arena cimport Arena, View, arena_enter, arena_refuse_held
+from xmem.arena.arena cimport (
+    Arena,
+    View,
+    arena_enter,
+    arena_is_ready,
+    arena_refuse_held,
+)
 from xmem.arena.holds cimport hold_clear_pages, hold_test
-from xmem.arena.sites cimport site_allocated, site_freed
+from xmem.arena.sites cimport site_allocated, site_freed, sites_on
 from xmem.base cimport (
     ENGINE_TLSF,
     align_argument,
@@ -54,6 +62,7 @@ from xmem.base cimport (
     find_last_set,
     finding_t,
     flag_argument,
+    likely,
     offset_argument,
     offset_t,
     size_argument,
@@ -315,6 +324,18 @@ cdef int _refuse_destroyed(Pool pool) except -1:
     return 0
 
 
+cdef inline bint _is_live(Pool pool, offset_t payload) noexcept:
+    """Whether this is a live block of an ordinary pool, in an arena without views.
+
+    False does not say that it is none.
+    """
+    return (
+        pool_is_ordinary(pool)
+        and pool_owns(&pool.arena.c, pool.c, payload)
+        and (pool.arena.n_exports == 0 or PyDict_Size(pool.arena.exports) == 0)
+    )
+
+
 # Many blocks -----------------------------------------------------------------
 
 cdef object _allocate_hooked(
@@ -520,6 +541,7 @@ cdef class Pool(Allocator):
         """Take regions from the caller's functions, or with None from the arena."""
         self.enter()        # making the hooks can have run a finaliser
         self.hooks = hooks
+        self.ordinary = 0
         if hooks is None:
             self.c.flags &= ~<uint32_t>POOL_HOOKED
         else:
@@ -600,6 +622,7 @@ cdef class Pool(Allocator):
         self.number = number
         self.serial = arena.c.directory[number - 1].serial
         self.c = pool_numbered(&arena.c, number)
+        self.entry = &arena.c.directory[number - 1]
         self.arena = arena
         return 0
 
@@ -703,11 +726,18 @@ cdef class Pool(Allocator):
     # Proof
 
     cdef int enter(self) except -1:
-        """Begin a method: see `Arena.enter`."""
+        """Begin a method: see `Arena.enter`. An ordinary pool is recorded as such."""
         if self.arena is None:
             raise BadArgument("the pool was never initialised")
         arena_enter(self.arena)
         _refuse_destroyed(self)
+        if (
+            arena_is_ready(self.arena)      # not ours, in a finaliser of its thread
+            and self.hooks is None
+            and not self.c.flags & POOL_HARDENED
+            and not sites_on
+        ):
+            self.ordinary = vm_changes
         return 0
 
     cdef bint is_destroyed(self) noexcept:
@@ -727,7 +757,7 @@ cdef class Pool(Allocator):
         The caller has converted all its arguments: from here to the C level
         no Python code may run, because it could free the block again.
         """
-        if unlikely(not pool_is_ready(self)):
+        if unlikely(not pool_is_ordinary(self)):
             self.enter()
         if unlikely(not pool_owns(&self.arena.c, self.c, payload)):
             self.refuse(payload, verb)
@@ -799,7 +829,7 @@ cdef class Pool(Allocator):
     ) except 0:
         """Serve a request whose arguments have been converted."""
         cdef offset_t payload
-        if unlikely(not pool_is_ready(self)):
+        if unlikely(not pool_is_ordinary(self)):
             self.enter()
         if unlikely(alignment > BLOCK_GRAIN):
             self.require_alignment(alignment)
@@ -926,9 +956,16 @@ cdef class Pool(Allocator):
             allocated; a block damaged in the quarantine is never used again,
             so the next request does without it.
         """
-        return Pool.allocate(
-            self, size_argument(n), align_argument(align), False, "xmalloc"
-        )
+        cdef uint64_t n_bytes = size_argument(n)
+        cdef uint64_t alignment = align_argument(align)
+        cdef offset_t payload
+        if unlikely(alignment > BLOCK_GRAIN or not pool_is_ordinary(self)):
+            payload = Pool.allocate(self, n_bytes, alignment, False, "xmalloc")
+        else:
+            payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
+            if unlikely(payload == 0):
+                payload = Pool.allocate_more(self, n_bytes, alignment, "xmalloc")
+        return PyLong_FromLongLong(<long long>payload)
 
     def xzalloc(self, n, /, align=16):
         """Allocate ``n`` bytes of zeros; otherwise as `xmalloc`."""
@@ -1001,11 +1038,16 @@ cdef class Pool(Allocator):
             block freed earlier was damaged in the quarantine: this block
             has been freed, and that one is never used again.
         """
-        cdef offset_t payload = Pool.require_live(
-            self, offset_argument(offset), "xfree"
-        )
-        arena_refuse_held(self.arena, payload)
-        Pool.free_live(self, payload)
+        cdef offset_t payload = offset_argument(offset)
+        if (
+            likely(_is_live(self, payload))
+            and not hold_test(&self.arena.holds, payload)
+        ):
+            pool_free(&self.arena.c, self.c, payload)
+        else:
+            Pool.require_live(self, payload, "xfree")
+            arena_refuse_held(self.arena, payload)
+            Pool.free_live(self, payload)
 
     # Many blocks in one call
 

@@ -4,8 +4,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.allocator cimport Allocator
-from xmem.arena.arena cimport Arena, arena_is_ready
+from xmem.arena.arena cimport Arena
 from xmem.arena.superblock cimport ENTRY_READY, entry_t
+from xmem.arena.vm cimport vm_changes
 from xmem.base.finding cimport finding_t
 from xmem.base.offset cimport offset_t
 from xmem.check cimport block_info_t, census_t, cursor_t
@@ -19,6 +20,8 @@ cdef class Pool(Allocator):
     cdef Hooks hooks                # None: regions come from the arena
     cdef offset_t step_at           # where check_step goes on, 0: the beginning
     cdef pool_t* c                  # valid while the arena is open
+    cdef entry_t* entry             # of the directory, valid as long
+    cdef uint64_t ordinary          # vm_changes when `enter` found it so; see below
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
     cdef int refuse_again(self) except -1
@@ -53,14 +56,14 @@ cdef class Pool(Allocator):
 
 cdef inline bint pool_is_destroyed(Pool pool) noexcept:
     """Whether the directory no longer has this pool."""
-    cdef entry_t* entry = &pool.arena.c.directory[pool.number - 1]
-    return entry.serial != pool.serial or entry.state != ENTRY_READY
+    return pool.entry.serial != pool.serial or pool.entry.state != ENTRY_READY
 
 
-cdef inline bint pool_is_ready(Pool pool) noexcept:
-    """Whether `Pool.enter` has nothing to do."""
-    return (
-        pool.arena is not None
-        and arena_is_ready(pool.arena)
-        and not pool_is_destroyed(pool)
-    )
+cdef inline bint pool_is_ordinary(Pool pool) noexcept:
+    """Whether a verb has no more to do than its work in the engine.
+
+    Nothing has changed since `Pool.enter` found the pool open and in no other thread's
+    hands, without hooks and hardening, while no sites were recorded. What the verb says
+    of a single block, whether it is live and whether it is held, is still to be asked.
+    """
+    return pool.ordinary == vm_changes and not pool_is_destroyed(pool)

@@ -116,7 +116,7 @@ from xmem.measure.codes cimport OP_REALLOC, op_t
 from xmem.measure.paths cimport path_after, path_before
 from xmem.measure.pattern cimport all_zero, pattern_fill, pattern_holds
 from xmem.measure.player cimport count_new, count_resized, object_t, player_t
-from xmem.pool cimport Pool
+from xmem.pool cimport Pool, pool_is_ordinary
 from xmem.verbs cimport pool_alloc, pool_alloc_patiently, pool_free, pool_resize
 
 cdef extern from *:
@@ -400,6 +400,11 @@ def hopeless(Pool pool, uint64_t n_pages):
 def drop_spare(Pool pool):
     """Give an empty region back; whether one was found."""
     return bool(spare_drop(&pool.arena.c, pool.c))
+
+
+def ordinary(Pool pool):
+    """Whether the next verb has no more to do than its work in the engine."""
+    return pool_is_ordinary(pool)
 
 
 def starts(Pool pool, uint64_t payload):

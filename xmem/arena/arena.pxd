@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The Arena object: one mapping and its life cycle."""
 
+from cpython.dict cimport PyDict_Size
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.holds cimport give_back_t, holds_t
+from xmem.arena.holds cimport give_back_t, hold_test, holds_t
 from xmem.arena.superblock cimport FRAMES_N_ORDERS, arena_t
 from xmem.arena.vm cimport vm_forks
 from xmem.base.bits cimport bit
@@ -75,9 +76,12 @@ cdef inline int arena_enter(Arena arena) except -1:
 
 
 cdef inline int arena_refuse_held(Arena arena, offset_t payload) except -1:
-    """`Arena.refuse_exported`, called only where something is viewed or owned."""
+    """`Arena.refuse_exported`, called only where it may refuse."""
     if unlikely(arena.n_exports != 0 or arena.holds.owned != NULL):
-        arena.refuse_exported(payload)
+        if unlikely(
+            hold_test(&arena.holds, payload) or PyDict_Size(arena.exports) != 0
+        ):
+            arena.refuse_exported(payload)
     return 0
 
 
