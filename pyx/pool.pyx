@@ -26,6 +26,7 @@ from xmem.base.errors import (
 from xmem.stats import PoolStats
 
 cimport cython
+cimport numpy as cnp
 from cpython.dict cimport PyDict_Size
 from cpython.long cimport PyLong_FromLongLong
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -49,7 +50,11 @@ from xmem.arena.arena cimport (
     arena_is_ready,
     arena_refuse_held,
 )
-from xmem.arena.holds cimport hold_clear_pages, hold_test
+from xmem.arena.holds cimport (
+    hold_clear_pages,
+    hold_test,
+    holds_t,
+)
 from xmem.arena.sites cimport site_allocated, site_freed, sites_on
 from xmem.base cimport (
     ENGINE_TLSF,
@@ -111,6 +116,7 @@ from xmem.core cimport (
     pool_release_next,
     pool_reserve,
     pool_retire,
+    pool_t,
     released_t,
     settings_t,
     shrink_begin,
@@ -134,6 +140,8 @@ from xmem.verbs cimport (
     pool_resize_patiently,
     pool_try_again,
 )
+
+cnp.import_array()
 
 #: The ways in which a pool can be hardened, by name.
 HARDENING = {
@@ -365,13 +373,69 @@ cdef int _refuse_repeated_runs(object blocks) except -1:
     return 0
 
 
-cdef int _refuse_repeated(Pool pool, uint64_t[::1] blocks) except -1:
+cdef int _refuse_repeated(Pool pool, offset_t* blocks, uint64_t n) except -1:
     """DoubleFree if one of these live blocks is repeated."""
-    cdef uint64_t n = blocks.shape[0]
-    cdef uint64_t i = starts_repeated(&pool.arena.c, &blocks[0], n) if n else 0
+    cdef uint64_t i = starts_repeated(&pool.arena.c, blocks, n)
     if i < n:
         raise DoubleFree(f"xfree_many: {blocks[i]:#x} occurs twice")
     return 0
+
+
+cdef bint _has_runs(offset_t* payloads, uint64_t n) noexcept nogil:
+    """Whether one of these may be a block of whole pages."""
+    cdef uint64_t i
+    for i in range(n):
+        if payloads[i] & (PAGE_RULE_BYTES - 1) == 0:
+            return True
+    return False
+
+
+cdef uint64_t _count_up_to(uint64_t* sizes, uint64_t n, uint64_t most) noexcept nogil:
+    """How many of these sizes, from the first, are at most ``most``."""
+    cdef uint64_t i
+    for i in range(n):
+        if sizes[i] > most:
+            return i
+    return n
+
+
+cdef uint64_t _count_free_to_go(
+    arena_t* arena, pool_t* pool, holds_t* holds, offset_t* payloads, uint64_t n
+) noexcept nogil:
+    """How many of these, from the first, are live blocks that no object owns."""
+    cdef uint64_t i
+    for i in range(n):
+        if unlikely(
+            not pool_owns(arena, pool, payloads[i]) or hold_test(holds, payloads[i])
+        ):
+            return i
+    return n
+
+
+cdef uint64_t _allocate_each(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t* sizes,
+    uint64_t n,
+    uint64_t alignment,
+    offset_t* payloads,
+) noexcept nogil:
+    """Allocate blocks of these sizes until there is no room; returns how many."""
+    cdef uint64_t i
+    for i in range(n):
+        payloads[i] = pool_alloc_patiently(arena, pool, sizes[i], alignment)
+        if unlikely(payloads[i] == 0):
+            return i
+    return n
+
+
+cdef void _free_each(
+    arena_t* arena, pool_t* pool, offset_t* payloads, uint64_t n
+) noexcept nogil:
+    """Free live blocks, each once."""
+    cdef uint64_t i
+    for i in range(n):
+        pool_free(arena, pool, payloads[i])
 
 
 cdef int _refuse_reserve(settings_t* settings, uint64_t n_pages) except -1:
@@ -1074,32 +1138,28 @@ cdef class Pool(Allocator):
             As in `xmalloc`, or ``sizes`` is no array of one dimension.
         """
         cdef uint64_t alignment = align_argument(align)
-        cdef uint64_t[::1] wanted = words_argument(sizes, "sizes", False)
-        cdef uint64_t[::1] blocks
-        cdef Py_ssize_t i, j
-        offsets = np.zeros(wanted.shape[0], dtype=np.uint64)
-        blocks = offsets
+        cdef cnp.ndarray wanted = words_argument(sizes, "sizes", False)
+        cdef uint64_t* words = <uint64_t*>cnp.PyArray_DATA(wanted)
+        cdef cnp.npy_intp n = cnp.PyArray_DIM(wanted, 0)
+        cdef cnp.ndarray offsets = cnp.PyArray_ZEROS(1, &n, cnp.NPY_UINT64, 0)
+        cdef offset_t* blocks = <offset_t*>cnp.PyArray_DATA(offsets)
+        cdef uint64_t i, done
         self.enter()
         self.require_alignment(alignment)
-        for i in range(wanted.shape[0]):
-            if wanted[i] > self.c.max_request:
-                raise self.no_room(wanted[i], "xmalloc_many")
+        done = _count_up_to(words, n, self.c.max_request)
+        if done < <uint64_t>n:
+            raise self.no_room(words[done], "xmalloc_many")
         if self.hooks is not None:
             return _allocate_hooked(self, wanted, alignment, offsets)
-        for i in range(wanted.shape[0]):
-            blocks[i] = pool_alloc_patiently(
-                &self.arena.c, self.c, wanted[i], alignment
-            )
-            if blocks[i] == 0:
-                break
-            site_allocated(&self.arena.c, blocks[i], wanted[i])
-        else:
-            return offsets
-        for j in range(i):
-            site_freed(&self.arena.c, blocks[j])
-            pool_free(&self.arena.c, self.c, blocks[j])
-        self.raise_damage()
-        raise self.no_room(wanted[i], "xmalloc_many")
+        done = _allocate_each(&self.arena.c, self.c, words, n, alignment, blocks)
+        if done < <uint64_t>n:
+            _free_each(&self.arena.c, self.c, blocks, done)
+            self.raise_damage()
+            raise self.no_room(words[done], "xmalloc_many")
+        if sites_on:
+            for i in range(done):
+                site_allocated(&self.arena.c, blocks[i], words[i])
+        return offsets
 
     def xfree_many(self, offsets, /):
         """Free blocks: all of them or, if one is not a live block, none.
@@ -1119,22 +1179,29 @@ cdef class Pool(Allocator):
         HeapCorruption
             As in `xfree`. Damage to one of the blocks is found before any is freed.
         """
-        cdef uint64_t[::1] blocks = words_argument(offsets, "offsets", True)
-        cdef Py_ssize_t i
-        cdef Py_ssize_t n = blocks.shape[0]
-        _refuse_repeated_runs(np.asarray(blocks))
+        cdef cnp.ndarray words = words_argument(offsets, "offsets", True)
+        cdef offset_t* blocks = <offset_t*>cnp.PyArray_DATA(words)
+        cdef uint64_t n = cnp.PyArray_DIM(words, 0)
+        cdef uint64_t i, proved = 0
+        if _has_runs(blocks, n):
+            _refuse_repeated_runs(words)
         self.enter()
-        for i in range(n):
+        if not self.c.flags & POOL_HARDENED and PyDict_Size(self.arena.exports) == 0:
+            proved = _count_free_to_go(
+                &self.arena.c, self.c, &self.arena.holds, blocks, n
+            )
+        for i in range(proved, n):
             self.require_live(blocks[i], "xfree_many")
             arena_refuse_held(self.arena, blocks[i])
-        _refuse_repeated(self, blocks)
+        _refuse_repeated(self, blocks, n)
         if self.hooks is not None:
             for i in range(n):
                 Pool.xfree(self, blocks[i])
             return
-        for i in range(n):
-            site_freed(&self.arena.c, blocks[i])
-            pool_free(&self.arena.c, self.c, blocks[i])
+        if sites_on:
+            for i in range(n):
+                site_freed(&self.arena.c, blocks[i])
+        _free_each(&self.arena.c, self.c, blocks, n)
         if self.c.flags & POOL_HARDENED:
             self.raise_damage()
 

@@ -12,9 +12,12 @@ from xmem.base.errors import BadArgument, BadArgumentType, NotABlock
 
 cimport numpy as cnp
 from cpython.unicode cimport PyUnicode_FromObject
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 from xmem.base.bits cimport is_power_of_two
+
+cnp.import_array()
 
 
 cdef uint64_t refused_count(object value, str what, uint64_t least) except? 0:
@@ -68,6 +71,35 @@ cdef uint64_t refused_offset(object value) except? 0:
     return word
 
 
+cdef bint _are_words(cnp.ndarray values) noexcept:
+    """Whether an array is a row of words as C has them."""
+    return (
+        cnp.PyArray_NDIM(values) == 1
+        and cnp.PyArray_ISCARRAY_RO(values)
+        and cnp.PyArray_TYPE(values) in (cnp.NPY_INT64, cnp.NPY_UINT64)
+    )
+
+
+cdef cnp.ndarray _copy_of(cnp.ndarray values):
+    """A copy of a row of words; None where something has to be asked or refused."""
+    cdef cnp.npy_intp i, n
+    cdef int64_t signs = 0
+    cdef int64_t* cells
+    cdef cnp.ndarray words
+    if not _are_words(values):
+        return None
+    n = cnp.PyArray_DIM(values, 0)
+    words = cnp.PyArray_EMPTY(1, &n, cnp.NPY_UINT64, 0)
+    if not _are_words(values) or cnp.PyArray_DIM(values, 0) != n:
+        return None             # NumPy's memory can come from a caller's function
+    cells = <int64_t*>cnp.PyArray_DATA(words)
+    memcpy(cells, cnp.PyArray_DATA(values), n * sizeof(int64_t))
+    if cnp.PyArray_TYPE(values) == cnp.NPY_INT64:
+        for i in range(n):
+            signs |= cells[i]
+    return None if signs < 0 else words
+
+
 cdef object words_argument(object values, str what, bint are_offsets):
     """Sizes or offsets given by the caller, copied into a new array.
 
@@ -90,6 +122,9 @@ cdef object words_argument(object values, str what, bint are_offsets):
             cells[i] = (
                 offset_argument(items[i]) if are_offsets else size_argument(items[i])
             )
+        return words
+    words = _copy_of(values)
+    if words is not None:
         return words
     values = np.asarray(values)
     if values.ndim != 1:
