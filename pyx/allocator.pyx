@@ -46,9 +46,10 @@ from xmem.base.offset cimport offset_t
 cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
-    int PyArray_DescrConverter(object like, PyObject** found) except 0
+    # Without Cython's check: the caller looks for 0 and NULL.
+    int PyArray_DescrConverter(object like, PyObject** found) noexcept
     bint PyDataType_REFCHK(cnp.dtype descr)
-    cnp.ndarray PyArray_NewFromDescr(
+    PyObject* PyArray_NewFromDescr(
         PyObject* kind,
         cnp.dtype descr,        # a reference to it is taken
         int n_axes,
@@ -57,10 +58,12 @@ cdef extern from "numpy/arrayobject.h":
         void* data,
         int flags,
         PyObject* like,
-    )
+    ) noexcept
     int PyArray_SetBaseObject(cnp.ndarray array, object base) except -1
     PyObject* _ARRAY_TYPE "((PyObject *)&PyArray_Type)"
 
+cdef cnp.dtype _FLOAT = np.dtype(float)
+cdef str _C_ORDER = "C"
 cdef uint64_t MOST_BYTES = <uint64_t>1 << 62
 
 cdef enum:
@@ -75,18 +78,39 @@ cdef void _free_deferred(PyObject* allocator, offset_t payload) noexcept:
 
 # Arrays: arguments and construction ------------------------------------------
 
-cdef cnp.dtype _plain_dtype(object dtype):
-    """``dtype`` as NumPy's own object; its elements are plain bytes."""
-    cdef cnp.dtype descr
-    cdef PyObject* found = NULL
+cdef int _raise_pending() except -1:
+    """Raise the exception that a C function has set."""
+    return -1
+
+
+cdef int _refuse_dtype() except -1:
+    """Raise our error for what NumPy says of a dtype."""
     try:
-        PyArray_DescrConverter(dtype, &found)
+        _raise_pending()
     except TypeError as error:
         raise BadArgumentType(f"dtype must be one of NumPy's: {error}") from None
     except (ValueError, SyntaxError) as error:
         raise BadArgument(f"dtype must be one of NumPy's: {error}") from None
+
+
+cdef cnp.dtype _dtype_of(object dtype):
+    """``dtype`` as NumPy's own object."""
+    cdef cnp.dtype descr
+    cdef PyObject* found = NULL
+    if dtype is float:
+        return _FLOAT
+    if not isinstance(dtype, type) and isinstance(dtype, cnp.dtype):
+        return <cnp.dtype>dtype
+    if not PyArray_DescrConverter(dtype, &found):
+        _refuse_dtype()
     descr = <cnp.dtype>found
     Py_DECREF(descr)                # the converter's reference
+    return descr
+
+
+cdef cnp.dtype _plain_dtype(object dtype):
+    """``dtype`` as NumPy's own object; its elements are plain bytes."""
+    cdef cnp.dtype descr = _dtype_of(dtype)
     if PyDataType_REFCHK(descr):
         raise BadArgument(
             f"dtype {descr} holds references to Python objects: the collector "
@@ -115,18 +139,28 @@ cdef tuple _as_tuple(object shape):
     )
 
 
+cdef cnp.npy_intp _length_of(object item, object shape) except -1:
+    """A length in a shape as a word."""
+    cdef uint64_t length = count_argument(item, "each length in shape", 0)
+    if length >> 62:
+        if not isinstance(shape, tuple):
+            shape = (shape,)
+        raise BadArgument(f"the shape {shape!r} is larger than any memory")
+    return <cnp.npy_intp>length
+
+
 cdef int _axes_of(object shape, cnp.npy_intp* axes) except -1:
     """Write a shape as words; returns the number of axes."""
     cdef int n = 0
-    cdef uint64_t length
-    cdef tuple items = (shape,) if isinstance(shape, int) else _as_tuple(shape)
+    cdef tuple items
+    if isinstance(shape, int):
+        axes[0] = _length_of(shape, shape)
+        return 1
+    items = _as_tuple(shape)
     if len(items) > MAX_AXES:
         raise BadArgument(f"an array has at most {MAX_AXES} axes, not {len(items)}")
     for item in items:
-        length = count_argument(item, "each length in shape", 0)
-        if length >> 62:
-            raise BadArgument(f"the shape {items!r} is larger than any memory")
-        axes[n] = <cnp.npy_intp>length
+        axes[n] = _length_of(item, items)
         n += 1
     return n
 
@@ -138,11 +172,12 @@ cdef uint64_t _bytes_of(
     cdef int i
     cdef bint is_empty = False
     for i in range(n_axes):
-        is_empty = is_empty or axes[i] == 0
-    for i in range(n_axes):
         if axes[i] == 0:
-            continue            # NumPy wants the product of the others to fit, too
-        if n_bytes > MOST_BYTES / <uint64_t>axes[i]:
+            is_empty = True     # NumPy wants the product of the others to fit, too
+            continue
+        if (n_bytes | <uint64_t>axes[i]) >> 31 and (
+            n_bytes > MOST_BYTES / <uint64_t>axes[i]
+        ):
             raise BadArgument("shape and dtype make more bytes than any memory has")
         n_bytes *= <uint64_t>axes[i]
     return 0 if is_empty else n_bytes
@@ -159,10 +194,21 @@ cdef int _refuse_changed(
 
 cdef int _order_of(object order) except -1:
     """1 for Fortran's order, 0 for C's."""
-    cdef str text = text_argument(order, "order")
+    cdef str text
+    if order is _C_ORDER:
+        return 0
+    text = text_argument(order, "order")
     if text not in ("C", "F"):
         raise BadArgument(f"order must be 'C' or 'F', not {text!r}")
     return text == "F"
+
+
+cdef int _refuse_array() except -1:
+    """Raise our error for what NumPy says of an array that it does not make."""
+    try:
+        _raise_pending()
+    except ValueError as error:
+        raise BadArgument(str(error)) from None
 
 
 cdef cnp.ndarray _array_over(
@@ -176,21 +222,23 @@ cdef cnp.ndarray _array_over(
 ):
     """An array of the ``n_bytes`` at ``data``, alive as long as ``base`` is."""
     cdef cnp.ndarray array
+    cdef PyObject* made
     _refuse_changed(descr, n_axes, axes, n_bytes)
     Py_INCREF(descr)
-    try:
-        array = PyArray_NewFromDescr(
-            _ARRAY_TYPE,
-            descr,
-            n_axes,
-            axes,
-            NULL,
-            data,
-            cnp.NPY_ARRAY_FARRAY if is_fortran else cnp.NPY_ARRAY_CARRAY,
-            NULL,
-        )
-    except ValueError as error:
-        raise BadArgument(str(error)) from None
+    made = PyArray_NewFromDescr(
+        _ARRAY_TYPE,
+        descr,
+        n_axes,
+        axes,
+        NULL,
+        data,
+        cnp.NPY_ARRAY_FARRAY if is_fortran else cnp.NPY_ARRAY_CARRAY,
+        NULL,
+    )
+    if made == NULL:
+        _refuse_array()
+    array = <cnp.ndarray>made
+    Py_DECREF(array)            # the reference of `made`
     Py_INCREF(base)             # SetBaseObject takes one
     PyArray_SetBaseObject(array, base)
     return array
@@ -273,12 +321,6 @@ cdef class Allocator:
         self.enter()
         return self.arena.prepare_holds(_free_deferred)
 
-    cdef int count_exports(self, int buffers) noexcept:
-        """Add to the number of buffers of owned blocks; -1 for one that ended."""
-        self.arena.n_exports += buffers
-        self.arena.holds.n_lent[self.number] += buffers
-        return 0
-
     cdef offset_t allocate_owned(
         self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
     ) except 0:
@@ -310,6 +352,10 @@ cdef class Allocator:
         self.require_live(payload, verb)
         return self.free_live(payload)
 
+    cdef bint free_at_once(self, offset_t payload) noexcept:
+        """Free an owned block if nothing stands in the way; False says to ask."""
+        return False
+
     cdef int free_collected(self, offset_t payload) noexcept:
         """Free an owned block whose owner has been collected: never waits.
 
@@ -318,6 +364,8 @@ cdef class Allocator:
         by its offset is alive, when that view has ended.
         """
         cdef Arena arena = self.arena
+        if self.free_at_once(payload):
+            return 0
         if arena.c.base == NULL:
             return 0
         if arena.forks != vm_forks and arena.fd >= 0:
@@ -381,11 +429,10 @@ cdef class Allocator:
         cdef uint64_t n_bytes = _bytes_of(n_axes, axes, descr.itemsize)
         cdef uint64_t alignment = align_argument(align)
         cdef BlockExport base = BlockExport.__new__(BlockExport)
-        base.block = self.new_block(n_bytes, alignment, True, verb)
-        base.block.begin_export()
+        base.own(self, n_bytes, alignment, verb)
         return _array_over(
             base,
-            self.arena.c.base + base.block.offset,
+            self.arena.c.base + base.offset,
             descr,
             n_axes,
             axes,
@@ -574,7 +621,7 @@ cdef class Allocator:
         while isinstance(base, cnp.ndarray):
             base = cnp.get_array_base(base)
         if isinstance(base, BlockExport):
-            base = (<BlockExport>base).block
+            base = (<BlockExport>base).to_block()
         elif isinstance(base, memoryview):
             base = base.obj             # numpy.frombuffer of a Block
         if (
@@ -596,15 +643,48 @@ cdef class Allocator:
 cdef class BlockExport:
     """The base of an array: a buffer of its Block that lives as long as this.
 
-    A memoryview in its place could be released under the array.
+    A memoryview in its place could be released under the array. It owns the memory
+    itself until somebody asks for the Block, which nearly nobody does.
     """
 
     def __init__(self):
         raise BadArgumentType("only the array methods make a BlockExport")
 
     def __dealloc__(self):
-        if self.block is not None:
-            self.block.end_export()
+        if self.made is not None:
+            self.made.end_export()
+        elif self.offset != 0:
+            count_exports(self.allocator, -1)
+            self.allocator.free_collected(self.offset)
+
+    cdef int own(
+        self, Allocator allocator, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except -1:
+        """Own and export new memory."""
+        self.offset = allocator.allocate_owned(n_bytes, alignment, True, verb)
+        self.allocator = allocator
+        self.n_bytes = <Py_ssize_t>n_bytes
+        count_exports(allocator, 1)
+        return 0
+
+    cdef Block to_block(self):
+        """The Block, to which the memory passes when it is first asked for."""
+        cdef Block block
+        if self.made is not None or self.offset == 0:
+            return self.made
+        block = Block.__new__(Block)
+        if self.made is None:           # making an object can run a finaliser
+            block.allocator = self.allocator
+            block.offset = self.offset
+            block.n_bytes = self.n_bytes
+            block.n_views = 1
+            self.made = block
+        return self.made
+
+    @property
+    def block(self):
+        """The Block that owns the memory."""
+        return self.to_block()
 
     def __reduce__(self):
         raise BadArgumentType(
@@ -670,12 +750,13 @@ cdef class Block:
     cdef int begin_export(self) noexcept:
         """Count a buffer."""
         self.n_views += 1
-        return self.allocator.count_exports(1)
+        count_exports(self.allocator, 1)
+        return 0
 
     cdef int end_export(self) noexcept:
         """Count a buffer that has been released."""
         self.n_views -= 1
-        self.allocator.count_exports(-1)
+        count_exports(self.allocator, -1)
         if self.detached and self.n_views == 0:
             self.allocator.arena.unpin(self.offset)
         return 0

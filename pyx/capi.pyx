@@ -14,6 +14,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+from xmem.allocator cimport count_exports
 from xmem.arena.arena cimport arena_refuse_held
 from xmem.arena.holds cimport hold_test, holds_t
 from xmem.arena.superblock cimport arena_t
@@ -118,14 +119,14 @@ cdef xmem_pool* _borrow(object pool) except NULL:
     borrowed.pool = its.c
     borrowed.holds = &its.arena.holds
     borrowed.object = <void*>its
-    its.count_exports(1)
+    count_exports(its, 1)
     Py_INCREF(its)
     return <xmem_pool*>borrowed
 
 
 cdef void _give_back(xmem_pool* pool) noexcept:
     cdef Pool its = <Pool>(<borrowed_t*>pool).object
-    its.count_exports(-1)
+    count_exports(its, -1)
     free(pool)
     Py_DECREF(its)
 

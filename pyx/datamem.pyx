@@ -36,7 +36,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset, strcpy
 
-from xmem.allocator cimport Allocator
+from xmem.allocator cimport Allocator, count_exports
 from xmem.arena.arena cimport Arena
 from xmem.base.arguments cimport align_argument, flag_argument
 from xmem.base.offset cimport offset_t
@@ -91,7 +91,7 @@ cdef void* _obtain(handler_t* handler, uint64_t n_bytes) noexcept:
     except BaseException as error:
         _report(error, allocator)
         return NULL
-    allocator.count_exports(1)
+    count_exports(allocator, 1)
     return allocator.arena.c.base + payload
 
 
@@ -151,7 +151,7 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
     moved = malloc(n_bytes)
     if moved != NULL:
         memcpy(moved, at, min(capacity, n_bytes))
-        allocator.count_exports(-1)
+        count_exports(allocator, -1)
         allocator.free_collected(payload)
     return moved
 
@@ -168,7 +168,7 @@ cdef void _free(void* context, void* at, size_t n_bytes) noexcept with gil:
         free(at)
         return
     PyErr_Fetch(&kind, &value, &traceback)
-    allocator.count_exports(-1)
+    count_exports(allocator, -1)
     allocator.free_collected(<char*>at - allocator.arena.c.base)
     PyErr_Restore(kind, value, traceback)
 

@@ -51,7 +51,9 @@ from xmem.arena.arena cimport (
     arena_refuse_held,
 )
 from xmem.arena.holds cimport (
+    hold_clear,
     hold_clear_pages,
+    hold_set,
     hold_test,
     holds_t,
 )
@@ -983,6 +985,36 @@ cdef class Pool(Allocator):
         if self.c.flags & POOL_HARDENED:
             self.raise_damage()
         return 0
+
+    cdef offset_t allocate_owned(
+        self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
+    ) except 0:
+        """As `Allocator.allocate_owned`, with less to ask of an ordinary pool."""
+        cdef offset_t payload
+        if unlikely(
+            not pool_is_ordinary(self)
+            or self.arena.holds.owned == NULL
+            or alignment > self.arena.c.alignment
+        ):
+            return Allocator.allocate_owned(
+                self, n_bytes, alignment, is_array, verb
+            )
+        payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
+        if unlikely(payload == 0):
+            payload = Pool.allocate_more(self, n_bytes, alignment, verb)
+        hold_set(&self.arena.holds, payload)
+        return payload
+
+    cdef bint free_at_once(self, offset_t payload) noexcept:
+        """Free an owned block of an ordinary pool that nobody views."""
+        if unlikely(
+            not _is_live(self, payload)
+            or not hold_test(&self.arena.holds, payload)
+        ):
+            return False
+        hold_clear(&self.arena.holds, payload)
+        pool_free(&self.arena.c, self.c, payload)
+        return True
 
     cdef uint64_t capacity(self, offset_t payload, str verb) except? 0:
         """Bytes that may be used at a live block, or the error."""

@@ -30,18 +30,24 @@ cdef class Allocator:
 
     # Blocks with an owner.
     cdef int prepare_holds(self) except -1
-    cdef int count_exports(self, int buffers) noexcept
     cdef offset_t allocate_owned(self, uint64_t n_bytes, uint64_t alignment,
                                  bint is_array, str verb) except 0
     cdef offset_t resize_owned(self, offset_t payload, uint64_t n_bytes,
                                uint64_t alignment, str verb) except 0
     cdef int free_owned(self, offset_t payload, str verb) except -1
+    cdef bint free_at_once(self, offset_t payload) noexcept
     cdef int free_collected(self, offset_t payload) noexcept
     cdef Block new_block(self, uint64_t n_bytes, uint64_t alignment,
                          bint is_array, str verb)
     cdef object copied(self, object source, object order, object align, str verb)
     cdef object new_array(self, object shape, object dtype, object order,
                           object align, str verb)
+
+
+cdef inline void count_exports(Allocator allocator, int buffers) noexcept:
+    """Add to the number of buffers of owned blocks; -1 for one that ended."""
+    allocator.arena.n_exports += buffers
+    allocator.arena.holds.n_lent[allocator.number] += buffers
 
 
 cdef class Block:
@@ -60,4 +66,11 @@ cdef class Block:
 
 
 cdef class BlockExport:
-    cdef readonly Block block
+    cdef Allocator allocator
+    cdef offset_t offset                # 0: not made by an array method
+    cdef Py_ssize_t n_bytes
+    cdef Block made                     # None until it is asked for
+
+    cdef int own(self, Allocator allocator, uint64_t n_bytes, uint64_t alignment,
+                 str verb) except -1
+    cdef Block to_block(self)
