@@ -7,7 +7,8 @@ freed by that handler, wherever and whenever. Each allocation is a block that
 its array owns, and counts as a buffer of it: see ``holds.pxd``.
 
 NumPy calls the four functions from any thread and does not promise to hold the
-GIL, so they acquire it themselves. They cannot raise: they return NULL when there
+GIL. It nearly always does, so malloc and free look first; otherwise they acquire it
+themselves. They cannot raise: they return NULL when there
 is no room, which NumPy turns into a MemoryError, and report any other error by
 `sys.unraisablehook`. An array may be freed while an exception is pending, which
 has to survive that.
@@ -41,6 +42,25 @@ from xmem.arena.arena cimport Arena
 from xmem.base.arguments cimport align_argument, flag_argument
 from xmem.base.offset cimport offset_t
 
+cdef extern from *:
+    """
+    /* Whether this thread holds the GIL. The state of the thread that holds it is
+       compared, never read: it may be another's. */
+    static CYTHON_INLINE int xmem_holds_gil(void) {
+    #if CYTHON_COMPILING_IN_CPYTHON
+    #if PY_VERSION_HEX >= 0x030D0000
+        PyThreadState *state = PyThreadState_GetUnchecked();
+    #else
+        PyThreadState *state = _PyThreadState_UncheckedGet();
+    #endif
+        return state != NULL && state == PyGILState_GetThisThreadState();
+    #else
+        return 0;
+    #endif
+    }
+    """
+    bint holds_gil "xmem_holds_gil"() noexcept nogil
+
 cnp.import_array()
 
 cdef const char* CAPSULE_NAME = "mem_handler"       # NumPy's choice
@@ -57,6 +77,11 @@ cdef struct handler_t:
     PyObject* allocator             # a reference of the handler's
     uint64_t alignment
     bint falls_back
+
+
+# Functions that need the GIL, as code calls them that has made sure that it is held.
+ctypedef void* (*take_t)(handler_t*, size_t) noexcept nogil
+ctypedef void (*give_t)(handler_t*, void*) noexcept nogil
 
 
 cdef inline bint _is_inside(Arena arena, void* at) noexcept:
@@ -95,12 +120,22 @@ cdef void* _obtain(handler_t* handler, uint64_t n_bytes) noexcept:
     return allocator.arena.c.base + payload
 
 
-cdef void* _malloc(void* context, size_t n_bytes) noexcept with gil:
-    cdef handler_t* handler = <handler_t*>context
+cdef void* _take(handler_t* handler, size_t n_bytes) noexcept:
+    """Memory for an array, or NULL."""
     cdef void* at = _obtain(handler, n_bytes)
     if at == NULL and handler.falls_back:
         return malloc(n_bytes)
     return at
+
+
+cdef void* _take_with_gil(handler_t* handler, size_t n_bytes) noexcept with gil:
+    return _take(handler, n_bytes)
+
+
+cdef void* _malloc(void* context, size_t n_bytes) noexcept nogil:
+    if holds_gil():
+        return (<take_t>_take)(<handler_t*>context, n_bytes)
+    return _take_with_gil(<handler_t*>context, n_bytes)
 
 
 cdef void* _calloc(void* context, size_t count, size_t n_bytes) noexcept with gil:
@@ -126,7 +161,7 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
     cdef void* moved
     cdef uint64_t capacity
     if at == NULL:
-        return _malloc(context, n_bytes)
+        return _take(handler, n_bytes)
     if not _is_inside(arena, at):
         return realloc(at, n_bytes)
     payload = <char*>at - arena.c.base
@@ -156,9 +191,10 @@ cdef void* _realloc(void* context, void* at, size_t n_bytes) noexcept with gil:
     return moved
 
 
-cdef void _free(void* context, void* at, size_t n_bytes) noexcept with gil:
-    cdef handler_t* handler = <handler_t*>context
+cdef void _give(handler_t* handler, void* at) noexcept:
+    """Free the memory of an array."""
     cdef Allocator allocator = <Allocator>handler.allocator
+    cdef offset_t payload
     cdef PyObject* kind
     cdef PyObject* value
     cdef PyObject* traceback
@@ -167,10 +203,23 @@ cdef void _free(void* context, void* at, size_t n_bytes) noexcept with gil:
     if not _is_inside(allocator.arena, at):
         free(at)
         return
-    PyErr_Fetch(&kind, &value, &traceback)
+    payload = <char*>at - allocator.arena.c.base
     count_exports(allocator, -1)
-    allocator.free_collected(<char*>at - allocator.arena.c.base)
-    PyErr_Restore(kind, value, traceback)
+    if not allocator.free_at_once(payload):
+        PyErr_Fetch(&kind, &value, &traceback)
+        allocator.free_collected(payload)
+        PyErr_Restore(kind, value, traceback)
+
+
+cdef void _give_with_gil(handler_t* handler, void* at) noexcept with gil:
+    _give(handler, at)
+
+
+cdef void _free(void* context, void* at, size_t n_bytes) noexcept nogil:
+    if holds_gil():
+        (<give_t>_give)(<handler_t*>context, at)
+    else:
+        _give_with_gil(<handler_t*>context, at)
 
 
 cdef void _end(object capsule) noexcept:

@@ -63,8 +63,8 @@ def live(allocator):
     return allocator.stats().live_blocks
 
 
-def handler_in_force():
-    """Context and calloc of NumPy's handler: of NEP 49's structures, in C."""
+def words_in_force():
+    """Context, malloc, calloc, realloc, free of NumPy's handler (NEP 49)."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype = ctypes.c_void_p
     pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
@@ -72,7 +72,12 @@ def handler_in_force():
     # PyDataMem_GetHandler; its capsule has a name of 127 bytes, a version, a context.
     capsule = ctypes.PYFUNCTYPE(ctypes.py_object)(table[305])()
     handler = pointer(capsule, b"mem_handler")
-    words = ctypes.cast(handler + 128, ctypes.POINTER(ctypes.c_void_p))
+    return ctypes.cast(handler + 128, ctypes.POINTER(ctypes.c_void_p))[:5]
+
+
+def handler_in_force():
+    """Context and calloc of NumPy's handler, in C."""
+    words = words_in_force()
     calloc = ctypes.CFUNCTYPE(
         ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t
     )
@@ -431,6 +436,36 @@ def test_arrays_dropped_while_another_thread_checks(arena):
     pool.check()
 
 
+@pytest.mark.parametrize("kind", [ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE])
+def test_it_does_not_matter_who_holds_the_gil(pool, kind):
+    """NumPy may call without it, as ctypes does with the first kind, or with it."""
+    word, size = ctypes.c_void_p, ctypes.c_size_t
+    manager = numpy_memory(pool)  # which has the handler
+    with manager:
+        context, malloc, _, _, free = words_in_force()
+    take = kind(word, word, size)(malloc)
+    give = kind(None, word, word, size)(free)
+
+    def work():
+        for n in range(1, 1000):
+            held = [take(context, n) for _ in range(3)]
+            assert len(set(held)) == 3
+            for at in held:
+                ctypes.memset(at, 1, n)
+                give(context, at, n)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert take(context, 1 << 40) is None
+    give(context, None, 0)
+    del manager
+    assert live(pool) == 0
+    pool.check()
+
+
 # No room ---------------------------------------------------------------------
 
 
@@ -496,7 +531,8 @@ def test_a_manager_is_initialised_once(pool, arena):
 
 
 def test_a_product_that_overflows_is_no_memory(pool):
-    with numpy_memory(pool):
+    manager = numpy_memory(pool)  # which has the handler
+    with manager:
         context, zeroed = handler_in_force()
     for count, size in ((1 << 63, 2), ((1 << 61) + 1, 8), (2, (1 << 63) + 8)):
         assert zeroed(context, count, size) is None
