@@ -76,7 +76,7 @@ fuzz: $(VENV)-fuzz/.built ## coverage-guided fuzzing, `FUZZ_SECONDS=600` for eac
 	.ci/fuzz $(VENV)-fuzz $(FUZZ_SECONDS)
 
 # Proofs by brute force, see docs/reliability.md.
-PROOFS := exhaustive integers faults bits turmoil stores kills objects bounds
+PROOFS := exhaustive integers faults bits turmoil stores kills objects bounds monotony
 proofs: $(PROOFS:%=proof-%) ## the proofs by brute force at full length; `make proof-stores` and the like run one of them
 
 proof-%: $(VENV)/.test

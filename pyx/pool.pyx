@@ -472,8 +472,8 @@ cdef class Pool(Allocator):
     grow_pages : int, optional
         Pages obtained at a time. The default is 16 or, once that is more, an
         eighth of its regions' pages (with ``join_regions=False`` always 16).
-        Larger requests take as many as they need, and so does each request
-        where the limit, or the free pages side by side, leave fewer.
+        Larger requests take as many as they need; where the limit, or the free
+        pages side by side, leave fewer, fewer are obtained.
         The legacy engine always takes single pages.
     max_pages : int, optional
         Exact limit on the pages held for blocks and runs.

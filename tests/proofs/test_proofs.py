@@ -20,6 +20,7 @@ from proofs import (
     heaps,
     integers,
     kills,
+    monotony,
     objects,
     stores,
     turmoil,
@@ -28,6 +29,7 @@ from proofs.headers import Snapshot
 from xmem import Arena, Pool
 from xmem.measure import insn
 from xmem.measure.bounds import BOUNDS, Bound
+from xmem.measure.trace import load
 
 pytestmark = [pytest.mark.damages, pytest.mark.proofs]
 steps = pytest.mark.skipif(
@@ -56,6 +58,24 @@ def test_faults():
     assert n_failed > 20
     assert n_refused > 20
     assert faults.prove_calls() > 30
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_monotony_of_a_churn(seed, which):
+    assert 1 < monotony.prove_churn(seed + which) < 1.2
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_monotony_of_a_trace(quick):
+    redis = load(next(monotony.DATA.glob("redis.npz")))
+    assert 1 < monotony.prove_trace(redis, quick=quick) < 1.5
+
+
+def test_monotony_sees_an_arena_that_is_too_large():
+    with pytest.raises(Refuted):
+        monotony.prove_sizes(1 << 20, lambda n: n != (1 << 20) + (1 << 18))
+    with pytest.raises(Refuted):
+        monotony.prove_sizes(1 << 20, lambda n: 1 << 20 <= n != (1 << 20) + 40960)
 
 
 def test_turmoil(seed):

@@ -8,8 +8,8 @@ the block, and save pages. Where no stretch is long enough alone, the longest is
 at, with such neighbours.
 
 The stretch at the arena's end, which is the longer the larger the arena is, comes last,
-and nothing else depends on the arena's size: so a larger arena serves what a smaller
-one does.
+so that where a region goes does not depend on the arena's size. How long it is does,
+where fewer pages are left at the end than a pool obtains at once.
 """
 
 from libc.stdint cimport uint64_t
@@ -116,9 +116,10 @@ cdef inline bint place_in(
         return False
     place.stretch = stretch
     place.n_pages = grown_pages(pool)
-    if not least <= place.n_pages <= most:
-        # Where the pages run out others may need them.
+    if place.n_pages < least:
         place.n_pages = least
+    if place.n_pages > most:
+        place.n_pages = most
     place.page = stretch
     place.start = start
     place.limit = limit
