@@ -54,6 +54,11 @@ cdef class Hooks:
         if given < n_pages or not may_hold(c, given):
             raise BadArgument(
                 f"get_mem returned a run of {given} pages; {n_pages} were requested"
+                + (
+                    ""
+                    if given < n_pages
+                    else f", and the pool's limit admits {c.max_pages - c.n_pages}"
+                )
             )
         region_adopt(&pool.arena.c, c, page)
         return given
