@@ -41,16 +41,6 @@ from libc.string cimport memcpy, memset
 from xmem.arena.check cimport check_frames
 from xmem.arena.directory cimport directory_entry, directory_name
 from xmem.arena.frames cimport (
-    FRAME_CONTROL as _CONTROL,
-    FRAME_JOINED as _JOINED,
-    FRAME_PENDING as _PENDING,
-    FRAME_REGION as _REGION,
-    FRAME_RUN as _RUN,
-    FRAME_WHOLE as _WHOLE,
-    frame_order,
-    frame_owner,
-    frame_pages,
-    frame_state,
     frames_alloc_aligned,
     frames_free,
     frames_head_of,
@@ -64,12 +54,22 @@ from xmem.arena.holds cimport (
     holds_end,
 )
 from xmem.arena.orders cimport orders_largest
+from xmem.arena.records cimport (
+    FRAME_CONTROL as _CONTROL,
+    FRAME_FREE as _FREE,
+    FRAME_JOINED as _JOINED,
+    FRAME_PENDING as _PENDING,
+    FRAME_REGION as _REGION,
+    FRAME_RUN as _RUN,
+    FRAME_WHOLE as _WHOLE,
+    frame_order,
+    frame_owner,
+    frame_pages,
+    frame_state,
+)
 from xmem.arena.recovery cimport recover_frames, recovery_t
 from xmem.arena.sites cimport site_allocated, site_freed, sites_end
-from xmem.arena.stretches cimport (
-    FRAME_FREE as _FREE,
-    stretches_longest,
-)
+from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
@@ -77,7 +77,6 @@ from xmem.arena.superblock cimport (
     ARENA_PREALLOCATED,
     ARENA_READY,
     ENTRY_READY,
-    FRAMES_N_ORDERS,
     SUPERBLOCK_BYTES,
     arena_attach,
     page_of,
@@ -742,8 +741,7 @@ cdef class Arena:
         """
         cdef uint64_t word = count_argument(order, "order", 0)
         self.enter()
-        if word >= FRAMES_N_ORDERS:
-            raise self.no_room(f"page_alloc({word})", "")
+        # More pages than an arena has are refused before the order is looked at.
         return self.allocate_run(
             pages_of_order(word), <unsigned>word, f"page_alloc({word})"
         )

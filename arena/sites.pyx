@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.frames cimport frame_pages
+from xmem.arena.records cimport frame_pages
 from xmem.arena.superblock cimport arena_t, page_offset
 from xmem.arena.vm cimport vm_change
 from xmem.base.arguments cimport flag_argument

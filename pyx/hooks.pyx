@@ -13,12 +13,13 @@ from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.allocator cimport Allocator
-from xmem.arena.frames cimport frame_pages
+from xmem.arena.records cimport frame_pages
 from xmem.arena.superblock cimport page_offset
 from xmem.base cimport ENGINE_TLSF, offset_argument, offset_t
 from xmem.core cimport (
     hard_overhead,
     may_hold,
+    pages_left,
     pool_t,
     region_adopt,
     region_pages_for,
@@ -57,7 +58,7 @@ cdef class Hooks:
                 + (
                     ""
                     if given < n_pages
-                    else f", and the pool's limit admits {c.max_pages - c.n_pages}"
+                    else f", and the pool's limit admits {pages_left(c)}"
                 )
             )
         region_adopt(&pool.arena.c, c, page)

@@ -27,7 +27,6 @@ from xmem.stats import PoolStats
 
 cimport cython
 cimport numpy as cnp
-from cpython.dict cimport PyDict_Size
 from cpython.long cimport PyLong_FromLongLong
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -48,6 +47,7 @@ from xmem.arena.arena cimport (
     View,
     arena_enter,
     arena_is_ready,
+    arena_is_viewed,
     arena_refuse_held,
 )
 from xmem.arena.holds cimport (
@@ -342,7 +342,7 @@ cdef inline bint _is_live(Pool pool, offset_t payload) noexcept:
     return (
         pool_is_ordinary(pool)
         and pool_owns(&pool.arena.c, pool.c, payload)
-        and (pool.arena.n_exports == 0 or PyDict_Size(pool.arena.exports) == 0)
+        and not arena_is_viewed(pool.arena)
     )
 
 
@@ -1218,7 +1218,7 @@ cdef class Pool(Allocator):
         if _has_runs(blocks, n):
             _refuse_repeated_runs(words)
         self.enter()
-        if not self.c.flags & POOL_HARDENED and PyDict_Size(self.arena.exports) == 0:
+        if not self.c.flags & POOL_HARDENED and not arena_is_viewed(self.arena):
             proved = _count_free_to_go(
                 &self.arena.c, self.c, &self.arena.holds, blocks, n
             )

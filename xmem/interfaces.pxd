@@ -24,7 +24,7 @@ the request or there is no room. Those that free or resize trust their argument;
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from xmem.arena.frames cimport FRAME_RUN, frame_pages
+from xmem.arena.records cimport FRAME_RUN, frame_pages
 from xmem.arena.superblock cimport FRAMES_N_ORDERS, arena_t, page_of, page_offset
 from xmem.base cimport ENGINE_TLSF, bit, finding_t, offset_t, unlikely
 from xmem.core cimport (

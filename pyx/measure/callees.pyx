@@ -7,9 +7,10 @@ other code of the laboratory.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport FRAME_RUN, frames_alloc_aligned, frames_free
+from xmem.arena.frames cimport frames_alloc_aligned, frames_free
+from xmem.arena.records cimport FRAME_RUN
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport find_last_set, is_power_of_two
+from xmem.base.bits cimport exact_log2
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
 from xmem.measure.codes cimport (
@@ -43,9 +44,9 @@ cdef uint64_t do_xrealloc(
 cdef uint64_t do_page_alloc(
     arena_t* arena, pool_t* _pool, uint64_t n_pages, uint64_t _b, uint64_t _c
 ) noexcept nogil:
-    cdef unsigned order = find_last_set(n_pages) if is_power_of_two(n_pages) else 0
     return page_offset(
-        arena, frames_alloc_aligned(arena, n_pages, order, FRAME_RUN, 0)
+        arena,
+        frames_alloc_aligned(arena, n_pages, exact_log2(n_pages), FRAME_RUN, 0),
     )
 
 

@@ -16,14 +16,9 @@ from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from xmem.arena.arena cimport Arena
-from xmem.arena.frames cimport (
-    FRAME_RUN,
-    frames_alloc,
-    frames_free,
-    frames_put,
-    frames_take,
-)
+from xmem.arena.frames cimport frames_alloc, frames_free, frames_put, frames_take
 from xmem.arena.holds cimport holds_begin, holds_end, holds_t
+from xmem.arena.records cimport FRAME_RUN
 from xmem.arena.stretches cimport stretches_lower, stretches_raise
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.arguments cimport (

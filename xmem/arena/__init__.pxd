@@ -11,8 +11,10 @@ from xmem.arena.directory cimport (
     directory_name,
     directory_vacant,
 )
-from xmem.arena.frames cimport (
+from xmem.arena.frames cimport frames_alloc, frames_free, frames_head_of
+from xmem.arena.records cimport (
     FRAME_CONTROL,
+    FRAME_FREE,
     FRAME_JOINED,
     FRAME_PENDING,
     FRAME_REGION,
@@ -22,12 +24,9 @@ from xmem.arena.frames cimport (
     frame_pack,
     frame_pages,
     frame_state,
-    frames_alloc,
-    frames_free,
-    frames_head_of,
     is_region,
 )
-from xmem.arena.stretches cimport FRAME_FREE, stretches_longest
+from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport (
     ARENA_MAX_LOG2,
     ARENA_MAX_POOLS,

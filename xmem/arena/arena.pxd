@@ -75,13 +75,15 @@ cdef inline int arena_enter(Arena arena) except -1:
     return 0
 
 
+cdef inline bint arena_is_viewed(Arena arena) noexcept:
+    """Whether memory is viewed, other than by the objects that own it."""
+    return arena.n_exports != 0 and PyDict_Size(arena.exports) != 0
+
+
 cdef inline int arena_refuse_held(Arena arena, offset_t payload) except -1:
     """`Arena.refuse_exported`, called only where it may refuse."""
-    if unlikely(arena.n_exports != 0 or arena.holds.owned != NULL):
-        if unlikely(
-            hold_test(&arena.holds, payload) or PyDict_Size(arena.exports) != 0
-        ):
-            arena.refuse_exported(payload)
+    if unlikely(hold_test(&arena.holds, payload) or arena_is_viewed(arena)):
+        arena.refuse_exported(payload)
     return 0
 
 

@@ -8,20 +8,17 @@ inside them.
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from xmem.arena.frames cimport (
+from xmem.arena.frames cimport free_word
+from xmem.arena.records cimport (
+    FRAME_FREE,
     FRAME_RUN,
     FRAME_WHOLE,
     frame_order,
     frame_owner,
     frame_pages,
     frame_state,
-    free_word,
 )
-from xmem.arena.stretches cimport (
-    FRAME_FREE,
-    longest_of_entries,
-    longest_of_records,
-)
+from xmem.arena.stretches cimport longest_of_entries, longest_of_records
 from xmem.arena.superblock cimport (
     FRAMES_N_ORDERS,
     STRETCHES_GROUP,
@@ -56,6 +53,22 @@ cdef inline bint check_record(
     return True
 
 
+cdef inline bint check_blank(
+    arena_t* arena, uint64_t page, uint64_t end, finding_t* finding
+) noexcept nogil:
+    """P1 for pages at which no run starts: their records are 0."""
+    for page in range(page, end):
+        if arena.frames[page].word != 0:
+            return report(
+                finding,
+                invariant(c"P", 1),
+                page_offset(arena, page),
+                arena.frames[page].word,
+                0,
+            )
+    return True
+
+
 cdef inline bint check_run(
     arena_t* arena, uint64_t page, finding_t* finding
 ) noexcept nogil:
@@ -63,18 +76,11 @@ cdef inline bint check_run(
     cdef uint64_t word = arena.frames[page].word
     cdef uint64_t end = page + frame_pages(word)
     cdef uint64_t offset = page_offset(arena, page)
-    cdef uint64_t inside
-    if not check_record(arena, page, finding):
+    if not (
+        check_record(arena, page, finding)
+        and check_blank(arena, page + 1, end, finding)
+    ):
         return False
-    for inside in range(page + 1, end):
-        if arena.frames[inside].word != 0:
-            return report(
-                finding,
-                invariant(c"P", 1),
-                page_offset(arena, inside),
-                arena.frames[inside].word,
-                0,
-            )
     if frame_state(word) != FRAME_FREE:
         return True
     if word != free_word(page, end - page):
@@ -195,21 +201,6 @@ cdef inline bint check_lists(
     return True
 
 
-cdef inline bint check_tables(arena_t* arena, finding_t* finding) noexcept nogil:
-    """P1 for the pages of the tables, which no run covers."""
-    cdef uint64_t page
-    for page in range(arena.first_page):
-        if arena.frames[page].word != 0:
-            return report(
-                finding,
-                invariant(c"P", 1),
-                page_offset(arena, page),
-                arena.frames[page].word,
-                0,
-            )
-    return True
-
-
 cdef inline bint check_frames(
     arena_t* arena, finding_t* finding
 ) noexcept nogil:
@@ -222,7 +213,7 @@ cdef inline bint check_frames(
     cdef uint64_t word
     finding.code = 0
     memset(n_runs, 0, sizeof(n_runs))
-    if not check_tables(arena, finding):
+    if not check_blank(arena, 0, page, finding):    # the tables
         return False
     while page < arena.n_pages:
         if not check_run(arena, page, finding):

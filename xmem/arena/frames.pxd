@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The page-frame allocator: runs of pages, taken from the lowest stretch that fits.
 
-One record per page. Only the first page of a run has a record that is not zero::
-
-    63            32 31      16 15     8 7      0
-    | pages of the run | owner | order | state |
-
-The owner is 0 for a run of Arena.page_alloc, else the number of a pool. Free pages that
-lie side by side are one run, a *stretch*; its order is that of the largest aligned
-power of two of pages in it. A run of exact length starts at any page; one that is asked
-for with an alignment starts at a multiple of that, and what it leaves on its left stays
-free. Where a run goes depends on the free pages alone, never on the arena's size.
+Free pages that lie side by side are one run, a *stretch*; its order is that of the
+largest aligned power of two of pages in it. A run of exact length starts at any page;
+one that is asked for with an alignment starts at a multiple of that, and what it leaves
+on its left stays free. Where a run goes depends on the free pages alone, never on the
+arena's size.
 
 P1  runs tile the page frames; records inside a run are zero; every state is
     known, and every owner a pool's number where the state asks for one
@@ -32,12 +27,18 @@ This header knows nothing of blocks. Source of the returned tail: Xen b829a0ff57
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.orders cimport orders_find, orders_link, orders_unlink
+from xmem.arena.records cimport (
+    FRAME_FREE,
+    FRAME_PAGES_SHIFT,
+    FRAME_RUN,
+    frame_order,
+    frame_owner,
+    frame_pack,
+    frame_pages,
+    frame_state,
+)
 from xmem.arena.runheads cimport runheads_before, runheads_clear, runheads_set
 from xmem.arena.stretches cimport (
-    FRAME_FREE,
-    FRAME_ORDER_SHIFT,
-    FRAME_OWNER_SHIFT,
-    FRAME_PAGES_SHIFT,
     order_within,
     stretches_longest,
     stretches_lower,
@@ -48,16 +49,6 @@ from xmem.arena.superblock cimport arena_t, frame_t, page_offset
 from xmem.base.bits cimport align_up, bit, ceil_log2
 from xmem.base.checks cimport require, store_barrier
 from xmem.base.memcheck cimport MEMCHECKED, memory_close, memory_open
-
-cdef enum:
-    # States, with FRAME_FREE; 0 in a record that is not the first of a run.
-    FRAME_RUN = 2           # of page_alloc
-    FRAME_REGION = 3        # cut into blocks by an engine
-    FRAME_CONTROL = 4       # a pool's control block
-    FRAME_JOINED = 5        # a region whose blocks continue from the one on its left
-    FRAME_PENDING = 6       # obtained by a pool, which has not formatted it yet
-    FRAME_WHOLE = 7         # a pool's block of whole pages
-
 
 # Called through these, so that what only now and then needs pages stays short; see
 # checks.pxd.
@@ -77,41 +68,6 @@ cdef extern from *:
     find_t outlined_find "XMEM_OUTLINED"(find_t function) noexcept nogil
 
 
-cdef inline uint64_t frame_pack(
-    uint64_t state, uint64_t order, uint64_t owner, uint64_t n_pages
-) noexcept nogil:
-    """Record of the first page of a run."""
-    return (
-        state
-        | (order << FRAME_ORDER_SHIFT)
-        | (owner << FRAME_OWNER_SHIFT)
-        | (n_pages << FRAME_PAGES_SHIFT)
-    )
-
-
-cdef inline unsigned frame_state(uint64_t word) noexcept nogil:
-    return <unsigned>(word & 0xFF)
-
-
-cdef inline unsigned frame_order(uint64_t word) noexcept nogil:
-    return <unsigned>((word >> FRAME_ORDER_SHIFT) & 0xFF)
-
-
-cdef inline unsigned frame_owner(uint64_t word) noexcept nogil:
-    return <unsigned>((word >> FRAME_OWNER_SHIFT) & 0xFFFF)
-
-
-cdef inline uint64_t frame_pages(uint64_t word) noexcept nogil:
-    return word >> FRAME_PAGES_SHIFT
-
-
-cdef inline bint is_region(uint64_t word, unsigned owner) noexcept nogil:
-    """Whether a record is that of a region of pool ``owner``."""
-    return frame_owner(word) == owner and (
-        frame_state(word) == FRAME_REGION or frame_state(word) == FRAME_JOINED
-    )
-
-
 cdef inline uint64_t free_word(uint64_t page, uint64_t n_pages) noexcept nogil:
     """Record of a stretch of ``n_pages`` that starts at ``page``."""
     return frame_pack(FRAME_FREE, order_within(page, n_pages), 0, n_pages)
@@ -129,10 +85,11 @@ cdef inline uint64_t frames_find_aligned(
     is long enough wherever it starts, else the lowest with ``n_pages`` if the alignment
     is right there.
     """
-    cdef uint64_t aligned = bit(order)
-    cdef uint64_t page = orders_find(
-        arena, order if n_pages <= aligned else ceil_log2(n_pages)
-    )
+    cdef uint64_t aligned, page
+    if n_pages > arena.n_pages or bit(order) > arena.n_pages:
+        return 0
+    aligned = bit(order)
+    page = orders_find(arena, order if n_pages <= aligned else ceil_log2(n_pages))
     if page != 0 or n_pages == aligned:
         return page
     page = stretches_lowest(arena, n_pages + aligned - 1)
@@ -254,10 +211,8 @@ cdef inline uint32_t frames_alloc_aligned(
     arena_t* arena, uint64_t n_pages, unsigned order, unsigned state, unsigned owner
 ) noexcept nogil:
     """First page of a run of ``n_pages`` (from 1) aligned to ``2**order``, or 0."""
-    cdef uint64_t stretch, page
-    if n_pages > arena.n_pages or bit(order) > arena.n_pages:
-        return 0
-    stretch = frames_find(arena, n_pages, order)
+    cdef uint64_t stretch = frames_find(arena, n_pages, order)
+    cdef uint64_t page
     if stretch == 0:
         return 0
     page = align_up(stretch, bit(order))

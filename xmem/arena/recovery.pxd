@@ -20,18 +20,17 @@ from libc.string cimport memset
 
 from xmem.arena.check cimport check_frames, check_heads
 from xmem.arena.directory cimport directory_entry
-from xmem.arena.frames cimport (
+from xmem.arena.frames cimport free_word, stretch_appears
+from xmem.arena.records cimport (
+    FRAME_FREE,
     FRAME_JOINED,
     FRAME_PENDING,
     frame_owner,
     frame_pages,
     frame_state,
-    free_word,
     is_region,
-    stretch_appears,
 )
 from xmem.arena.runheads cimport runheads_set
-from xmem.arena.stretches cimport FRAME_FREE
 from xmem.arena.superblock cimport (
     ENTRY_EMPTY,
     ENTRY_INITIALISING,
@@ -118,20 +117,25 @@ cdef inline void free_abandoned(
     arena.frames[page].word = free_word(page, n_pages)
 
 
+cdef inline void clear_records(
+    arena_t* arena, uint64_t page, uint64_t end
+) noexcept nogil:
+    """Clear the records of pages at which no run starts; nothing is written in vain."""
+    for page in range(page, end):
+        if arena.frames[page].word != 0:
+            arena.frames[page].word = 0
+
+
 cdef inline void recover_records(arena_t* arena) noexcept nogil:
     """Free what is abandoned, clear what is inside runs, merge what is free."""
     cdef uint64_t page = arena.first_page
     cdef uint64_t stretch = 0       # first page of the free run on the left, or 0
-    cdef uint64_t word, inside, n_pages
-    for inside in range(page):
-        if arena.frames[inside].word != 0:      # of the tables
-            arena.frames[inside].word = 0
+    cdef uint64_t word, n_pages
+    clear_records(arena, 0, page)       # of the tables
     while page < arena.n_pages:
         word = arena.frames[page].word
         n_pages = frame_pages(word)
-        for inside in range(page + 1, page + n_pages):
-            if arena.frames[inside].word != 0:
-                arena.frames[inside].word = 0
+        clear_records(arena, page + 1, page + n_pages)
         if is_abandoned(arena, word):
             free_abandoned(arena, page, n_pages)
         if frame_state(arena.frames[page].word) != FRAME_FREE:

@@ -18,21 +18,13 @@ frame table: `xmem.arena.recovery` writes it anew.
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from xmem.arena.records cimport FRAME_FREE, frame_pages, frame_state
 from xmem.arena.superblock cimport STRETCHES_GROUP, STRETCHES_LOG2, arena_t
 from xmem.base.bits cimport align_up, bit, find_last_set
 
-cdef enum:
-    # Of a record's word; see frames.pxd.
-    FRAME_FREE = 1
-
-    FRAME_ORDER_SHIFT = 8
-    FRAME_OWNER_SHIFT = 16
-    FRAME_PAGES_SHIFT = 32
-
-
 cdef inline uint64_t stretch_pages(uint64_t word) noexcept nogil:
     """Pages of the stretch that a record heads; 0 if it heads none."""
-    return word >> FRAME_PAGES_SHIFT if (word & 0xFF) == FRAME_FREE else 0
+    return frame_pages(word) if frame_state(word) == FRAME_FREE else 0
 
 
 cdef inline unsigned order_within(uint64_t page, uint64_t n_pages) noexcept nogil:
@@ -124,9 +116,7 @@ cdef inline uint64_t stretches_longest_in_tree(arena_t* arena) noexcept nogil:
 
 cdef inline uint64_t stretches_longest(arena_t* arena) noexcept nogil:
     """Pages of the longest stretch, 0 where no page is free."""
-    return greater(
-        arena.longest[arena.n_stretch_levels - 1][0], top_pages(arena)
-    )
+    return greater(stretches_longest_in_tree(arena), top_pages(arena))
 
 
 cdef inline unsigned first_as_long(uint32_t* row, uint64_t n_pages) noexcept nogil:
@@ -170,17 +160,15 @@ cdef inline uint64_t stretches_lowest_below_top(
     arena_t* arena, uint64_t n_pages
 ) noexcept nogil:
     """First page of the lowest stretch of ``n_pages`` (from 1) in the tree, or 0."""
-    cdef unsigned level = arena.n_stretch_levels - 1
-    if arena.longest[level][0] < n_pages:
+    if stretches_longest_in_tree(arena) < n_pages:
         return 0
-    return stretches_below(arena, level, 0, n_pages)
+    return stretches_below(arena, arena.n_stretch_levels - 1, 0, n_pages)
 
 
 cdef inline uint64_t stretches_longest_below_top(arena_t* arena) noexcept nogil:
     """First page of the lowest of the longest stretches in the tree, or 0."""
-    cdef unsigned level = arena.n_stretch_levels - 1
-    cdef uint64_t n_pages = arena.longest[level][0]
-    return stretches_below(arena, level, 0, n_pages) if n_pages != 0 else 0
+    cdef uint64_t n_pages = stretches_longest_in_tree(arena)
+    return stretches_lowest_below_top(arena, n_pages) if n_pages != 0 else 0
 
 
 cdef inline uint64_t stretches_lowest(

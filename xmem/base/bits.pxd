@@ -83,6 +83,11 @@ cdef inline bint is_power_of_two(uint64_t value) noexcept nogil:
     return value != 0 and (value & (value - 1)) == 0
 
 
+cdef inline unsigned exact_log2(uint64_t value) noexcept nogil:
+    """log2 of a power of two; 0 of any other number."""
+    return find_last_set(value) if is_power_of_two(value) else 0
+
+
 cdef inline unsigned ceil_log2(uint64_t value) noexcept nogil:
     """Least ``k`` with ``2**k >= value``; ``value`` is at least 1."""
     return 0 if value <= 1 else find_last_set(value - 1) + 1

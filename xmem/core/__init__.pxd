@@ -40,7 +40,7 @@ from xmem.core.growth cimport run_free
 from xmem.core.hardened cimport hard_prepare_free
 from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
 from xmem.core.plain cimport is_run, pool_alignment, pool_owns
-from xmem.core.regions cimport may_hold, region_pages_for
+from xmem.core.regions cimport may_hold, pages_left, region_pages_for
 from xmem.core.reserve cimport (
     pool_keep,
     pool_reserve,

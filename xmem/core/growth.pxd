@@ -8,26 +8,25 @@ allocation or one release of frames and a bounded number of list operations.
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.frames cimport (
-    FRAME_PENDING,
-    FRAME_REGION,
-    frame_pages,
     frames_alloc,
-    frames_alloc_aligned,
+    frames_find,
     frames_free,
     frames_shrink,
     frames_take,
 )
+from xmem.arena.records cimport FRAME_PENDING, FRAME_REGION, frame_pages
 from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport find_first_set
+from xmem.base.bits cimport align_up, bit, find_first_set
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
-from xmem.core.placement cimport pages_left, place_find, place_t
+from xmem.core.placement cimport place_find, place_t, region_length
 from xmem.core.regions cimport (
     count_pages,
     may_hold,
     page_order,
     pages_for,
+    pages_left,
     region_add,
     region_make,
     region_pages_for,
@@ -40,30 +39,37 @@ from xmem.engine cimport firstfit_take
 # Page runs: blocks of whole pages --------------------------------------------
 
 
+cdef inline uint64_t run_find(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment
+) noexcept nogil:
+    """A stretch with room for a run, if the pool's limit admits it, or 0.
+
+    ``alignment`` is in bytes.
+    """
+    if not may_hold(pool, n_pages):
+        return 0
+    return frames_find(arena, n_pages, page_order(arena, alignment))
+
+
 cdef inline uint32_t run_take(
     arena_t* arena,
     pool_t* pool,
+    uint64_t stretch,
     uint64_t n_pages,
     uint64_t alignment,
     unsigned state,
 ) noexcept nogil:
-    """First page of a run that the pool hands out whole, or 0.
+    """First page of a run that the pool hands out whole, out of what `run_find` found.
 
-    FRAME_WHOLE: a block; FRAME_RUN: pages of a heap's page_alloc. At most the arena's
-    pages may be asked for. ``alignment`` is in bytes.
+    FRAME_WHOLE: a block; FRAME_RUN: pages of a heap's page_alloc.
     """
-    cdef uint32_t page
-    if not may_hold(pool, n_pages):
-        return 0
-    page = frames_alloc_aligned(
-        arena, n_pages, page_order(arena, alignment), state, pool.number
-    )
-    if page != 0:
-        count_pages(pool, n_pages)
-        pool.run_pages += n_pages
-        pool.n_runs += 1
-        arena.frames[page].next = find_first_set(alignment)
-    return page
+    cdef uint64_t page = align_up(stretch, bit(page_order(arena, alignment)))
+    frames_take(arena, stretch, page, n_pages, state, pool.number)
+    count_pages(pool, n_pages)
+    pool.run_pages += n_pages
+    pool.n_runs += 1
+    arena.frames[page].next = find_first_set(alignment)
+    return <uint32_t>page
 
 
 cdef inline uint32_t run_alloc(
@@ -73,16 +79,18 @@ cdef inline uint32_t run_alloc(
     uint64_t alignment,
     unsigned state,
 ) noexcept nogil:
-    """As `run_take`; without room an empty region is given back.
+    """First page of a run, as `run_take`; without room 0, and an empty region leaves.
 
     Then the next call may find room: a region kept for later must not make a request
     fail for ever. A call does not take pages as well, so that its work is that of one
     run.
     """
-    cdef uint32_t page = run_take(arena, pool, n_pages, alignment, state)
-    if page == 0 and may_make_room(arena, pool, n_pages):
+    cdef uint64_t stretch = run_find(arena, pool, n_pages, alignment)
+    if stretch != 0:
+        return run_take(arena, pool, stretch, n_pages, alignment, state)
+    if may_make_room(arena, pool, n_pages):
         spare_drop(arena, pool)
-    return page
+    return 0
 
 
 cdef inline void run_free(
@@ -113,20 +121,17 @@ cdef inline uint32_t region_run(
 ) noexcept nogil:
     """A pending run for a region of at least ``least`` pages, or 0.
 
-    Of a pool that does not join: of ``grow_pages``, or as many as the block needs, or
-    as few as the limit and the frames leave.
+    Of a pool that does not join: as long as a region is to be, or as the limit and the
+    frames leave.
     """
-    cdef uint64_t n_pages = pool.grow_pages
     cdef uint64_t most = stretches_longest(arena)
     if most > pages_left(pool):
         most = pages_left(pool)
     if most < least:
         return 0
-    if n_pages < least:
-        n_pages = least
-    if n_pages > most:
-        n_pages = most
-    return frames_alloc(arena, n_pages, FRAME_PENDING, pool.number)
+    return frames_alloc(
+        arena, region_length(pool, least, most), FRAME_PENDING, pool.number
+    )
 
 
 cdef inline offset_t region_grow(

@@ -35,7 +35,7 @@ from xmem.core.control cimport (
     POOL_QUARANTINE,
     pool_t,
 )
-from xmem.core.growth cimport run_alloc
+from xmem.core.growth cimport run_alloc, run_find
 from xmem.core.hardening cimport (
     BLOCK_POISONED,
     HARD_POISON,
@@ -59,7 +59,6 @@ from xmem.core.plain cimport (
     plain_capacity,
     plain_free,
     pool_alignment,
-    has_run_room,
     run_pages_for,
     run_resize,
     tlsf_pool_grown,
@@ -427,7 +426,7 @@ cdef inline bint needs_room(
     """Whether a new block needs pages for which there is no room as things are."""
     cdef uint64_t need = block_bytes_for(n_bytes)
     if alignment > BLOCK_ALIGN_MAX:
-        return not has_run_room(arena, pool, n_bytes, alignment)
+        return run_find(arena, pool, run_pages_for(arena, n_bytes), alignment) == 0
     if alignment > BLOCK_GRAIN:
         if tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment) != 0:
             return False

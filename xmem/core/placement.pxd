@@ -14,7 +14,7 @@ where fewer pages are left at the end than a pool obtains at once.
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.frames cimport frame_pages
+from xmem.arena.records cimport frame_pages
 from xmem.arena.stretches cimport (
     stretches_longest_below_top,
     stretches_lowest_below_top,
@@ -27,6 +27,7 @@ from xmem.core.regions cimport (
     joined_end,
     joined_start,
     pages_for,
+    pages_left,
     region_pages_for,
 )
 from xmem.engine cimport (
@@ -68,11 +69,14 @@ cdef inline uint64_t grown_pages(pool_t* pool) noexcept nogil:
     return pool.grow_pages
 
 
-cdef inline uint64_t pages_left(pool_t* pool) noexcept nogil:
-    """Pages that the pool's limit admits yet."""
-    if pool.max_pages == 0:
-        return ~<uint64_t>0
-    return pool.max_pages - pool.n_pages
+cdef inline uint64_t region_length(
+    pool_t* pool, uint64_t least, uint64_t most
+) noexcept nogil:
+    """Pages of the next region: ``grown_pages``, but from ``least`` to ``most``."""
+    cdef uint64_t n_pages = grown_pages(pool)
+    if n_pages < least:
+        n_pages = least
+    return n_pages if n_pages < most else most
 
 
 cdef inline uint64_t fitting_pages(
@@ -115,11 +119,7 @@ cdef inline bint place_in(
     if least > most:
         return False
     place.stretch = stretch
-    place.n_pages = grown_pages(pool)
-    if place.n_pages < least:
-        place.n_pages = least
-    if place.n_pages > most:
-        place.n_pages = most
+    place.n_pages = region_length(pool, least, most)
     place.page = stretch
     place.start = start
     place.limit = limit

@@ -14,13 +14,7 @@ requests that fill a page or more with their header in the legacy engine.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport (
-    FRAME_WHOLE,
-    frame_owner,
-    frame_pages,
-    frame_state,
-    frames_find,
-)
+from xmem.arena.records cimport FRAME_WHOLE, frame_owner, frame_pages, frame_state
 from xmem.arena.stretches cimport stretches_longest_in_tree, top_pages
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base cimport (
@@ -39,12 +33,13 @@ from xmem.core.growth cimport (
     page_take,
     region_grow,
     run_alloc,
+    run_find,
     run_free,
     run_shrink,
     run_take,
 )
-from xmem.core.regions cimport may_hold, page_order, pages_for, region_pages_for
-from xmem.core.spares cimport has_aligned_room, has_room, region_release
+from xmem.core.regions cimport may_hold, pages_for, region_pages_for
+from xmem.core.spares cimport has_room, region_release
 from xmem.core.startbits cimport start_clear, start_set, start_test
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
@@ -96,6 +91,9 @@ ctypedef void (*run_free_t)(arena_t*, pool_t*, uint32_t) noexcept nogil
 ctypedef void (*release_t)(
     arena_t*, pool_t*, offset_t, uint64_t, uint64_t
 ) noexcept nogil
+ctypedef offset_t (*settle_t)(
+    arena_t*, pool_t*, uint64_t, uint64_t, bint
+) noexcept nogil
 
 cdef extern from *:
     alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
@@ -103,6 +101,7 @@ cdef extern from *:
     owned_t outlined_owned "XMEM_OUTLINED"(owned_t function) noexcept nogil
     release_t outlined_release "XMEM_OUTLINED"(release_t function) noexcept nogil
     run_free_t outlined_run_free "XMEM_OUTLINED"(run_free_t function) noexcept nogil
+    settle_t outlined_settle "XMEM_OUTLINED"(settle_t function) noexcept nogil
 
 
 # TLSF ------------------------------------------------------------------------
@@ -112,15 +111,6 @@ cdef inline uint64_t run_pages_for(
 ) noexcept nogil:
     """Pages of a run for an alignment that a block cannot have."""
     return pages_for(arena, n_bytes if n_bytes != 0 else 1)
-
-
-cdef inline bint has_run_room(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """Whether there is room for such a run."""
-    return has_aligned_room(
-        arena, pool, run_pages_for(arena, n_bytes), page_order(arena, alignment)
-    )
 
 
 cdef inline offset_t tlsf_pool_run(
@@ -541,6 +531,23 @@ cdef inline bint has_top_room(
     )
 
 
+cdef inline offset_t tlsf_pool_settle_run(
+    arena_t* arena,
+    pool_t* pool,
+    uint64_t n_bytes,
+    uint64_t alignment,
+    bint may_give,
+) noexcept nogil:
+    """`tlsf_pool_settle` of whole pages."""
+    cdef uint64_t n_pages = run_pages_for(arena, n_bytes)
+    cdef uint64_t stretch = run_find(arena, pool, n_pages, alignment)
+    if stretch == 0 or not may_give and stretch != arena.super.frames.top:
+        return 0
+    return page_offset(
+        arena, run_take(arena, pool, stretch, n_pages, alignment, FRAME_WHOLE)
+    )
+
+
 cdef inline offset_t tlsf_pool_settle(
     arena_t* arena,
     pool_t* pool,
@@ -554,15 +561,6 @@ cdef inline offset_t tlsf_pool_settle(
     """
     cdef uint64_t n_pages
     cdef offset_t payload
-    if alignment > BLOCK_ALIGN_MAX:
-        n_pages = run_pages_for(arena, n_bytes)
-        if not may_give and arena.super.frames.top != frames_find(
-            arena, n_pages, page_order(arena, alignment)
-        ):
-            return 0
-        return page_offset(
-            arena, run_take(arena, pool, n_pages, alignment, FRAME_WHOLE)
-        )
     payload = tlsf_pool_reuse(arena, pool, n_bytes, alignment)
     if payload != 0:
         return payload
@@ -592,10 +590,14 @@ cdef inline offset_t plain_move(
     """
     cdef uint64_t capacity = plain_capacity(arena, pool, payload)
     cdef offset_t moved
-    if pool.engine == ENGINE_TLSF:
-        moved = tlsf_pool_settle(arena, pool, n_bytes, alignment, may_give)
-    else:
+    if pool.engine != ENGINE_TLSF:
         moved = plain_alloc(arena, pool, n_bytes, alignment)
+    elif alignment > BLOCK_ALIGN_MAX:
+        moved = outlined_settle(tlsf_pool_settle_run)(
+            arena, pool, n_bytes, alignment, may_give
+        )
+    else:
+        moved = tlsf_pool_settle(arena, pool, n_bytes, alignment, may_give)
     if moved == 0:
         return 0
     copy_payload(arena, moved, payload, n_bytes, capacity)

@@ -9,15 +9,14 @@ when it is wholly free.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport (
+from xmem.arena.frames cimport frames_absorb, frames_free
+from xmem.arena.records cimport (
     FRAME_JOINED,
     FRAME_REGION,
     FRAME_RUN,
     frame_pack,
     frame_pages,
     frame_state,
-    frames_absorb,
-    frames_free,
     is_region,
 )
 from xmem.arena.runheads cimport runheads_before
@@ -57,9 +56,14 @@ cdef inline unsigned page_order(arena_t* arena, uint64_t alignment) noexcept nog
     return find_last_set(alignment >> arena.page_shift | 1)
 
 
+cdef inline uint64_t pages_left(pool_t* pool) noexcept nogil:
+    """Pages that the pool's limit admits yet."""
+    return pool.max_pages - pool.n_pages if pool.max_pages != 0 else ~<uint64_t>0
+
+
 cdef inline bint may_hold(pool_t* pool, uint64_t n_pages) noexcept nogil:
     """Whether the pool's limit admits ``n_pages`` more."""
-    return pool.max_pages == 0 or n_pages <= pool.max_pages - pool.n_pages
+    return n_pages <= pages_left(pool)
 
 
 cdef inline void count_pages(pool_t* pool, uint64_t n_pages) noexcept nogil:
@@ -72,12 +76,10 @@ cdef inline void count_pages(pool_t* pool, uint64_t n_pages) noexcept nogil:
 cdef inline void count_region(
     arena_t* arena, pool_t* pool, uint64_t n_pages
 ) noexcept nogil:
-    """Account for a region that the pool has obtained."""
+    """Account for a region, the pages of which are counted."""
     cdef uint64_t whole = (
         page_offset(arena, n_pages) - REGION_HEAD_BYTES - REGION_TAIL_BYTES
     )
-    count_pages(pool, n_pages)
-    pool.region_pages += n_pages
     pool.n_regions += 1
     if whole < pool.release_bytes:
         pool.release_bytes = whole
@@ -143,8 +145,6 @@ cdef inline bint region_merge(
     if n_pages >= pool.grow_pages or pool.flags & POOL_HOOKED:
         return False
     frames_absorb(arena, runheads_before(arena, <uint64_t>page - 1), page)
-    count_pages(pool, n_pages)
-    pool.region_pages += n_pages
     return True
 
 
@@ -170,6 +170,8 @@ cdef inline offset_t region_make(
         outlined_remove(freelists_remove)(base, &pool.tlsf.bins, left)
         region_record(arena, pool, page, FRAME_JOINED)
     tlsf_region_block(base, &pool.tlsf, left, limit - left)
+    count_pages(pool, n_pages)
+    pool.region_pages += n_pages
     if left == block or not region_merge(arena, pool, page):
         count_region(arena, pool, n_pages)
     return left

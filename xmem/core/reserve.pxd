@@ -32,7 +32,7 @@ from xmem.base cimport (
     offset_t,
 )
 from xmem.core.control cimport pool_t
-from xmem.core.regions cimport may_hold, region_add, region_cut, region_list
+from xmem.core.regions cimport pages_left, region_add, region_cut, region_list
 from xmem.core.spares cimport region_inside
 from xmem.core.hardened cimport quarantine_drain
 from xmem.core.quicklists cimport quick_give
@@ -55,14 +55,13 @@ cdef inline uint64_t pool_reserve(
     In one run if there is one as long, else in the longest first. Fewer pages where
     limit or arena end; none for the legacy engine.
     """
-    cdef uint64_t left = n_pages
-    cdef uint64_t taken
+    cdef uint64_t left, taken
     cdef uint32_t page
     if pool.engine != ENGINE_TLSF:
         return 0
-    if not may_hold(pool, left):
-        left = pool.max_pages - pool.n_pages
-    n_pages = left
+    if n_pages > pages_left(pool):
+        n_pages = pages_left(pool)
+    left = n_pages
     while left != 0:
         taken = stretches_longest(arena)
         if taken == 0:

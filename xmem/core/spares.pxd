@@ -17,14 +17,11 @@ A call gives back one region at most. A pool can have more empty ones, for examp
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.frames cimport (
-    FRAME_REGION,
-    frame_pages,
-    frame_state,
     frames_absorb,
     frames_can,
-    frames_find,
     frames_head_within,
 )
+from xmem.arena.records cimport FRAME_REGION, frame_pages, frame_state
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.offset cimport offset_t
@@ -223,17 +220,6 @@ cdef inline bint has_room(
 ) noexcept nogil:
     """Whether limit and frames admit a run of ``n_pages`` more, at any page."""
     return may_hold(pool, n_pages) and frames_can(arena, n_pages)
-
-
-cdef inline bint has_aligned_room(
-    arena_t* arena, pool_t* pool, uint64_t n_pages, unsigned order
-) noexcept nogil:
-    """Whether limit and frames admit a run of ``n_pages`` aligned to ``2**order``."""
-    return (
-        may_hold(pool, n_pages)
-        and frames_can(arena, n_pages)
-        and (order == 0 or frames_find(arena, n_pages, order) != 0)
-    )
 
 
 cdef inline bint is_waiting(pool_t* pool) noexcept nogil:

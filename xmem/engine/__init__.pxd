@@ -66,6 +66,8 @@ from xmem.engine.freelists cimport (
     freelists_insert,
     freelists_largest,
     freelists_remove,
+    outlined_insert,
+    outlined_remove,
 )
 from xmem.engine.mapping cimport (
     MAPPING_MAX_LOG2,
@@ -87,12 +89,10 @@ from xmem.engine.tlsf cimport (
 )
 from xmem.engine.tlsf_regions cimport (
     can_detach,
-    outlined_insert,
-    outlined_remove,
     region_bytes_for,
     tlsf_detach,
     tlsf_region_block,
-    tlsf_region_list,
     tlsf_region_end,
     tlsf_region_limit,
+    tlsf_region_list,
 )

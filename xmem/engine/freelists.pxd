@@ -48,6 +48,16 @@ cdef struct freelists_t:
     uint64_t lower[FREELISTS_MAX_WORDS]
 
 
+# The rare paths of regions call the two through these: the compiler then copies them to
+# where blocks are allocated and freed; see checks.pxd.
+ctypedef void (*insert_t)(char*, freelists_t*, offset_t, uint64_t) noexcept nogil
+ctypedef void (*remove_t)(char*, freelists_t*, offset_t) noexcept nogil
+
+cdef extern from *:
+    insert_t outlined_insert "XMEM_OUTLINED"(insert_t function) noexcept nogil
+    remove_t outlined_remove "XMEM_OUTLINED"(remove_t function) noexcept nogil
+
+
 cdef inline offset_t* freelists_head(
     freelists_t* lists, uint64_t index
 ) noexcept nogil:

@@ -17,17 +17,13 @@ from xmem.engine.block cimport (
     word_at,
     word_size,
 )
-from xmem.engine.freelists cimport freelists_insert, freelists_remove, freelists_t
+from xmem.engine.freelists cimport (
+    freelists_insert,
+    freelists_remove,
+    outlined_insert,
+    outlined_remove,
+)
 from xmem.engine.tlsf cimport clear_prev_free, tlsf_t
-
-# Called through these: regions are rare, and the compiler then copies the functions to
-# where blocks are allocated and freed; see checks.pxd.
-ctypedef void (*insert_t)(char*, freelists_t*, offset_t, uint64_t) noexcept nogil
-ctypedef void (*remove_t)(char*, freelists_t*, offset_t) noexcept nogil
-
-cdef extern from *:
-    insert_t outlined_insert "XMEM_OUTLINED"(insert_t function) noexcept nogil
-    remove_t outlined_remove "XMEM_OUTLINED"(remove_t function) noexcept nogil
 
 
 cdef inline uint64_t region_bytes_for(uint64_t need) noexcept nogil:

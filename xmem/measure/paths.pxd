@@ -7,7 +7,7 @@ themselves record nothing: a measurement looks at the heap on both sides of a ca
 
 from libc.stdint cimport uint64_t
 
-from xmem.arena.frames cimport FRAME_WHOLE, frame_state
+from xmem.arena.records cimport FRAME_WHOLE, frame_state
 from xmem.arena.superblock cimport arena_t, page_of
 from xmem.base.engines cimport ENGINE_TLSF
 from xmem.base.offset cimport offset_t

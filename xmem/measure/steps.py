@@ -100,18 +100,21 @@ class Heap:
             run = self.arena.page_alloc_exact(self.arena.longest_free_run)
             self.held.append(run)
 
-    def open(self, i: int) -> None:
-        """Free a run that was laid, once."""
+    def draw(self, i: int) -> int:
+        """A run that was laid, once, or 0."""
         run = self.laid[i % len(self.laid)] if self.laid else 0
         if run:
             self.laid[i % len(self.laid)] = 0
+        return run
+
+    def open(self, i: int) -> None:
+        """Free a run that was laid."""
+        if run := self.draw(i):
             self.arena.page_free(run)
 
     def claim(self, i: int) -> None:
         """Count a run that was laid among the others, as the one allocated last."""
-        run = self.laid[i % len(self.laid)] if self.laid else 0
-        if run:
-            self.laid[i % len(self.laid)] = 0
+        if run := self.draw(i):
             self.runs.append(run)
 
     def take(self, n_pages: int) -> None:

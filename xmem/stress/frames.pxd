@@ -6,14 +6,10 @@ The first and last word of each page of a run hold the object's pattern.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport (
-    FRAME_RUN,
-    frame_pages,
-    frames_alloc_aligned,
-    frames_free,
-)
+from xmem.arena.frames cimport frames_alloc_aligned, frames_free
+from xmem.arena.records cimport FRAME_RUN, frame_pages
 from xmem.arena.superblock cimport page_offset
-from xmem.base.bits cimport bit, find_last_set, is_power_of_two
+from xmem.base.bits cimport bit, exact_log2
 from xmem.measure.clock cimport clock_ticks
 from xmem.measure.codes cimport OP_FREE, SKIPPED, op_t
 from xmem.measure.pattern cimport pattern_word
@@ -77,7 +73,7 @@ cdef inline uint64_t alloc_run(player_t* player, const op_t* op) noexcept nogil:
     cdef uint64_t ticks
     cdef uint32_t page
     # As by page_alloc if it can be, else as by page_alloc_exact.
-    cdef unsigned order = find_last_set(op.size) if is_power_of_two(op.size) else 0
+    cdef unsigned order = exact_log2(op.size)
     player_lock(player)
     ticks = clock_ticks()
     page = frames_alloc_aligned(player.arena, op.size, order, FRAME_RUN, 0)
