@@ -45,6 +45,7 @@ from xmem.arena.frames cimport (
     frames_free,
     frames_head_of,
     frames_init,
+    frames_longest,
 )
 from xmem.arena.holds cimport (
     give_back_t,
@@ -69,7 +70,6 @@ from xmem.arena.records cimport (
 )
 from xmem.arena.recovery cimport recover_frames, recovery_t
 from xmem.arena.sites cimport site_allocated, site_freed, sites_end
-from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport (
     ARENA_CLEAN,
     ARENA_DEFAULT_POOLS as _DEFAULT_POOLS,
@@ -689,7 +689,7 @@ cdef class Arena:
     def longest_free_run(self):
         """Greatest number of pages that `page_alloc_exact` has room for."""
         self.enter()
-        return stretches_longest(&self.c)
+        return frames_longest(&self.c)
 
     @property
     def max_order(self):

@@ -19,7 +19,11 @@ def _is_on(variable):
 
 TRACE = _is_on("XMEM_TRACE")
 CHECKED = _is_on("XMEM_CHECKED")
-FLAGS = os.environ.get("XMEM_FLAGS", "-O3 -fno-tree-slp-vectorize").split()
+# GCC stops inlining once a file has grown by a share: then what a hot path calls would
+# depend on everything else in the file.
+FLAGS = os.environ.get(
+    "XMEM_FLAGS", "-O3 -fno-tree-slp-vectorize --param=inline-unit-growth=200"
+).split()
 MODULES = os.environ.get("XMEM_MODULES", "").split()
 NUMPY_MACROS = [
     ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),

@@ -471,7 +471,9 @@ cdef class Pool(Allocator):
         legacy first fit, for comparison.
     grow_pages : int, optional
         Pages obtained at a time. The default is 16 or, once that is more, an
-        eighth of its regions' pages (with ``join_regions=False`` always 16).
+        eighth of its regions' pages (with ``join_regions=False`` always 16); but
+        the last region of the arena, if it is the pool's and ends in a free block,
+        is extended by just the pages that the request needs.
         Larger requests take as many as they need; where the limit, or the free
         pages side by side, leave fewer, fewer are obtained.
         The legacy engine always takes single pages.

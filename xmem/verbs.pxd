@@ -289,8 +289,8 @@ cdef inline offset_t pool_repeat(
 ) noexcept nogil:
     """Repeat an attempt while it makes room, PATIENCE times at most.
 
-    Where an attempt for some ``n_pages`` makes none, an empty region leaves before the
-    next.
+    Before the next, as many blocks again leave the quick lists. Where an attempt for
+    some ``n_pages`` makes no room, an empty region leaves.
     """
     cdef offset_t payload = 0
     cdef uint64_t n_regions, n_waiting
@@ -299,7 +299,11 @@ cdef inline offset_t pool_repeat(
         n_regions = pool.n_regions
         n_waiting = pool.quick_bytes + pool.hard.n_waiting
         payload = attempt(arena, pool, n, alignment)
-        if payload != 0 or pool.hard.damage.code != 0 or (
+        if payload != 0 or pool.hard.damage.code != 0:
+            break
+        if pool.quick_count != 0:
+            quick_give(arena, pool, QUICK_DRAIN)
+        elif (
             n_regions == pool.n_regions
             and n_waiting == pool.quick_bytes + pool.hard.n_waiting
             and not region_give(arena, pool, n_pages)

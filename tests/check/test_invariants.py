@@ -1191,6 +1191,16 @@ def test_C5_the_roomy_region_is_of_the_pool(tlsf: Heap, spoil: Spoil) -> None:
     expect(tlsf, "C5", spoil)
 
 
+@invariant_cases(
+    {
+        "beyond the arena": set_control(fmt.LAST_REGION, lambda h: h.arena.n_pages),
+        "2**64 - 1": set_control(fmt.LAST_REGION, lambda h: -1),
+    }
+)
+def test_C5_the_region_extended_last_is_a_page(tlsf: Heap, spoil: Spoil) -> None:
+    expect(tlsf, "C5", spoil)
+
+
 def counted_waiting(heap: Heap) -> None:
     """The ring and its count agree, but the pool has no quarantine."""
     heap.set(heap.control_at + fmt.RING, heap.region + 8)

@@ -11,9 +11,9 @@ from support.damage import Words
 
 import xmem
 from xmem import Arena, Pool
+from xmem.arena import FRAME_FREE, FRAME_JOINED, FRAME_REGION
 
 PAGE = 4096
-FRAME_FREE = 1
 
 
 @pytest.fixture
@@ -28,21 +28,64 @@ def fill(pool: Pool, n_pages: int) -> None:
         pool.xmalloc(1000)
 
 
+def regions(pool: Pool) -> list[int]:
+    """Pages of each region, from left to right."""
+    frames = pool.arena.frames()
+    own = frames[np.isin(frames["state"], (FRAME_REGION, FRAME_JOINED))]
+    return [int(n_pages) for n_pages in own["n_pages"]]
+
+
+def test_the_last_region_is_extended_by_what_a_request_needs(arena: Arena) -> None:
+    pool = Pool(arena)
+    pool.xmalloc(1000)
+    assert pool.stats().n_pages == 16
+    for n_pages in (1, 1, 5, 1, 30):
+        before = pool.stats()
+        pool.xmalloc(before.largest_free_bytes + n_pages * PAGE - 64)
+        assert pool.stats().n_pages == before.n_pages + n_pages
+        pool.check()
+
+
 def test_regions_grow_with_the_pool() -> None:
+    """Each is an eighth of what was there: so they are few, and can leave alone."""
     with Arena.anonymous(4096 * PAGE, page_size=PAGE) as arena:
         pool = Pool(arena)
-        held = [0]
-        for _ in range(1500 * PAGE // 1008):
+        while pool.total_size < 1500 * PAGE:
             pool.xmalloc(1000)
-            n_pages = pool.stats().n_pages if pool.total_size != held[-1] else 0
-            if n_pages and n_pages * PAGE != held[-1]:
-                held.append(n_pages * PAGE)
-        steps = np.diff(held) // PAGE
-        assert steps[0] == 16
-        assert steps[-1] > 128
-        for before, step in zip(np.array(held) // PAGE, steps, strict=False):
-            assert step == max(16, int(before) // 8)
+        lengths = regions(pool)
+        assert sum(lengths) == pool.stats().n_pages
+        assert len(lengths) == pool.stats().n_regions < 32
+        before = 0
+        for n_pages in lengths:
+            assert n_pages >= max(16, before // 8)
+            before += n_pages
         pool.check()
+
+
+def test_pages_ahead_of_need_where_nothing_can_be_extended(arena: Arena) -> None:
+    """Another's pages are at the end, or a block in use."""
+    pool = Pool(arena)
+    pool.xmalloc(1000)
+    arena.page_alloc_exact(1)
+    pool.xmalloc(16 * PAGE)
+    assert regions(pool) == [16, 17]
+    while pool.stats().largest_free_bytes:
+        pool.xmalloc(pool.stats().largest_free_bytes)
+    assert regions(pool) == [16, 17]
+    pool.xmalloc(1)
+    assert regions(pool) == [16, 17, 16]
+    pool.check()
+
+
+def test_pages_are_fewer_where_the_arena_ends(arena: Arena) -> None:
+    pool = Pool(arena)
+    while pool.stats().largest_free_bytes or pool.stats().n_pages == 0:
+        pool.xmalloc(max(pool.stats().largest_free_bytes, 1))
+    arena.page_alloc_exact(1)
+    arena.page_alloc_exact(arena.n_free_pages - 3)
+    pool.xmalloc(1)
+    assert (regions(pool), arena.n_free_pages) == ([16, 3], 0)
+    pool.check()
 
 
 @pytest.mark.parametrize("options", [{"grow_pages": 16}, {"join_regions": False}])

@@ -297,25 +297,25 @@ TOLERANCE = 0 if compiled_by() == COUNTED_BUILD else 0.25
 #: Worst retired instructions of an xfree, without and with a region returned. The table
 #: is also that of docs/reliability.md.
 XFREE_WORST = {
-    (): (332, 739),
-    ("canaries",): (516, 892),
-    ("checksums",): (497, 903),
-    ("safe_links",): (679, 1093),
-    ("poison",): (471, 853),
-    ("quarantine",): (452, 858),
-    tuple(HARDENING): (1489, 1566),
+    (): (352, 695),
+    ("canaries",): (521, 844),
+    ("checksums",): (502, 855),
+    ("safe_links",): (684, 1045),
+    ("poison",): (476, 805),
+    ("quarantine",): (457, 809),
+    tuple(HARDENING): (1481, 1517),
 }
 #: The same of each verb without hardening, over all scenarios; pages come or go in
 #: the second figure.
 WORST = {
-    "xmalloc": (275, 594),
-    "xfree": (332, 739),
-    "xrealloc": (352, 352),
-    "page_alloc": (322, 322),
-    "page_free": (122, 122),
+    "xmalloc": (267, 518),
+    "xfree": (352, 695),
+    "xrealloc": (324, 324),
+    "page_alloc": (323, 323),
+    "page_free": (120, 120),
 }
 #: What a call has to do that needs no pages, whatever the neighbours.
-SHORT_WORST = {"xmalloc": 169, "xfree": 129}
+SHORT_WORST = {"xmalloc": 162, "xfree": 129}
 LEAVING = ("emptying a region", "merging pages")
 
 

@@ -22,11 +22,6 @@ from xmem.arena.records cimport FRAME_FREE, frame_pages, frame_state
 from xmem.arena.superblock cimport STRETCHES_GROUP, STRETCHES_LOG2, arena_t
 from xmem.base.bits cimport align_up, bit, find_last_set
 
-cdef inline uint64_t stretch_pages(uint64_t word) noexcept nogil:
-    """Pages of the stretch that a record heads; 0 if it heads none."""
-    return frame_pages(word) if frame_state(word) == FRAME_FREE else 0
-
-
 cdef inline unsigned order_within(uint64_t page, uint64_t n_pages) noexcept nogil:
     """Order of the largest aligned power of two of pages in a stretch."""
     cdef unsigned order = find_last_set(n_pages)
@@ -46,6 +41,19 @@ cdef inline uint64_t greater(uint64_t a, uint64_t b) noexcept nogil:
     return a if a > b else b
 
 
+cdef inline bint is_as_long(
+    arena_t* arena, uint64_t page, uint64_t n_pages
+) noexcept nogil:
+    """Whether a stretch in the tree of ``n_pages`` or more starts at ``page``."""
+    cdef uint64_t word = arena.frames[page].word
+    # In this order: few records are those of a long run.
+    return (
+        frame_pages(word) >= n_pages
+        and frame_state(word) == FRAME_FREE
+        and page != arena.super.frames.top
+    )
+
+
 cdef inline uint64_t longest_of_records(
     arena_t* arena, uint64_t first
 ) noexcept nogil:
@@ -53,8 +61,8 @@ cdef inline uint64_t longest_of_records(
     cdef uint64_t found = 0
     cdef uint64_t page
     for page in range(first, first + STRETCHES_GROUP):
-        if page != arena.super.frames.top:
-            found = greater(found, stretch_pages(arena.frames[page].word))
+        if is_as_long(arena, page, found + 1):
+            found = frame_pages(arena.frames[page].word)
     return found
 
 
@@ -134,9 +142,7 @@ cdef inline uint64_t stretch_in_group(
     """First stretch of ``n_pages`` in the tree that a group of records heads, or 0."""
     cdef uint64_t page
     for page in range(first, first + STRETCHES_GROUP):
-        if stretch_pages(arena.frames[page].word) >= n_pages and (
-            page != arena.super.frames.top
-        ):
+        if is_as_long(arena, page, n_pages):
             return page
     return 0
 

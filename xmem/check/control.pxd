@@ -224,8 +224,11 @@ cdef inline bint check_hard(
 cdef inline bint check_spare(
     arena_t* arena, pool_t* pool, finding_t* finding
 ) noexcept nogil:
-    """C5: roomy and spare region are of this pool; one to be returned is a run."""
-    cdef uint64_t page = pool.returned
+    """C5: the regions that the control block names, and the run to be returned."""
+    cdef uint64_t page = pool.last_region
+    if page >= arena.n_pages:
+        return report(finding, invariant(c"C", 5), 0, page, 0)
+    page = pool.returned
     if page != 0 and (
         page >= arena.n_pages
         or frame_state(arena.frames[page].word) != FRAME_RUN

@@ -485,6 +485,7 @@ cdef inline void clear_caches(arena_t* arena, pool_t* pool) noexcept nogil:
     pool.run_pages = 0
     pool.spare = 0
     pool.roomy = 0
+    pool.last_region = 0
     pool.release_bytes = ~<uint64_t>0
     pool.hard.n_lost = 0
 

@@ -13,7 +13,8 @@ C2  region_pages and n_regions agree with the frame table, run_pages and
     n_runs too
 C3  the engine's used_bytes and n_used agree with a walk of its blocks
 C4  directory entry, frame table and control block agree on the pool
-C5  the spare region, if any, is a region of the pool, and so is the roomy one
+C5  the spare region, if any, is a region of the pool, and so is the roomy one; what
+    was extended last is a page of the arena
 C6  the state of hardening agrees with the pool's flags, the ring with its count, and
     the count of lost blocks with a walk of the blocks
 C7  the quick lists hold blocks in use without start bit, each of its list's
@@ -122,6 +123,7 @@ cdef struct pool_t:
     hard_t hard
     uint64_t roomy              # with joins: where a large block started last, or 0
     uint64_t kept_pages         # of regions: no xfree leaves the pool with fewer
+    uint64_t last_region        # with joins: page of the one extended last, or 0
 
 
 cdef inline void control_claims() noexcept nogil:
@@ -147,6 +149,7 @@ cdef inline void control_claims() noexcept nogil:
     claim(<uint64_t>&(<pool_t*>NULL).hard.sizes == 616)
     claim(<uint64_t>&(<pool_t*>NULL).roomy == 680)
     claim(<uint64_t>&(<pool_t*>NULL).kept_pages == 688)
+    claim(<uint64_t>&(<pool_t*>NULL).last_region == 696)
 
 
 cdef inline offset_t control_bins() noexcept nogil:

@@ -11,16 +11,17 @@ from xmem.arena.frames cimport (
     frames_alloc,
     frames_find,
     frames_free,
+    frames_longest,
     frames_shrink,
     frames_take,
 )
 from xmem.arena.records cimport FRAME_PENDING, FRAME_REGION, frame_pages
-from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.bits cimport align_up, bit, find_first_set
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
-from xmem.core.placement cimport place_find, place_t, region_length
+from xmem.core.extension cimport outlined_make, region_at_top
+from xmem.core.placement cimport place_find, place_t
 from xmem.core.regions cimport (
     count_pages,
     may_hold,
@@ -28,6 +29,7 @@ from xmem.core.regions cimport (
     pages_for,
     pages_left,
     region_add,
+    region_length,
     region_make,
     region_pages_for,
     region_record,
@@ -124,7 +126,7 @@ cdef inline uint32_t region_run(
     Of a pool that does not join: as long as a region is to be, or as the limit and the
     frames leave.
     """
-    cdef uint64_t most = stretches_longest(arena)
+    cdef uint64_t most = frames_longest(arena)
     if most > pages_left(pool):
         most = pages_left(pool)
     if most < least:
@@ -144,6 +146,7 @@ cdef inline offset_t region_grow(
     """
     cdef uint32_t page
     cdef place_t place
+    cdef offset_t block
     if pool.flags & POOL_HOOKED:
         return 0
     if not pool.flags & POOL_JOINS:
@@ -155,7 +158,13 @@ cdef inline offset_t region_grow(
         frames_take(
             arena, place.stretch, page, place.n_pages, FRAME_PENDING, pool.number
         )
-        return region_make(arena, pool, page, place.start, place.limit)
+        return outlined_make(region_make)(
+            arena, pool, page, place.left, place.start, place.limit
+        )
+    else:
+        block = region_at_top(arena, pool, need, alignment)
+        if block != 0:
+            return block
     if may_make_room(arena, pool, pages_for(arena, need)):
         spare_drop(arena, pool)
     return 0

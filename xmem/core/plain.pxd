@@ -201,7 +201,7 @@ cdef inline offset_t tlsf_pool_alloc_aligned(
         arena.base, &pool.tlsf, block_bytes_for(n_bytes), alignment
     )
     if block == 0:
-        return tlsf_pool_grown(arena, pool, n_bytes, alignment)
+        return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, alignment)
     return tlsf_pool_record(arena, block)
 
 

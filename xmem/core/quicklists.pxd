@@ -71,7 +71,7 @@ from xmem.engine cimport (
 
 cdef enum:
     QUICK_GIVES = 2
-    QUICK_DRAIN = 6
+    QUICK_DRAIN = 3
 
 
 cdef inline uint64_t quick_index(uint64_t size) noexcept nogil:

@@ -9,7 +9,7 @@ when it is wholly free.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.frames cimport frames_absorb, frames_free
+from xmem.arena.frames cimport frames_absorb, frames_divide, frames_free
 from xmem.arena.records cimport (
     FRAME_JOINED,
     FRAME_REGION,
@@ -25,7 +25,7 @@ from xmem.base.bits cimport ceil_log2, find_last_set
 from xmem.base.checks cimport store_barrier
 from xmem.base.memcheck cimport memory_open
 from xmem.base.offset cimport offset_t
-from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
+from xmem.core.control cimport POOL_ADAPTS, POOL_HOOKED, POOL_JOINS, pool_t
 from xmem.engine cimport (
     BLOCK_FREE,
     BLOCK_PREV_FREE,
@@ -46,6 +46,10 @@ from xmem.engine cimport (
 )
 
 
+cdef enum:
+    REGION_SHARE_LOG2 = 3   # a pool that adapts grows by this part of its regions
+
+
 cdef inline uint64_t pages_for(arena_t* arena, uint64_t n_bytes) noexcept nogil:
     """Pages that hold ``n_bytes``."""
     return (n_bytes + arena.page_bytes - 1) >> arena.page_shift
@@ -64,6 +68,28 @@ cdef inline uint64_t pages_left(pool_t* pool) noexcept nogil:
 cdef inline bint may_hold(pool_t* pool, uint64_t n_pages) noexcept nogil:
     """Whether the pool's limit admits ``n_pages`` more."""
     return n_pages <= pages_left(pool)
+
+
+cdef inline uint64_t grown_pages(pool_t* pool) noexcept nogil:
+    """Pages of the next region, if the request does not ask for more.
+
+    Of a pool that adapts an eighth of what its regions have: then the number of regions
+    is a logarithm of their pages.
+    """
+    cdef uint64_t share = pool.region_pages >> REGION_SHARE_LOG2
+    if pool.flags & POOL_ADAPTS and share > pool.grow_pages:
+        return share
+    return pool.grow_pages
+
+
+cdef inline uint64_t region_length(
+    pool_t* pool, uint64_t least, uint64_t most
+) noexcept nogil:
+    """Pages of the next region: ``grown_pages``, but from ``least`` to ``most``."""
+    cdef uint64_t n_pages = grown_pages(pool)
+    if n_pages < least:
+        n_pages = least
+    return n_pages if n_pages < most else most
 
 
 cdef inline void count_pages(pool_t* pool, uint64_t n_pages) noexcept nogil:
@@ -104,15 +130,14 @@ cdef inline bint region_follows(
 
 
 cdef inline offset_t joined_start(
-    arena_t* arena, pool_t* pool, uint64_t page
+    arena_t* arena, pool_t* pool, uint64_t left, uint64_t page
 ) noexcept nogil:
     """Where the first block of a region starts that is made at ``page``.
 
     In a pool that joins, that is the free block in which the region on the left ends,
-    if there is one.
+    if there is one; ``left`` is the first page of the run there.
     """
     cdef offset_t start = page_offset(arena, page)
-    cdef uint64_t left = runheads_before(arena, page - 1)
     if (
         pool.flags & POOL_JOINS
         and left != 0
@@ -134,28 +159,42 @@ cdef inline offset_t joined_end(
     )
 
 
-cdef inline bint region_merge(
-    arena_t* arena, pool_t* pool, uint32_t page
+cdef inline void region_merge(
+    arena_t* arena, pool_t* pool, uint64_t left, uint64_t page
 ) noexcept nogil:
     """Count a joined region, if it is short, as a part of the one on its left.
 
-    Then only regions of ``grow_pages`` and more are looked at when blocks are freed.
+    Once that is twice as long as a region is to be, its end becomes a region again.
     """
-    cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
-    if n_pages >= pool.grow_pages or pool.flags & POOL_HOOKED:
-        return False
-    frames_absorb(arena, runheads_before(arena, <uint64_t>page - 1), page)
-    return True
+    cdef uint64_t n_pages = grown_pages(pool)
+    cdef uint64_t n_joined
+    pool.last_region = page
+    if frame_pages(arena.frames[page].word) >= n_pages or pool.flags & POOL_HOOKED:
+        count_region(arena, pool, frame_pages(arena.frames[page].word))
+        return
+    pool.last_region = left
+    frames_absorb(arena, left, page)
+    n_joined = frame_pages(arena.frames[left].word)
+    if n_joined >= 2 * n_pages:
+        frames_divide(arena, left, n_joined - n_pages, FRAME_JOINED)
+        count_region(arena, pool, n_pages)
+        pool.last_region += n_joined - n_pages
 
 
 cdef inline offset_t region_make(
-    arena_t* arena, pool_t* pool, uint32_t page, offset_t left, offset_t limit
+    arena_t* arena,
+    pool_t* pool,
+    uint32_t page,
+    uint64_t left,
+    offset_t start,
+    offset_t limit,
 ) noexcept nogil:
-    """Make a region of a pending run, and one free block from ``left`` to ``limit``.
+    """Make a region of a pending run, and one free block from ``start`` to ``limit``.
 
     These are where the block starts and ends that the region makes with the free ones
-    next to it; see `joined_start` and `joined_end`. It is on no list. One store of a
-    header makes one block of all; what is joined on the left is longer from then on.
+    next to it; see `joined_start` and `joined_end`. ``left`` is the first page of the
+    run on the left. The block is on no list. One store of a header makes one block of
+    all; what is joined on the left is longer from then on.
     """
     cdef char* base = arena.base
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
@@ -163,18 +202,21 @@ cdef inline offset_t region_make(
     cdef offset_t block = page_offset(arena, page) + REGION_HEAD_BYTES
     tlsf_region_end(base, &pool.tlsf, end, limit)
     block_write(base, block, limit - block, pool.tlsf.tag | BLOCK_FREE)
-    region_record(arena, pool, page, FRAME_REGION)
+    if start != block:
+        outlined_remove(freelists_remove)(base, &pool.tlsf.bins, start)
+    region_record(
+        arena, pool, page, FRAME_JOINED if start != block else FRAME_REGION
+    )
     if limit > end:
         region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_JOINED)
-    if left != block:
-        outlined_remove(freelists_remove)(base, &pool.tlsf.bins, left)
-        region_record(arena, pool, page, FRAME_JOINED)
-    tlsf_region_block(base, &pool.tlsf, left, limit - left)
+    tlsf_region_block(base, &pool.tlsf, start, limit - start)
     count_pages(pool, n_pages)
     pool.region_pages += n_pages
-    if left == block or not region_merge(arena, pool, page):
+    if start != block:
+        region_merge(arena, pool, left, page)
+    else:
         count_region(arena, pool, n_pages)
-    return left
+    return start
 
 
 cdef inline offset_t region_add(
@@ -185,11 +227,13 @@ cdef inline offset_t region_add(
     Returns the free block, on no list, in which the region lies.
     """
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
+    cdef uint64_t left = runheads_before(arena, <uint64_t>page - 1)
     return region_make(
         arena,
         pool,
         page,
-        joined_start(arena, pool, page),
+        left,
+        joined_start(arena, pool, left, page),
         joined_end(arena, pool, page + n_pages),
     )
 

@@ -55,17 +55,17 @@ class Bound:
 
 #: By verb and kind of pool.
 BOUNDS: dict[tuple[str, Kind], Bound] = {
-    ("xmalloc", "plain"): Bound(1020, 24),
-    ("xmalloc", "quick"): Bound(1120, 19),
-    ("xmalloc", "hardened"): Bound(3100, 24),
-    ("xfree", "plain"): Bound(660, 22),
-    ("xfree", "quick"): Bound(720, 22),
-    ("xfree", "hardened"): Bound(2180, 20),
-    ("xrealloc", "plain"): Bound(1060, 20),
-    ("xrealloc", "quick"): Bound(1060, 20),
-    ("xrealloc", "hardened"): Bound(2940, 30),
-    **{("page_alloc", kind): Bound(410, 27) for kind in KINDS},
-    **{("page_free", kind): Bound(400, 20) for kind in KINDS},
+    ("xmalloc", "plain"): Bound(1060, 22),
+    ("xmalloc", "quick"): Bound(1200, 15),
+    ("xmalloc", "hardened"): Bound(3320, 22),
+    ("xfree", "plain"): Bound(620, 22),
+    ("xfree", "quick"): Bound(680, 22),
+    ("xfree", "hardened"): Bound(2700, 20),
+    ("xrealloc", "plain"): Bound(1240, 5),
+    ("xrealloc", "quick"): Bound(1240, 5),
+    ("xrealloc", "hardened"): Bound(3120, 22),
+    **{("page_alloc", kind): Bound(400, 24) for kind in KINDS},
+    **{("page_free", kind): Bound(390, 14) for kind in KINDS},
 }
 #: What the proof that an offset is a live block adds.
 PROOF = 40

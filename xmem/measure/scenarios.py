@@ -427,7 +427,6 @@ SCENARIOS = [
         growing,
         "3 failed bit scans; a page is taken off the last stretch and joined to the "
         "region on its left: 1 removal, 1 insertion; then as splitting",
-        {"grow_pages": 1},
         n_pages=1 << 12,
     ),
     Scenario(

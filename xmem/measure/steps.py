@@ -101,7 +101,7 @@ class Heap:
             self.held.append(run)
 
     def draw(self, i: int) -> int:
-        """A run that was laid, once, or 0."""
+        """Take a run that was laid, each once; 0 if there is none."""
         run = self.laid[i % len(self.laid)] if self.laid else 0
         if run:
             self.laid[i % len(self.laid)] = 0
@@ -308,14 +308,17 @@ def emptying(orders: int, n: int) -> tuple[Step, ...]:
 def releasing(orders: int, n: int) -> tuple[Step, ...]:
     """Do as `emptying`, with the block next to leave the quarantine of a hardened pool.
 
-    The block allocated last lies between free ones.
+    The block allocated last lies between free ones. The quarantine was full before.
     """
-    return apart(
-        orders,
-        n,
-        *(("open", 2), ("rows", 4, 700)),
-        *(("open", 1), *EMPTY, ("churn", 16, 1)),
-        *(("open", 4), ("island", n, 500), ("drop", -1), ("churn", 15, 1)),
+    return (
+        ("churn", 16, 1),
+        *apart(
+            orders,
+            n,
+            *(("open", 2), ("rows", 4, 700)),
+            *(("open", 1), *EMPTY, ("churn", 16, 1)),
+            *(("open", 4), ("island", n, 500), ("drop", -1), ("churn", 15, 1)),
+        ),
     )
 
 
