@@ -51,6 +51,7 @@ from xmem.cli.versus import enter
 from xmem.measure import insn
 from xmem.measure.counts import Summary
 from xmem.measure.insn import count
+from xmem.measure.lines import trace_lines
 from xmem.measure.peers import Peer, measure
 from xmem.measure.ranks import VERBS
 from xmem.measure.replay import replay
@@ -67,6 +68,7 @@ ROUNDS = 5
 N_BYTES = 256
 N_PAIRS = 2000
 EVERY = 29
+LINE_HEADS = ("instructions", "lines of blocks", "of all")
 LIVE_BLOCKS = (10**3, 10**4, 10**5, 10**6, 10**7)
 ARENA_LOG2 = (20, 24, 28, 32, 34)
 N_TIMED = 20_000
@@ -219,6 +221,28 @@ def quick_row(is_quick: bool) -> list[str]:
         row.append(f"{statistics.geometric_mean(s.mean for s in summaries):.0f}")
         row.append(f"{max(s.most for s in summaries)}")
     return [*row, memory_per_live(is_quick)]
+
+
+def lines() -> str:
+    """Count the cache lines that calls touch, and their instructions."""
+    rows = []
+    for file in TRACES:
+        ops = load(file)
+        for is_quick in (False, True):
+            counts = count(ops, every=EVERY, quick=is_quick)
+            found = trace_lines(ops, quick=is_quick, every=EVERY)
+            row = [file.stem, "quick" if is_quick else "plain"]
+            for verb in ("xmalloc", "xfree"):
+                summary, touched = counts.summary(verb), found.mean(verb)
+                if summary is None:
+                    row += [NOTHING] * 3
+                    continue
+                row.append(f"{summary.mean:.0f}")
+                row.append(f"{touched['blocks']:.1f}")
+                row.append(f"{sum(touched.values()):.1f}")
+            rows.append(row)
+    heads = [f"{v}: {what}" for v in ("xmalloc", "xfree") for what in LINE_HEADS]
+    return counted(table(["trace", "pool", *heads], rows))
 
 
 # From Python -----------------------------------------------------------------------
@@ -529,6 +553,7 @@ PARTS: dict[tuple[Path, str], Callable[[], str]] = {
     (RELIABILITY, "misuse"): misuse,
     (RELIABILITY, "hardening"): hardening,
     (PAGE, "quick"): quick,
+    (PAGE, "lines"): lines,
     (PAGE, "python"): python,
     (PAGE, "threads"): contention,
     (PAGE, "live"): live,

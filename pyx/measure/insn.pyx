@@ -55,6 +55,8 @@ __all__ = [
     "cost",
     "count",
     "is_available",
+    "states",
+    "trace_states",
 ]
 
 
@@ -129,6 +131,25 @@ cdef class TraceProgram:
         finally:
             tracer.end()
         return counts
+
+    def states(self):
+        """Run the child; yield each wanted operation and the registers in its call."""
+        cdef _Tracer tracer = _Tracer()
+        cdef uint64_t i
+        self.pool.arena.enter()
+        if tracer.fork() == 0:
+            child_trace(&self.c)
+        try:
+            for i in range(self.c.n_ops):
+                if not self.c.wanted[i]:
+                    continue
+                tracer.to_marker()
+                found = tracer.states()
+                PyErr_CheckSignals()
+                if found:
+                    yield i, found
+        finally:
+            tracer.end()
 
     cdef object paths(self):
         """Return the path bits of each operation, once the child has ended."""
@@ -235,6 +256,45 @@ def count(
         engine=pool.engine,
         hardening=pool.hardening,
     )
+
+
+def trace_states(pool, ops, *, every=1):
+    """Yield the registers in calls of a trace, before each of their instructions.
+
+    For a disassembler, which can tell from them what an instruction touches; see
+    `xmem.measure.lines`. Linux on x86-64 only.
+
+    Parameters
+    ----------
+    pool : Pool
+        Of an anonymous arena; the trace is played in a copy of it.
+    ops : numpy.ndarray
+        A trace, as in `count`.
+    every : int
+        As in `count`.
+
+    Yields
+    ------
+    index : int
+        Of the operation.
+    states : list of tuple of int
+        For each instruction rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8 to r15 and rip.
+
+    Raises
+    ------
+    BadArgument, BadArgumentType
+        An invalid argument, or a trace that breaks the format.
+    SteppingUnavailable
+        The system does not allow it.
+    """
+    cdef uint64_t interval = count_argument(every, "every", 1)
+    cdef Pool of = pool_argument(pool)
+    ops = check_trace(ops)
+    wanted = np.zeros(len(ops), dtype=np.uint8)
+    wanted[::interval] = 1
+    if not len(ops):
+        return
+    yield from TraceProgram(ops, of, wanted, 0).states()
 
 
 # Single calls ----------------------------------------------------------------
@@ -355,6 +415,33 @@ def addresses(pool, verb, *args):
             found.append(pc)
     tracer.end()
     return np.array(found, dtype=np.uint64)
+
+
+def states(pool, verb, *args):
+    """Return the registers before each instruction that a call would retire now.
+
+    The call is not made. Linux on x86-64 only.
+
+    Parameters
+    ----------
+    pool, verb, *args
+        As in `cost`.
+
+    Returns
+    -------
+    list of tuple of int
+        As `trace_states` yields them.
+
+    Raises
+    ------
+    BadArgument, BadArgumentType, InvalidFree, SteppingUnavailable
+        As in `cost`.
+    """
+    cdef CallProgram program = CallProgram(pool, verb, args, False, False)
+    cdef _Tracer tracer = program.start()
+    found = tracer.states()
+    tracer.end()
+    return found
 
 
 cdef class Steps:

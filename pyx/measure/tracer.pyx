@@ -11,6 +11,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.measure.callees cimport N_VERBS, VERBS
 from xmem.measure.tracee cimport (
+    N_REGISTERS,
     TRACEE_SUPPORTED,
     place_t,
     tracee_end,
@@ -20,6 +21,7 @@ from xmem.measure.tracee cimport (
     tracee_pass,
     tracee_pc,
     tracee_place,
+    tracee_registers,
     tracee_step,
     tracee_together,
     tracee_wait,
@@ -159,6 +161,19 @@ cdef class _Tracer:
             error = count_steps(self.pid, &self.entry, &n)
         self.require(error)
         return n
+
+    cdef object states(self):
+        """Return the registers before each instruction of the call after the marker."""
+        cdef uint64_t cells[N_REGISTERS]
+        cdef uint64_t pc
+        found = []
+        if not self.to_verb():
+            return found
+        while True:
+            self.require(tracee_registers(self.pid, cells))
+            found.append(tuple([cells[i] for i in range(N_REGISTERS)]))
+            if not self.step(&pc):
+                return found
 
     cdef void finish(self) noexcept:
         """Let the child record what its last call did, and end it."""

@@ -39,7 +39,9 @@ if __name__ == "__main__":
     main.{entry}()
 """
 #: Everything but what every command needs.
-OPTIONAL = {name for extra in ("plot", "hgrm", "stores") for name in EXTRAS[extra]}
+OPTIONAL = {
+    name for extra in ("plot", "hgrm", "lines", "stores") for name in EXTRAS[extra]
+}
 
 
 @pytest.fixture

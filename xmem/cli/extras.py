@@ -13,6 +13,7 @@ EXTRAS = {
     "cli": ("click", "rich"),
     "plot": ("matplotlib",),
     "hgrm": ("hdrh",),
+    "lines": ("capstone",),
     "stores": ("lz4", "zstandard", "xxhash"),
 }
 #: Distributions that are not called after their module.

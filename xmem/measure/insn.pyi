@@ -22,6 +22,8 @@ __all__ = [
     "cost",
     "count",
     "is_available",
+    "states",
+    "trace_states",
 ]
 
 BUILD: Literal["release", "checked", "sanitized", "unoptimised"]
@@ -49,6 +51,10 @@ def cost(
 def addresses(
     pool: Pool, verb: _Verb, *args: SupportsIndex
 ) -> npt.NDArray[np.uint64]: ...
+def states(pool: Pool, verb: _Verb, *args: SupportsIndex) -> list[tuple[int, ...]]: ...
+def trace_states(
+    pool: Pool, ops: npt.NDArray[np.void], *, every: SupportsIndex = 1
+) -> Iterator[tuple[int, list[tuple[int, ...]]]]: ...
 
 class Steps:
     def __init__(self, pool: Pool, verb: _Verb, *args: SupportsIndex) -> None: ...

@@ -125,6 +125,26 @@ cdef extern from *:
     #endif
     }
 
+    /* What an instruction can address by, in the order of REGISTERS. */
+    static int xmem_tracee_registers(pid_t child, uint64_t *cells)
+    {
+    #if defined(__x86_64__)
+        struct user_regs_struct regs;
+        struct iovec vec = {&regs, sizeof regs};
+        if (ptrace(PTRACE_GETREGSET, child, (void *)NT_PRSTATUS, &vec) != 0)
+            return -errno;
+        uint64_t all[] = {
+            regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi,
+            regs.rbp, regs.rsp, regs.r8, regs.r9, regs.r10, regs.r11,
+            regs.r12, regs.r13, regs.r14, regs.r15, regs.rip};
+        memcpy(cells, all, sizeof all);
+        return 0;
+    #else
+        (void)child; (void)cells;
+        return -ENOSYS;
+    #endif
+    }
+
     /* Valid at the first instruction of a function. */
     static int xmem_tracee_place(pid_t child, xmem_place_t *place)
     {
@@ -184,6 +204,8 @@ cdef extern from *:
     { (void)c; *p = 0; return -ENOSYS; }
     static int xmem_tracee_place(int c, xmem_place_t *p)
     { (void)c; (void)p; return -ENOSYS; }
+    static int xmem_tracee_registers(int c, uint64_t *p)
+    { (void)c; (void)p; return -ENOSYS; }
     static void xmem_tracee_end(int c) { (void)c; }
     static void xmem_together(int on) { (void)on; }
     #define xmem_tracee_exit() ((void)0)
@@ -191,6 +213,8 @@ cdef extern from *:
     #endif
     """
     bint TRACEE_SUPPORTED "XMEM_TRACEE_SUPPORTED"
+    enum:
+        N_REGISTERS "17"        # on x86-64; elsewhere they are not read
 
     ctypedef struct place_t "xmem_place_t":
         uint64_t pc
@@ -206,6 +230,9 @@ cdef extern from *:
     int tracee_pc "xmem_tracee_pc"(int child, uint64_t* pc) noexcept nogil
     int tracee_place "xmem_tracee_place"(
         int child, place_t* place
+    ) noexcept nogil
+    int tracee_registers "xmem_tracee_registers"(
+        int child, uint64_t* cells
     ) noexcept nogil
     void tracee_end "xmem_tracee_end"(int child) noexcept nogil
     void tracee_exit "xmem_tracee_exit"() noexcept nogil

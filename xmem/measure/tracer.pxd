@@ -18,6 +18,7 @@ cdef class _Tracer:
     cdef bint to_verb(self) except -1
     cdef bint step(self, uint64_t* pc) except -1
     cdef uint64_t count(self) except? 0
+    cdef object states(self)
     cdef void finish(self) noexcept
     cdef void end(self) noexcept
 
