@@ -46,7 +46,7 @@ from xmem.cli.plots.style import save, style_grid
 from xmem.cli.plots.versus import draw_versus
 from xmem.cli.progress import Progress
 from xmem.cli.tables.printing import NOTHING
-from xmem.cli.tables.versus import worst_cells
+from xmem.cli.tables.versus import memory_cells, worst_cells
 from xmem.cli.versus import enter
 from xmem.measure import insn
 from xmem.measure.counts import Summary
@@ -126,6 +126,14 @@ def worst() -> str:
         rows = [[name, *cells] for name, cells in worst_cells(found, verb).items()]
         shown.append(table([f"worst {verb[1:]}", *names, "geometric mean"], rows))
     return "\n\n".join(shown)
+
+
+def memory() -> str:
+    """Show the memory of each allocator on each trace, and what the format needs."""
+    found = compared()
+    names = dict.fromkeys(one["trace"] for one in found)
+    rows = [[name, *cells] for name, cells in memory_cells(found).items()]
+    return table(["memory / live", *names], rows)
 
 
 #: What README shows of it.
@@ -548,6 +556,7 @@ PARTS: dict[tuple[Path, str], Callable[[], str]] = {
     (PAGE, "machine"): lambda: f"{machine()} Medians of {ROUNDS} rounds.",
     (PAGE, "field"): field,
     (PAGE, "worst"): worst,
+    (PAGE, "memory"): memory,
     (README, "performance"): readme,
     (README, "picture"): picture,
     (RELIABILITY, "misuse"): misuse,

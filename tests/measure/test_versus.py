@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.no_asan, pytest.mark.slow]
 
 RECORD_KEYS = {
     *("name", "trace", "ops", "failed", "ns", "ratio"),
-    *("xmalloc_cycles", "xfree_cycles", "memory", "memory_from"),
+    *("xmalloc_cycles", "xfree_cycles", "memory", "memory_from", "format"),
     *("ranks", "mean_worst"),
 }
 OPS = trace(

@@ -24,7 +24,9 @@ from xmem.cli.outputs import STDOUT, refuse_clashes, write_json
 from xmem.cli.progress import Progress
 from xmem.cli.tables.printing import print_lines, print_whole
 from xmem.cli.tables.versus import (
+    MEMORY_HEADING,
     heading,
+    make_memory_table,
     make_versus_table,
     make_worst_table,
     versus_notes,
@@ -112,6 +114,7 @@ def versus(
     print_whole(make_versus_table(results), [], aside, heading(ways))
     for verb in VERBS:
         print_whole(make_worst_table(results, verb), [], aside, worst_heading(verb))
+    print_whole(make_memory_table(results), [], aside, MEMORY_HEADING)
     print_lines(versus_notes(results, rounds, repeats), aside)
     write_json(results, json_file)
     if plot_file is not None:

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.base.errors import BadArgument, PeerError
+from xmem.measure.formats import least_format_bytes
 from xmem.measure.libraries import definer, installed
 from xmem.measure.peers import Peer, measure, play_touched, serves
 from xmem.measure.ranks import VERBS, mean_cycles, with_ranks
@@ -384,7 +385,8 @@ def compare(
         One for each contender and trace: ``name``, ``trace``, ``failed``, ``ns``
         and ``ratio`` (lists over the rounds), ``xmalloc_cycles`` and
         ``xfree_cycles`` (for each quantile the median over the rounds),
-        ``memory_from`` (see `memory_from`), ``memory``, and what
+        ``memory_from`` (see `memory_from`), ``memory``, ``format`` (what blocks of
+        xmem's format need on this trace, over the live bytes), and what
         `xmem.measure.ranks.with_ranks` adds.
 
     Raises
@@ -401,6 +403,7 @@ def compare(
     all_of_them = [Contender(NULL, NULL), *contenders]
     with tempfile.TemporaryDirectory() as folder:
         files, live = write_plain(traces, max_ops, Path(folder))
+        least = {file.stem: least_format_bytes(np.load(file)) for file in files}
         for i in range(rounds):
             # Contenders change places from round to round.
             turn = i % len(all_of_them)
@@ -420,7 +423,11 @@ def compare(
     shown = list(dict.fromkeys(trace for _, trace in found))
     return with_ranks(
         [
-            {**summary(name, trace, found, names[0]), "memory": memory[name, trace]}
+            {
+                **summary(name, trace, found, names[0]),
+                "memory": memory[name, trace],
+                "format": per_live(least[trace], live[trace]),
+            }
             for name in names
             for trace in shown
         ]

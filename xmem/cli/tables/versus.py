@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The tables of `xmem versus`: means over the traces, and the worst call on each."""
+"""The tables of `xmem versus`: means over traces, worst calls and memory on each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +25,9 @@ QUESTIONS = {
     (True,): "xmem's pools have their pages before the clock starts",
     (False, True): "xmem's pools as they grow, and with their pages reserved",
 }
+#: The row of what xmem's format needs, and the heading of its table.
+FORMAT = "the format of xmem"
+MEMORY_HEADING = "Memory on each trace, over the bytes live at its peak"
 #: As users call the verbs.
 NAMES = {"xmalloc": "malloc", "xfree": "free"}
 
@@ -67,7 +70,7 @@ def make_versus_table(results: Sequence[dict[str, Any]]) -> Table:
             f"{median:.2f}",
             f"{least:.2f}-{greatest:.2f}",
             *(f"{row[v][key]:,.0f}" for v in VERBS.values() for key in QUANTILES),
-            NOTHING if row["memory"] is None else f"{row['memory']:.3f}",
+            per_live(row["memory"]),
         )
     return table
 
@@ -90,6 +93,40 @@ def make_worst_table(results: Sequence[dict[str, Any]], verb: str) -> Table:
     for name, cells in worst_cells(results, verb).items():
         table.add_row(name, *cells)
     return table
+
+
+def make_memory_table(results: Sequence[dict[str, Any]]) -> Table:
+    """Build the table of memory over live bytes, of each allocator on each trace.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As `xmem.measure.versus.compare` returns them.
+    """
+    table = new_table()
+    for trace in dict.fromkeys(result["trace"] for result in results):
+        table.add_column(f"\n{trace}", justify="right", no_wrap=True)
+    for name, cells in memory_cells(results).items():
+        table.add_row(name, *cells)
+    return table
+
+
+def memory_cells(results: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return memory over live bytes of each allocator: all traces.
+
+    Last what blocks of xmem's format need, whoever places them.
+    """
+    cells: dict[str, list[str]] = {}
+    least: dict[str, str] = {}
+    for result in results:
+        cells.setdefault(result["name"], []).append(per_live(result["memory"]))
+        least[result["trace"]] = per_live(result["format"])
+    return {**cells, FORMAT: list(least.values())}
+
+
+def per_live(value: float | None) -> str:
+    """Return a figure of memory."""
+    return NOTHING if value is None else f"{value:.3f}"
 
 
 def worst_cells(results: Sequence[dict[str, Any]], verb: str) -> dict[str, list[str]]:
@@ -130,7 +167,8 @@ def versus_notes(
         "by more than a tenth.",
         "memory / live: the least arena that serves the trace, over the bytes live at "
         "its peak; for allocators that use the system's memory, how far the process "
-        "grew (-: it had memory at hand).",
+        "grew (-: it had memory at hand). The format of xmem: what its blocks, headers "
+        "and tables need for the bytes that live at the peak, whoever places them.",
     ]
     if n_failed:
         lines.append(f"{n_failed:,} requests failed.")
