@@ -33,6 +33,7 @@ from . import Refuted
 
 PAGE = 4096
 KINDS: list[dict[str, Any]] = [
+    {"engine": "tlsf"},
     {"engine": "tlsf", "grow_pages": 1},
     {"engine": "tlsf", "grow_pages": 4, "join_regions": False},
     {"engine": "tlsf", "grow_pages": 4, "hardened": True},

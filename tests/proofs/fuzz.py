@@ -39,6 +39,7 @@ from . import Refuted
 
 PAGE = 4096
 SETTINGS = [
+    {"engine": "tlsf", "grow_pages": None, "max_pages": None},
     {"engine": "tlsf", "grow_pages": 1, "max_pages": None},
     {"engine": "tlsf", "grow_pages": 16, "max_pages": 40},
     {"engine": "firstfit", "grow_pages": 1, "max_pages": None},

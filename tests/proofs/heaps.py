@@ -281,6 +281,8 @@ POOLS: tuple[dict[str, Any], ...] = (
     {"grow_pages": 1, "hardened": True, "join_regions": False},
     {"grow_pages": 1, "hooks": True},
     {"grow_pages": 1, "hooks": True, "hardened": True},
+    {},
+    {"quick": True},
 )
 
 
@@ -404,7 +406,7 @@ def changed(case: Case, rng: random.Random) -> Case:
 def settings(rng: random.Random) -> dict[str, Any]:
     """Return random parameters of a pool."""
     found: dict[str, Any] = {
-        "grow_pages": rng.choice([1, 1, 1, 2, 3, 4, 16]),
+        "grow_pages": rng.choice([1, 1, 1, 2, 3, 4, 16, None, None]),
         "join_regions": rng.random() < 0.7,
     }
     which = rng.randrange(4)

@@ -19,6 +19,7 @@ from . import Refuted
 
 PAGE = 4096
 POOLS: list[dict[str, Any]] = [
+    {"engine": "tlsf", "grow_pages": None},
     {"engine": "tlsf", "grow_pages": 1},
     {"engine": "tlsf", "grow_pages": 4, "join_regions": False},
     {"engine": "tlsf", "grow_pages": 4, "hardened": True},

@@ -27,6 +27,8 @@ from .headers import LINE, Seen, Snapshot
 
 PAGE = 4096
 KINDS: list[dict[str, Any]] = [
+    {"engine": "tlsf"},
+    {"engine": "tlsf", "quick": True},
     {"engine": "tlsf", "grow_pages": 1},
     {"engine": "tlsf", "grow_pages": 2, "quick": True},
     {"engine": "tlsf", "grow_pages": 3},
