@@ -12,11 +12,10 @@ For Linux on x86-64. Needs the extra ``lines``.
 import ctypes
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import capstone
 import numpy as np
 import numpy.typing as npt
-from capstone import x86
 
 from xmem.arena import FRAME_CONTROL, Arena
 from xmem.base.errors import BadArgument
@@ -36,20 +35,13 @@ PAGE_BYTES = 4096
 GROW_PAGES = 16
 LONGEST = 15  # bytes of an instruction
 MASK = (1 << 64) - 1
-#: Where each register is in a state of `xmem.measure.insn.states`.
-REGISTERS = {
-    getattr(x86, f"X86_REG_{name}"): i
-    for i, name in enumerate(
-        (
-            *("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"),
-            *(f"R{n}" for n in range(8, 16)),
-            "RIP",
-        )
-    )
-}
-PC = REGISTERS[x86.X86_REG_RIP]
-#: Instructions with an operand that is an address and not what lies there.
-NO_ACCESS = {x86.X86_INS_LEA, x86.X86_INS_NOP}
+#: As they stand in a state of `xmem.measure.insn.states`.
+REGISTERS = (
+    *("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"),
+    *(f"R{n}" for n in range(8, 16)),
+    "RIP",
+)
+PC = REGISTERS.index("RIP")
 
 State = tuple[int, ...]
 Operand = tuple[int | None, int | None, int, int, int]
@@ -59,16 +51,45 @@ class Decoder:
     """What instructions of this process touch; each is decoded once."""
 
     def __init__(self) -> None:
+        import capstone
+        from capstone import x86
+
         self.engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self.engine.detail = True
+        self.memory = x86.X86_OP_MEM
+        self.registers = {
+            getattr(x86, f"X86_REG_{name}"): i for i, name in enumerate(REGISTERS)
+        }
+        #: Of threads: not the arena.
+        self.segments = {x86.X86_REG_FS, x86.X86_REG_GS}
+        #: Instructions with an operand that is an address and not what lies there.
+        self.no_access = {x86.X86_INS_LEA, x86.X86_INS_NOP}
         self.known: dict[int, list[Operand]] = {}
 
     def operands(self, pc: int) -> list[Operand]:
         """Return base, index, scale, displacement and bytes of what is in memory."""
         if pc not in self.known:
             code = ctypes.string_at(pc, LONGEST)
-            self.known[pc] = decoded(next(self.engine.disasm(code, pc, 1)))
+            self.known[pc] = self.decoded(next(self.engine.disasm(code, pc, 1)))
         return self.known[pc]
+
+    def decoded(self, instruction: Any) -> list[Operand]:
+        """Return the operands in memory of an instruction, without those of threads."""
+        found: list[Operand] = []
+        if instruction.id in self.no_access:
+            return found
+        for operand in instruction.operands:
+            if operand.type != self.memory or operand.mem.segment in self.segments:
+                continue
+            memory = operand.mem
+            address = memory.disp
+            base = self.registers[memory.base] if memory.base else None
+            if base == PC:
+                address += instruction.address + instruction.size
+                base = None
+            index = self.registers[memory.index] if memory.index else None
+            found.append((base, index, memory.scale, address, operand.size))
+        return found
 
     def touched(self, states: Iterable[State], start: int, n_bytes: int) -> set[int]:
         """Return the lines of the ``n_bytes`` at ``start`` that a call touches."""
@@ -84,28 +105,6 @@ class Decoder:
                     found.add(address // LINE_BYTES)
                     found.add((address + size - 1) // LINE_BYTES)
         return found
-
-
-def decoded(instruction: capstone.CsInsn) -> list[Operand]:
-    """Return the operands in memory of an instruction, without those of threads."""
-    found: list[Operand] = []
-    if instruction.id in NO_ACCESS:
-        return found
-    for operand in instruction.operands:
-        if operand.type != x86.X86_OP_MEM or operand.mem.segment in (
-            x86.X86_REG_FS,
-            x86.X86_REG_GS,
-        ):
-            continue
-        memory = operand.mem
-        address = memory.disp
-        base = REGISTERS[memory.base] if memory.base else None
-        if base == PC:
-            address += instruction.address + instruction.size
-            base = None
-        index = REGISTERS[memory.index] if memory.index else None
-        found.append((base, index, memory.scale, address, operand.size))
-    return found
 
 
 class Places:
