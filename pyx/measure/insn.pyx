@@ -55,6 +55,7 @@ __all__ = [
     "cost",
     "count",
     "is_available",
+    "pool_for",
     "states",
     "trace_states",
 ]
@@ -81,14 +82,16 @@ cdef class TraceProgram:
     cdef object ops, wanted, payloads, shared, results
     cdef Pool pool
 
-    def __init__(self, ops, Pool pool not None, wanted, unsigned checked):
-        """Prepare a trace that is not empty."""
+    def __init__(self, ops, Pool pool not None, uint64_t every, unsigned checked):
+        """Prepare a trace that is not empty; each ``every``-th operation is wanted."""
         cdef const uint8_t[::1] raw = ops.view(np.uint8)
-        cdef const uint8_t[::1] wanted_cells = wanted
+        cdef uint8_t[::1] wanted_cells
         cdef uint64_t[::1] payload_cells
         cdef uint8_t[::1] result_cells
         self.ops = ops
-        self.wanted = wanted
+        self.wanted = np.zeros(len(ops), dtype=np.uint8)
+        self.wanted[::every] = 1
+        wanted_cells = self.wanted
         self.pool = pool
         self.payloads = np.zeros(int(ops["id"].max()) + 1, dtype=np.uint64)
         # The child writes its results where the parent sees them.
@@ -105,18 +108,24 @@ cdef class TraceProgram:
         self.c.results = <result_t*>&result_cells[0]
         self.c.checked = checked
 
+    cdef _Tracer start(self):
+        """Fork a child that stands in front of the trace."""
+        cdef _Tracer tracer = _Tracer()
+        self.pool.arena.enter()
+        if tracer.fork() == 0:
+            child_trace(&self.c)
+        return tracer
+
     cdef object count(self, progress):
         """Run the child; return the instructions of each operation, 0 if not wanted."""
-        cdef _Tracer tracer = _Tracer()
+        cdef _Tracer tracer
         cdef uint64_t[::1] cells
         cdef uint64_t i
         cdef uint64_t done = 0
         cdef uint64_t total = int(self.wanted.sum())
         counts = np.zeros(len(self.ops), dtype=np.uint64)
         cells = counts
-        self.pool.arena.enter()
-        if tracer.fork() == 0:
-            child_trace(&self.c)
+        tracer = self.start()
         try:
             for i in range(self.c.n_ops):
                 if not self.c.wanted[i]:
@@ -134,11 +143,8 @@ cdef class TraceProgram:
 
     def states(self):
         """Run the child; yield each wanted operation and the registers in its call."""
-        cdef _Tracer tracer = _Tracer()
+        cdef _Tracer tracer = self.start()
         cdef uint64_t i
-        self.pool.arena.enter()
-        if tracer.fork() == 0:
-            child_trace(&self.c)
         try:
             for i in range(self.c.n_ops):
                 if not self.c.wanted[i]:
@@ -157,9 +163,22 @@ cdef class TraceProgram:
         return words[:, 1].astype(np.uint8)
 
 
-cdef Pool pool_for(object ops, object page_size, dict settings):
-    """Make a pool in an arena in which no request of a trace need fail."""
-    grow_pages = settings["grow_pages"]
+def pool_for(ops, *, page_size=None, grow_pages=None, **settings):
+    """Make a pool in an anonymous arena in which no request of a trace need fail.
+
+    Parameters
+    ----------
+    ops : numpy.ndarray
+        A trace.
+    page_size : int, optional
+        As in `xmem.Arena.anonymous`.
+    grow_pages, **settings
+        As in `xmem.Pool`.
+
+    Returns
+    -------
+    Pool
+    """
     page_bytes = mmap.PAGESIZE if page_size is None else page_size
     arena = _Arena.anonymous(
         ample_arena_bytes(
@@ -171,7 +190,7 @@ cdef Pool pool_for(object ops, object page_size, dict settings):
         ),
         page_size=page_size,
     )
-    return _Pool(arena, **settings)
+    return _Pool(arena, grow_pages=grow_pages, **settings)
 
 
 def count(
@@ -230,20 +249,19 @@ def count(
         raise BadArgumentType(
             f"progress must be callable, not {type(progress).__name__}"
         )
-    settings = {
-        "engine": engine,
-        "hardened": hardened,
-        "grow_pages": grow_pages,
-        "max_pages": max_pages,
-        "quick": quick,
-    }
-    pool = pool_for(ops, page_size, settings)
-    wanted = np.zeros(len(ops), dtype=np.uint8)
-    wanted[::interval] = 1
+    pool = pool_for(
+        ops,
+        page_size=page_size,
+        grow_pages=grow_pages,
+        engine=engine,
+        hardened=hardened,
+        max_pages=max_pages,
+        quick=quick,
+    )
     counts = np.zeros(len(ops), dtype=np.uint64)
     paths = np.zeros(len(ops), dtype=np.uint8)
     if len(ops):
-        program = TraceProgram(ops, pool, wanted, proof)
+        program = TraceProgram(ops, pool, interval, proof)
         counts = program.count(progress)
         paths = program.paths()
     found = np.flatnonzero(counts)
@@ -290,11 +308,8 @@ def trace_states(pool, ops, *, every=1):
     cdef uint64_t interval = count_argument(every, "every", 1)
     cdef Pool of = pool_argument(pool)
     ops = check_trace(ops)
-    wanted = np.zeros(len(ops), dtype=np.uint8)
-    wanted[::interval] = 1
-    if not len(ops):
-        return
-    yield from TraceProgram(ops, of, wanted, 0).states()
+    if len(ops):
+        yield from TraceProgram(ops, of, interval, 0).states()
 
 
 # Single calls ----------------------------------------------------------------

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from xmem import Arena, BadArgument, InvalidFree, Pool
+from xmem.arena import FRAME_CONTROL
+from xmem.data import demo_trace_path
 from xmem.measure import insn
 from xmem.measure.lines import (
     KINDS,
@@ -21,7 +23,7 @@ from xmem.measure.lines import (
 )
 from xmem.measure.replay import load
 
-TRACE = Path(insn.__file__).parents[1] / "data" / "redis.npz"
+TRACE = demo_trace_path()
 N_BYTES = 2 << 20
 
 pytestmark = [
@@ -98,10 +100,10 @@ def test_what_a_call_changes_it_touches(tmp_path: Path, quick: bool) -> None:
             found = Decoder().touched(
                 insn.states(pools[0], verb, *args), places.start, N_BYTES
             )
-            before = bytes(stored_bytes(stored))
+            before = stored_bytes(stored)
             for _ in insn.Steps(pools[1], verb, *args):
                 pass
-            after = bytes(stored_bytes(stored))
+            after = stored_bytes(stored)
             changed = np.flatnonzero(
                 np.frombuffer(before, np.uint8) != np.frombuffer(after, np.uint8)
             )
@@ -121,7 +123,9 @@ def test_the_kinds_are_told_apart(pool: Pool) -> None:
     places = Places(pool.arena)
     at = pool.xmalloc(1000)
     page = pool.arena.page_size // LINE_BYTES
-    control = next(r["page"] for r in pool.arena.frames() if r["state"] == 4)
+    control = next(
+        r["page"] for r in pool.arena.frames() if r["state"] == FRAME_CONTROL
+    )
     found = [places.kind(line) for line in (0, int(control) * page, at // LINE_BYTES)]
     assert [KINDS[kind] for kind in found] == ["tables", "control", "blocks"]
 

@@ -90,7 +90,7 @@ def path_name(verb: int, path: int) -> str:
     return name
 
 
-def _verb_number(verb: str) -> int:
+def verb_number(verb: str) -> int:
     """Index into `VERBS`."""
     if verb not in VERBS:
         raise BadArgument(f"verb must be one of {', '.join(VERBS)}, not {verb!r}")
@@ -185,7 +185,7 @@ class Counts:
         BadArgument
             There is no such verb.
         """
-        number = _verb_number(verb)
+        number = verb_number(verb)
         return self._summarise(self.verb == number, number, "")
 
     def by_path(self, verb: str) -> list[Summary]:
@@ -201,7 +201,7 @@ class Counts:
         list of Summary
             The most frequent path first.
         """
-        number = _verb_number(verb)
+        number = verb_number(verb)
         is_verb = self.verb == number
         found = [
             self._summarise(

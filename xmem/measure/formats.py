@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.arena import Arena
-from xmem.measure.codes import OP_FREE
+from xmem.measure.trace import OP_FREE, live_after
 from xmem.pool import Pool
 
 __all__ = ["blocks_at_peak", "least_format_bytes"]
@@ -39,13 +39,7 @@ def blocks_at_peak(ops: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     """
     if not len(ops):
         return np.zeros(0, dtype=np.uint64)
-    order = np.argsort(ops["id"], kind="stable")
-    held = np.where(ops["op"] == OP_FREE, 0, ops["size"]).astype(np.int64)[order]
-    change = held.copy()
-    change[1:] -= np.where(np.diff(ops["id"][order]) == 0, held[:-1], 0)
-    delta = np.empty_like(change)
-    delta[order] = change
-    until = int(np.cumsum(delta).argmax()) + 1
+    until = int(live_after(ops, ops["size"]).argmax()) + 1
     # The last operation on each object until then.
     _, last = np.unique(ops["id"][:until][::-1], return_index=True)
     last = until - 1 - last

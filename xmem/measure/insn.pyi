@@ -2,7 +2,7 @@
 """Retired instructions of single operations, counted by stepping a child."""
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ __all__ = [
     "cost",
     "count",
     "is_available",
+    "pool_for",
     "states",
     "trace_states",
 ]
@@ -29,6 +30,13 @@ __all__ = [
 BUILD: Literal["release", "checked", "sanitized", "unoptimised"]
 
 def is_available() -> bool: ...
+def pool_for(
+    ops: npt.NDArray[np.void],
+    *,
+    page_size: SupportsIndex | None = None,
+    grow_pages: SupportsIndex | None = None,
+    **settings: Any,
+) -> Pool: ...
 def count(
     ops: npt.NDArray[np.void],
     *,

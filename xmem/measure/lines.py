@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.arena import FRAME_CONTROL, Arena
-from xmem.base.errors import BadArgument
-from xmem.measure.codes import VERB_OF_OP, VERBS
-from xmem.measure.insn import states, trace_states
-from xmem.measure.trace import ample_arena_bytes
+from xmem.measure.codes import VERB_OF_OP
+from xmem.measure.counts import verb_number
+from xmem.measure.insn import pool_for, states, trace_states
 from xmem.pool import Pool
 
 __all__ = ["KINDS", "LINE_BYTES", "Lines", "call_lines", "trace_lines"]
@@ -31,8 +30,6 @@ LINE_BYTES = 64
 #: its bins and bitmaps; in the arena's tables, the start bits and the frame table.
 KINDS = ("blocks", "control", "tables")
 
-PAGE_BYTES = 4096
-GROW_PAGES = 16
 LONGEST = 15  # bytes of an instruction
 MASK = (1 << 64) - 1
 #: As they stand in a state of `xmem.measure.insn.states`.
@@ -171,9 +168,7 @@ class Lines:
         BadArgument
             There is no such verb.
         """
-        if verb not in VERBS:
-            raise BadArgument(f"verb must be one of {', '.join(VERBS)}, not {verb!r}")
-        some = self.counts[self.verb == VERBS.index(verb)]
+        some = self.counts[self.verb == verb_number(verb)]
         if not len(some):
             return {}
         return dict(zip(KINDS, some.mean(axis=0).tolist(), strict=True))
@@ -231,9 +226,8 @@ def trace_lines(
     decoder = Decoder()
     index: list[int] = []
     counts: list[list[int]] = []
-    n_bytes = ample_arena_bytes(ops, PAGE_BYTES, GROW_PAGES)
-    with Arena.anonymous(n_bytes, page_size=PAGE_BYTES) as arena:
-        pool = Pool(arena, quick=quick)
+    pool = pool_for(ops, quick=quick)
+    with pool.arena as arena:
         places = Places(arena)
         calls: Iterator[tuple[int, list[State]]] = trace_states(pool, ops, every=every)
         for i, steps in calls:

@@ -202,14 +202,21 @@ def peak_live(ops: npt.NDArray[Any]) -> int:
 
 
 def _peak_of(ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]) -> int:
-    """Return the greatest sum of ``bytes_held`` over the objects that are live.
+    """Return the greatest sum of ``bytes_held`` over the objects that are live."""
+    return int(live_after(ops, bytes_held).max(initial=0))
+
+
+def live_after(
+    ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """Return the sum of ``bytes_held`` over the live objects after each operation.
 
     ``bytes_held`` has the bytes that an object holds after each operation on it.
     Sums are in float64, because objects as large as an arena soon exceed 64 bits; they
     are exact up to 2**53.
     """
     if not len(ops):
-        return 0
+        return np.zeros(0)
     order = np.argsort(ops["id"], kind="stable")
     held = bytes_held[order].astype(np.float64)
     change = held.copy()
@@ -217,7 +224,7 @@ def _peak_of(ops: npt.NDArray[Any], bytes_held: npt.NDArray[Any]) -> int:
     change[1:] -= np.where(same, held[:-1], 0.0)
     delta = np.empty(len(ops), dtype=np.float64)
     delta[order] = change
-    return max(0, int(np.cumsum(delta).max()))
+    return np.cumsum(delta)
 
 
 def ample_arena_bytes(ops: npt.NDArray[Any], page_bytes: int, grow_pages: int) -> int:

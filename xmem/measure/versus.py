@@ -402,8 +402,7 @@ def compare(
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     all_of_them = [Contender(NULL, NULL), *contenders]
     with tempfile.TemporaryDirectory() as folder:
-        files, live = write_plain(traces, max_ops, Path(folder))
-        least = {file.stem: least_format_bytes(np.load(file)) for file in files}
+        files, live, least = write_plain(traces, max_ops, Path(folder))
         for i in range(rounds):
             # Contenders change places from round to round.
             turn = i % len(all_of_them)
@@ -441,7 +440,7 @@ def per_live(n_bytes: int | None, n_live: int) -> float | None:
 
 def write_plain(
     traces: Sequence[Path], max_ops: int | None, folder: Path
-) -> tuple[list[Path], dict[str, int]]:
+) -> tuple[list[Path], dict[str, int], dict[str, int]]:
     """Check traces and write them as plain arrays, which can be mapped.
 
     Returns
@@ -450,8 +449,10 @@ def write_plain(
         Named after the traces.
     live : dict
         Peak of live bytes by name.
+    least : dict
+        Bytes that the format needs for these, by name.
     """
-    files, live = [], {}
+    files, live, least = [], {}, {}
     for trace in traces:
         ops = load(trace)[:max_ops]
         file = folder / f"{Path(trace).stem}.npy"
@@ -460,7 +461,8 @@ def write_plain(
         np.save(file, ops)
         files.append(file)
         live[file.stem] = peak_live(ops)
-    return files, live
+        least[file.stem] = least_format_bytes(ops)
+    return files, live, least
 
 
 def summary(
