@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The verbs as functions of one shape, which are called by address.
+"""The verbs as functions of two shapes, which are called by address.
 
 They are compiled alone, so that their instructions depend on the core and on no
 other code of the laboratory.
@@ -28,11 +28,8 @@ cdef uint64_t do_xmalloc(
     return pool_alloc(arena, pool, n, alignment)
 
 
-cdef uint64_t do_xfree(
-    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
-) noexcept nogil:
+cdef void do_xfree(arena_t* arena, pool_t* pool, uint64_t payload) noexcept nogil:
     pool_free(arena, pool, payload)
-    return 1
 
 
 cdef uint64_t do_xrealloc(
@@ -50,11 +47,10 @@ cdef uint64_t do_page_alloc(
     )
 
 
-cdef uint64_t do_page_free(
-    arena_t* arena, pool_t* _pool, uint64_t offset, uint64_t _b, uint64_t _c
+cdef void do_page_free(
+    arena_t* arena, pool_t* _pool, uint64_t offset
 ) noexcept nogil:
     frames_free(arena, <uint32_t>page_of(arena, offset))
-    return 1
 
 
 cdef uint64_t do_checked_xfree(
@@ -72,10 +68,10 @@ cdef uint64_t do_checked_xrealloc(
 
 
 VERBS[VERB_XMALLOC] = do_xmalloc
-VERBS[VERB_XFREE] = do_xfree
+VERBS[VERB_XFREE] = <verb_t>do_xfree
 VERBS[VERB_XREALLOC] = do_xrealloc
 VERBS[VERB_PAGE_ALLOC] = do_page_alloc
-VERBS[VERB_PAGE_FREE] = do_page_free
+VERBS[VERB_PAGE_FREE] = <verb_t>do_page_free
 VERBS[VERB_CHECKED + VERB_XMALLOC] = do_xmalloc
 VERBS[VERB_CHECKED + VERB_XFREE] = do_checked_xfree
 VERBS[VERB_CHECKED + VERB_XREALLOC] = do_checked_xrealloc

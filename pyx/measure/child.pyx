@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport bit
 from xmem.measure.callees cimport VERBS
-from xmem.measure.calls cimport call_t
+from xmem.measure.calls cimport call_t, run_call
 from xmem.measure.codes cimport (
     OP_MEMALIGN,
     PATH_FAILED,
@@ -30,7 +30,7 @@ cdef uint64_t counted_call(
     cdef uint64_t path = path_before(program.arena, program.pool, call.kind, call.a)
     cdef uint64_t n_pages = program.pool.n_pages
     tracee_marker()
-    result.value = call.verb(program.arena, program.pool, call.a, call.b, call.c)
+    result.value = run_call(call, program.arena, program.pool)
     result.path = path | path_after(
         program.arena, program.pool, call.kind, call.a, result.value, n_pages
     )
@@ -71,9 +71,7 @@ cdef void child_trace(program_t* program) noexcept nogil:
         if program.wanted[i]:
             value = counted_call(program, &call, result)
         else:
-            value = call.verb(
-                program.arena, program.pool, call.a, call.b, call.c
-            )
+            value = run_call(&call, program.arena, program.pool)
         if call.kind == VERB_XFREE:
             program.payloads[program.ops[i].id] = 0
         elif value != 0 or call.kind == VERB_XMALLOC:

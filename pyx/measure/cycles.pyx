@@ -19,7 +19,7 @@ from libc.string cimport memcmp, memcpy
 
 from xmem.base.arguments cimport count_argument, flag_argument
 from xmem.measure.caches cimport EVICT_BYTES, LINE_BYTES, evict
-from xmem.measure.calls cimport call_t, pool_argument, prepare_call
+from xmem.measure.calls cimport call_t, pool_argument, prepare_call, run_call
 from xmem.measure.clock cimport clock_overhead, clock_ticks
 from xmem.pool cimport Pool
 
@@ -64,7 +64,7 @@ cdef uint64_t find_changes(
 cdef uint64_t timed_call(Pool pool, call_t* call) noexcept nogil:
     """Make one call; return its ticks."""
     cdef uint64_t ticks = clock_ticks()
-    call.verb(&pool.arena.c, pool.c, call.a, call.b, call.c)
+    run_call(call, &pool.arena.c, pool.c)
     return clock_ticks() - ticks
 
 

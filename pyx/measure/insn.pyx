@@ -238,7 +238,7 @@ def count(
     Notes
     -----
     A step takes 2 to 20 microseconds, so a call takes up to some milliseconds.
-    What xrealloc copies counts as the instructions of memcpy.
+    What xrealloc copies does not count; the call of memcpy does.
     """
     cdef uint64_t interval = count_argument(every, "every", 1)
     cdef unsigned proof = VERB_CHECKED if flag_argument(checked, "checked") else 0

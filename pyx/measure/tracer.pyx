@@ -2,12 +2,15 @@
 """The parent of a stepped child: forks it, steps it, counts.
 
 The parent steps a call from the first instruction of the verb to the return from
-it, so the count is exact, and the same on every machine that runs the same build.
+it, so the count is exact, and the same on every machine that runs the same build. The C
+library's memcpy and memmove are stepped, but not counted: it has one for each kind of
+processor.
 """
 
 from xmem.measure.counts import SteppingUnavailable
 
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memmove
 
 from xmem.measure.callees cimport N_VERBS, VERBS
 from xmem.measure.tracee cimport (
@@ -77,10 +80,29 @@ cdef int step_verb(
     return error
 
 
+cdef inline bint is_copying(uint64_t pc) noexcept nogil:
+    """Whether ``pc`` is the first instruction of the C library's memcpy or memmove."""
+    return pc == <uint64_t>memcpy or pc == <uint64_t>memmove
+
+
+cdef int pass_copy(
+    int child, const place_t* entry, uint64_t* pc, bint* is_back
+) noexcept nogil:
+    """Step a verb from the first instruction of a copy to the return from it."""
+    cdef place_t copy
+    cdef bint is_done = False
+    cdef int error = tracee_place(child, &copy)
+    while error == 0 and not is_done:
+        error = step_verb(child, &copy, pc, &is_done)
+    is_back[0] = copy.link == entry.link        # called in tail position
+    return error
+
+
 cdef int count_steps(int child, const place_t* entry, uint64_t* n) noexcept nogil:
     """Count the instructions of a verb, by stepping it to its return.
 
-    A repeated string instruction counts once, however often it repeats.
+    A repeated string instruction counts once, however often it repeats, and so does a
+    copy.
     """
     cdef uint64_t pc
     cdef uint64_t last = entry.pc
@@ -89,6 +111,9 @@ cdef int count_steps(int child, const place_t* entry, uint64_t* n) noexcept nogi
     n[0] = 1
     while True:
         error = step_verb(child, entry, &pc, &is_back)
+        if error == 0 and not is_back and is_copying(pc):
+            n[0] += 1
+            error = pass_copy(child, entry, &pc, &is_back)
         if error or is_back:
             return error
         n[0] += pc != last
