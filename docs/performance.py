@@ -50,6 +50,7 @@ from xmem.cli.tables.versus import memory_cells, worst_cells
 from xmem.cli.versus import enter
 from xmem.measure import insn
 from xmem.measure.counts import Summary
+from xmem.measure.floors import Conversions, c_memory
 from xmem.measure.insn import count
 from xmem.measure.lines import trace_lines
 from xmem.measure.peers import Peer, measure
@@ -257,6 +258,7 @@ def lines() -> str:
 
 
 UNDER_XMEM = "numpy.empty(n) under xmem.numpy_memory"
+UNDER_C = "numpy.empty(n) under a handler that calls malloc"
 
 
 def pairs() -> dict[str, Callable[[], object]]:
@@ -264,6 +266,11 @@ def pairs() -> dict[str, Callable[[], object]]:
     pool = Pool(Arena.anonymous(64 << 20))
     pool.reserve(2000)
     xmalloc, xfree = pool.xmalloc, pool.xfree
+    quick = Pool(Arena.anonymous(64 << 20), quick=True)
+    quick.reserve(2000)
+    quick_xmalloc, quick_xfree = quick.xmalloc, quick.xfree
+    floor = Conversions()
+    floor_xmalloc, floor_xfree = floor.xmalloc, floor.xfree
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
@@ -278,6 +285,10 @@ def pairs() -> dict[str, Callable[[], object]]:
 
     found: dict[str, Callable[[], object]] = {
         "xmem: xmalloc, xfree": lambda: xfree(xmalloc(N_BYTES)),
+        "xmem, quick: xmalloc, xfree": lambda: quick_xfree(quick_xmalloc(N_BYTES)),
+        "two methods that convert arguments and results": (
+            lambda: floor_xfree(floor_xmalloc(N_BYTES))
+        ),
         "xmem: xmalloc_many, xfree_many (each of 1000)": (
             lambda: pool.xfree_many(pool.xmalloc_many(sizes))
         ),
@@ -285,6 +296,7 @@ def pairs() -> dict[str, Callable[[], object]]:
         "xmem: block": lambda: pool.block(N_BYTES),
         "xmem: empty": lambda: pool.empty(N_BYTES, np.uint8),
         UNDER_XMEM: lambda: np.empty(N_BYTES, np.uint8),
+        UNDER_C: lambda: np.empty(N_BYTES, np.uint8),
         "numpy.empty(n)": lambda: np.empty(N_BYTES, np.uint8),
         "ctypes: malloc, free": lambda: libc.free(libc.malloc(N_BYTES)),
         "multiprocessing.heap: malloc, free": (
@@ -302,9 +314,11 @@ def pairs() -> dict[str, Callable[[], object]]:
 
 def around(name: str) -> contextlib.AbstractContextManager[object]:
     """Return the context in which a way is timed."""
-    if name != UNDER_XMEM:
-        return contextlib.nullcontext()
-    return numpy_memory(Pool(Arena.anonymous(64 << 20)))
+    if name == UNDER_C:
+        return c_memory()
+    if name == UNDER_XMEM:
+        return numpy_memory(Pool(Arena.anonymous(64 << 20)))
+    return contextlib.nullcontext()
 
 
 def nothing() -> None:

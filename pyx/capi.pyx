@@ -19,11 +19,14 @@ from xmem.arena.arena cimport arena_refuse_held
 from xmem.arena.holds cimport hold_test, holds_t
 from xmem.arena.superblock cimport arena_t
 from xmem.base.bits cimport is_power_of_two
+from xmem.base.checks cimport likely
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
+from xmem.engine.block cimport BLOCK_GRAIN
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc_patiently,
+    pool_alloc_short,
     pool_capacity,
     pool_free,
     pool_free_if_owned,
@@ -53,6 +56,12 @@ cdef extern from "xmem/xmem.h":
         uint64_t (*capacity)(xmem_pool*, const void*) noexcept nogil
         uint64_t (*offset_of)(xmem_pool*, const void*) noexcept nogil
         void* (*at)(xmem_pool*, uint64_t) noexcept nogil
+
+
+ctypedef void* (*alloc_t)(xmem_pool*, uint64_t, uint64_t) noexcept nogil
+
+cdef extern from *:
+    alloc_t outlined_alloc "XMEM_OUTLINED"(alloc_t function) noexcept nogil
 
 
 cdef struct borrowed_t:
@@ -141,15 +150,29 @@ cdef void _leave(xmem_pool* pool) noexcept:
 
 # Without Python --------------------------------------------------------------
 
-cdef void* _alloc(
+cdef void* _alloc_rest(
     xmem_pool* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
+    """`_alloc` of what needs a search, or is aligned to more than 16."""
     cdef borrowed_t* its = <borrowed_t*>pool
     cdef offset_t payload
     if not is_power_of_two(alignment) or alignment > its.arena.alignment:
         return NULL
     payload = pool_alloc_patiently(its.arena, its.pool, n_bytes, alignment)
     return NULL if payload == 0 else its.arena.base + payload
+
+
+cdef void* _alloc(
+    xmem_pool* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    cdef borrowed_t* its = <borrowed_t*>pool
+    cdef char* base = its.arena.base
+    cdef offset_t payload = 0
+    if likely(alignment == BLOCK_GRAIN):
+        payload = pool_alloc_short(its.arena, its.pool, n_bytes)
+    if likely(payload != 0):
+        return base + payload
+    return outlined_alloc(_alloc_rest)(pool, n_bytes, alignment)
 
 
 cdef void* _resize(

@@ -55,14 +55,18 @@ from xmem.core.plain cimport (
     pool_owns,
     run_resize,
     tlsf_pool_free,
+    tlsf_pool_refill,
     tlsf_pool_run,
-    tlsf_pool_small,
+    tlsf_pool_short,
 )
 from xmem.core.quicklists cimport (
     QUICK_DRAIN,
-    quick_alloc,
-    quick_free,
     quick_give,
+    quick_miss,
+    quick_overflow,
+    quick_put,
+    quick_search,
+    quick_take,
 )
 from xmem.core.startbits cimport start_test
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
@@ -76,20 +80,78 @@ cdef extern from *:
     move_t outlined_move "XMEM_OUTLINED"(move_t function) noexcept nogil
 
 
-cdef inline offset_t any_alloc(
+cdef inline offset_t long_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``pool_alloc`` of any pool without quick lists, for any request."""
-    if pool.flags & POOL_HARDENED:
+    """``pool_alloc`` of what is neither small nor may have waited on a quick list."""
+    if pool.quicklists != 0:
+        return outlined_alloc(quick_search)(arena, pool, n_bytes, alignment)
+    if unlikely(pool.flags & POOL_HARDENED):
         return outlined_alloc(hard_alloc)(arena, pool, n_bytes, alignment)
     return plain_alloc(arena, pool, n_bytes, alignment)
 
 
-cdef inline void any_free(
+cdef inline offset_t short_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
+) noexcept nogil:
+    """``pool_alloc`` aligned to 16 of what needs no search, or 0; calls nothing."""
+    if likely(n_bytes < pool.short_limit):
+        return tlsf_pool_short(arena, pool, n_bytes)
+    if likely(n_bytes < pool.quick_below):
+        return quick_take(arena, pool, n_bytes)
+    return 0
+
+
+cdef inline offset_t rest_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of what ``short_alloc`` does not serve."""
+    if likely(alignment <= BLOCK_GRAIN):
+        if likely(n_bytes < pool.short_limit):
+            return outlined_alloc(tlsf_pool_refill)(arena, pool, n_bytes, alignment)
+        if likely(n_bytes < pool.quick_below):
+            return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+    return outlined_alloc(long_alloc)(arena, pool, n_bytes, alignment)
+
+
+cdef inline offset_t any_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc``; the short paths in line, and each of the others one jump away."""
+    cdef offset_t payload
+    if likely(alignment <= BLOCK_GRAIN):
+        if likely(n_bytes < pool.short_limit):
+            payload = tlsf_pool_short(arena, pool, n_bytes)
+            if likely(payload != 0):
+                return payload
+            return outlined_alloc(tlsf_pool_refill)(arena, pool, n_bytes, alignment)
+        if likely(n_bytes < pool.quick_below):
+            payload = quick_take(arena, pool, n_bytes)
+            if likely(payload != 0):
+                return payload
+            return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
+    return outlined_alloc(long_alloc)(arena, pool, n_bytes, alignment)
+
+
+cdef inline bint short_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
-    """``pool_free`` of any pool without quick lists, for any payload."""
-    if pool.flags & POOL_HARDENED:
+    """``pool_free`` of most blocks; False if ``long_free`` has to do it."""
+    if unlikely((payload & (PAGE_RULE_BYTES - 1)) == 0):
+        return False
+    if likely(pool.short_limit != 0):
+        tlsf_pool_free(arena, pool, payload)
+        return True
+    return pool.quicklists != 0 and quick_put(arena, pool, payload)
+
+
+cdef inline void long_free(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_free`` of a run, or of a block that ``short_free`` does not free."""
+    if likely(pool.quicklists != 0):
+        outlined_free(quick_overflow)(arena, pool, payload)
+    elif pool.flags & POOL_HARDENED:
         hard_free(arena, pool, payload)
     else:
         plain_free(arena, pool, payload)
@@ -104,12 +166,7 @@ cdef inline offset_t pool_alloc(
     """
     cdef offset_t payload
     checker_pause()
-    if likely(n_bytes < pool.short_limit and alignment <= BLOCK_GRAIN):
-        payload = tlsf_pool_small(arena, pool, n_bytes)
-    elif likely(pool.quicklists != 0):
-        payload = outlined_alloc(quick_alloc)(arena, pool, n_bytes, alignment)
-    else:
-        payload = outlined_alloc(any_alloc)(arena, pool, n_bytes, alignment)
+    payload = any_alloc(arena, pool, n_bytes, alignment)
     checker_resume()
     if MEMCHECKED and payload != 0:
         memory_allocated(
@@ -138,12 +195,8 @@ cdef inline void pool_free(
         capacity = pool_capacity(arena, pool, payload)
         memory_freed(pool, arena.base + payload, capacity)
     checker_pause()
-    if likely(pool.short_limit != 0 and (payload & (PAGE_RULE_BYTES - 1)) != 0):
-        tlsf_pool_free(arena, pool, payload)
-    elif likely(pool.quicklists != 0):
-        outlined_free(quick_free)(arena, pool, payload)
-    else:
-        outlined_free(any_free)(arena, pool, payload)
+    if unlikely(not short_free(arena, pool, payload)):
+        outlined_free(long_free)(arena, pool, payload)
     checker_resume()
     # A hardened pool keeps a damaged block.
     if MEMCHECKED and start_test(arena, payload):
@@ -343,6 +396,31 @@ cdef inline offset_t pool_lend_pages_patiently(
     return pool_repeat(pool_lend_pages, arena, pool, n_pages, alignment, n_pages)
 
 
+cdef inline offset_t pool_alloc_short(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes
+) noexcept nogil:
+    """``pool_alloc_patiently`` aligned to 16 of what needs no search, or 0.
+
+    It calls nothing. A caller who goes on with ``pool_alloc_rest`` in a function of its
+    own spares most requests the registers that this needs.
+    """
+    return 0 if MEMCHECKED else short_alloc(arena, pool, n_bytes)
+
+
+cdef inline offset_t pool_alloc_rest(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc_patiently`` of what ``pool_alloc_short`` does not serve."""
+    cdef offset_t payload
+    if MEMCHECKED:
+        payload = pool_alloc(arena, pool, n_bytes, alignment)
+    else:
+        payload = rest_alloc(arena, pool, n_bytes, alignment)
+    if likely(payload != 0):
+        return payload
+    return outlined_alloc(pool_try_again)(arena, pool, n_bytes, alignment)
+
+
 cdef inline offset_t pool_alloc_patiently(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
@@ -352,10 +430,12 @@ cdef inline offset_t pool_alloc_patiently(
     one empty region back. Where that does not suffice, the next goes on. Each attempt
     is bounded as ``pool_alloc`` is, and there are PATIENCE more at most.
     """
-    cdef offset_t payload = pool_alloc(arena, pool, n_bytes, alignment)
+    cdef offset_t payload = 0
+    if likely(alignment <= BLOCK_GRAIN):
+        payload = pool_alloc_short(arena, pool, n_bytes)
     if likely(payload != 0):
         return payload
-    return outlined_alloc(pool_try_again)(arena, pool, n_bytes, alignment)
+    return outlined_alloc(pool_alloc_rest)(arena, pool, n_bytes, alignment)
 
 
 cdef inline offset_t pool_move(

@@ -33,15 +33,17 @@ from libc.string cimport memcpy, memset
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.superblock cimport ARENA_MAX_LOG2, arena_t
-from xmem.base.arguments cimport count_argument, flag_argument
-from xmem.base.bits cimport bit
+from xmem.base cimport bit, count_argument, flag_argument, likely
 from xmem.core.control cimport pool_t
 from xmem.core.plain cimport pool_owns
+from xmem.engine.block cimport BLOCK_GRAIN
 from xmem.measure.clock cimport clock_hz, clock_nanoseconds, clock_overhead, clock_ticks
 from xmem.measure.codes cimport OP_FREE, OP_MEMALIGN, OP_REALLOC, SKIPPED, op_t
 from xmem.pool cimport Pool
 from xmem.verbs cimport (
     pool_alloc_patiently,
+    pool_alloc_rest,
+    pool_alloc_short,
     pool_free,
     pool_free_if_owned,
     pool_resize_patiently,
@@ -110,6 +112,12 @@ cdef void* library_memalign(void* h, size_t alignment, size_t n) noexcept nogil:
 
 # Engines of xmem -------------------------------------------------------------
 
+ctypedef void* (*malloc_t)(void*, size_t) noexcept nogil
+
+cdef extern from *:
+    malloc_t outlined_malloc "XMEM_OUTLINED"(malloc_t function) noexcept nogil
+
+
 cdef struct engine_t:
     arena_t* arena
     pool_t* pool
@@ -119,11 +127,21 @@ cdef inline void* address(arena_t* arena, uint64_t offset) noexcept nogil:
     return arena.base + offset if offset != 0 else NULL
 
 
-cdef void* engine_malloc(void* h, size_t n) noexcept nogil:
+cdef void* engine_malloc_rest(void* h, size_t n) noexcept nogil:
+    """`engine_malloc` of what needs a search."""
     cdef engine_t* engine = <engine_t*>h
     return address(
-        engine.arena, pool_alloc_patiently(engine.arena, engine.pool, n, 16)
+        engine.arena, pool_alloc_rest(engine.arena, engine.pool, n, BLOCK_GRAIN)
     )
+
+
+cdef void* engine_malloc(void* h, size_t n) noexcept nogil:
+    cdef engine_t* engine = <engine_t*>h
+    cdef char* base = engine.arena.base
+    cdef uint64_t offset = pool_alloc_short(engine.arena, engine.pool, n)
+    if likely(offset != 0):
+        return base + offset
+    return outlined_malloc(engine_malloc_rest)(h, n)
 
 
 cdef void engine_free(void* h, void* start) noexcept nogil:

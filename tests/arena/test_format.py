@@ -164,12 +164,12 @@ def test_longer_than_it_says(clean: Path, more: int) -> None:
 # Its superblock --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 5, 6, 8, 1 << 8, 1 << 24, (1 << 32) - 1])
+@pytest.mark.parametrize("version", [0, 5, 6, 7, 9, 1 << 8, 1 << 24, (1 << 32) - 1])
 @pytest.mark.parametrize("seal", [False, True])
 def test_another_version(clean: Path, version: int, seal: bool) -> None:
     patch(clean, fmt.VERSION, version.to_bytes(4, "little"), seal)
     message = refused(clean, "version")
-    assert re.search(rf"version {version};.*version 7$", message)
+    assert re.search(rf"version {version};.*version 8$", message)
 
 
 def test_another_byte_order(clean: Path) -> None:
@@ -389,7 +389,7 @@ def test_dirty_arena_may_differ_from_its_last_seal(dirty: Path) -> None:
 # What the format is ----------------------------------------------------------
 
 
-def test_layout_of_version_7(tmp_path: Path) -> None:
+def test_layout_of_version_8(tmp_path: Path) -> None:
     """The numbers of the format, as any other program would read them."""
     for n_bytes, page_size, max_pools in (
         (1 << 18, 4096, 48),
@@ -414,7 +414,7 @@ def test_layout_of_version_7(tmp_path: Path) -> None:
 
         n_pages = n_bytes // page_size
         assert held[:8] == b"XMEM\r\n\x1a\n"
-        assert number(fmt.VERSION, 4) == 7
+        assert number(fmt.VERSION, 4) == 8
         assert number(fmt.BYTE_ORDER, 4) == 0x01020304
         assert number(fmt.N_BYTES, 8) == n_bytes == len(held)
         assert number(fmt.PAGE_BYTES, 4) == page_size

@@ -273,6 +273,7 @@ SECTIONS = [
     ("`xmem.measure.insn`", "measure/insn.pyi", None),
     ("`xmem.measure.cycles`", "measure/cycles.pyi", None),
     ("`xmem.measure.peers`", "measure/peers.pyi", None),
+    ("`xmem.measure.floors`", "measure/floors.pyi", None),
     ("`xmem.measure.waste`", "measure/waste.py", None),
 ]
 #: What those sections name of other modules, and where it is.
@@ -476,7 +477,7 @@ def test_fields_follow_one_another(title, end):
 def test_the_superblock_is_as_the_page_says(arena):
     words = words_of(arena, "Superblock")
     assert ctypes.string_at(arena.address(0), 8) == b"XMEM\r\n\x1a\n"
-    assert find(words, "format version") == 7
+    assert find(words, "format version") == 8
     assert find(words, "byte order") == 0x01020304
     assert find(words, "`n_bytes`") == arena.n_bytes
     assert find(words, "bytes of a page") == arena.page_size

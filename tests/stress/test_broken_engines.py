@@ -35,8 +35,8 @@ class Break:
 BREAKS = {
     "a coalesce is skipped": Break(
         "engine/tlsf.pxd",
-        "are overwritten.\n    if right_word & BLOCK_FREE:\n",
-        "are overwritten.\n    if right_word & BLOCK_FREE and size == 0:\n",
+        "are overwritten.\n    if with_right:\n",
+        "are overwritten.\n    if with_right and size == 0:\n",
     ),
     "a flag is forgotten": Break(
         "engine/tlsf.pxd",

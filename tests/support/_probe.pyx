@@ -89,12 +89,21 @@ from xmem.engine.freelists cimport (
     freelists_init,
     freelists_insert,
     freelists_remove,
+    freelists_set_aside,
     freelists_t,
 )
 from xmem.engine.mapping cimport mapping_insert, mapping_n_bins, mapping_search
 from xmem.engine.remainder cimport tlsf_list_aside
 from xmem.engine.resizing cimport tlsf_resize, tlsf_resize_left
-from xmem.engine.tlsf cimport tlsf_find, tlsf_free, tlsf_init, tlsf_t, word_alignment
+from xmem.engine.tlsf cimport (
+    has_free_left,
+    has_free_right,
+    tlsf_find,
+    tlsf_free,
+    tlsf_init,
+    tlsf_t,
+    word_alignment,
+)
 from xmem.engine.tlsf_regions cimport (
     tlsf_region_block,
     tlsf_region_end,
@@ -172,6 +181,7 @@ NAMES = (
     "find",
     "header",
     "tag",
+    "aside",
     "link",
     "unlink",
     "frames_take",
@@ -187,6 +197,7 @@ probe_name(<void*>freelists_remove)
 probe_name(<void*>freelists_find)
 probe_name(<void*>block_write)
 probe_name(<void*>block_tag_end)
+probe_name(<void*>freelists_set_aside)
 probe_name(<void*>firstfit_link)
 probe_name(<void*>firstfit_unlink)
 probe_name(<void*>frames_take)
@@ -650,7 +661,16 @@ cdef class Engine(Memory):
 
     def free(self, uint64_t block):
         cdef uint64_t size
-        tlsf_free(self.base, self.tlsf, &block, &NO_LIMIT, &size)
+        cdef uint64_t word = block_word(self.base, block)
+        tlsf_free(
+            self.base,
+            self.tlsf,
+            &block,
+            has_free_left(word),
+            has_free_right(self.base, block, word),
+            &NO_LIMIT,
+            &size,
+        )
 
     def resize(self, uint64_t block, uint64_t need):
         return bool(tlsf_resize(self.base, self.tlsf, block, need))

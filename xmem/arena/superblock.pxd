@@ -31,7 +31,7 @@ from xmem.base.memcheck cimport audit_start
 from xmem.base.offset cimport offset_t
 
 cdef enum:
-    ARENA_VERSION = 7
+    ARENA_VERSION = 8
     ARENA_BYTE_ORDER = 0x01020304
     ARENA_MIN_PAGE_BYTES = 4096
     ARENA_MAX_PAGE_BYTES = 1 << 21

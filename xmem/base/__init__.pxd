@@ -20,7 +20,14 @@ from xmem.base.bits cimport (
     with_bit,
     without_bit,
 )
-from xmem.base.checks cimport claim, likely, require, store_barrier, unlikely
+from xmem.base.checks cimport (
+    assume,
+    claim,
+    likely,
+    require,
+    store_barrier,
+    unlikely,
+)
 from xmem.base.engines cimport ENGINE_FIRSTFIT, ENGINE_TLSF, engine_names
 from xmem.base.finding cimport (
     INVARIANT_FIRST,

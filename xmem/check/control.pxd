@@ -48,7 +48,7 @@ from xmem.core.control cimport (
     quicklists_of,
     quicklists_t,
 )
-from xmem.core.quicklists cimport may_wait, quick_size
+from xmem.core.quicklists cimport QUICK_DRY, may_wait, quick_size
 from xmem.core.startbits cimport start_test
 from xmem.engine cimport (
     BLOCK_HEADER_BYTES,
@@ -177,13 +177,15 @@ cdef inline bint check_quicklists(
         at = quick.heads[i]
         if ((quick.listed[i >> 6] >> (i & 63)) & 1) != (at != 0):
             return report(finding, invariant(c"C", 7), at, quick.listed[i >> 6], i)
+        if at == 0:
+            continue
         while left > 0 and may_wait(arena, pool, at, quick_size(i)) and not start_test(
             arena, at
         ):
             at = word_at(arena.base, at)[0]
             left -= 1
-        if at != 0:
-            return report(finding, invariant(c"C", 7), at, left, 0)
+        if at != QUICK_DRY:
+            return report(finding, invariant(c"C", 7), at, left, QUICK_DRY)
         n_bytes += (n_listed - left) * quick_size(i)
     if left != 0 or n_bytes != pool.quick_bytes:
         return report(finding, invariant(c"C", 7), control, pool.quick_bytes, n_bytes)

@@ -19,7 +19,7 @@ C6  the state of hardening agrees with the pool's flags, the ring with its count
     the count of lost blocks with a walk of the blocks
 C7  the quick lists hold blocks in use without start bit, each of its list's
     size, as many and as large as the counts say; no other such block exists; a bit of
-    their bitmap is set if and only if its list holds a block
+    their bitmap is set if and only if the word of its list is not 0
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -88,8 +88,9 @@ cdef struct hard_t:
 
 
 cdef struct quicklists_t:
-    uint64_t listed[QUICK_N_WORDS]      # bit i: list i holds a block
-    # Of blocks of 16 (i + 1) bytes: the payload freed last, which holds the next.
+    uint64_t listed[QUICK_N_WORDS]      # bit i: list i is in use
+    # Of blocks of 16 (i + 1) bytes: the payload freed last, which holds the next;
+    # QUICK_DRY if there is none, 0 if the list is not in use.
     offset_t heads[QUICK_N_LISTS]
 
 

@@ -19,11 +19,13 @@ from xmem.arena.stretches cimport stretches_longest_in_tree, top_pages
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base cimport (
     ENGINE_TLSF,
+    assume,
     bit,
     ceil_log2,
     checker_pause,
     checker_resume,
     engine_copy,
+    likely,
     offset_t,
     unlikely,
 )
@@ -62,7 +64,8 @@ from xmem.engine cimport (
     firstfit_payload,
     firstfit_shrink,
     freelists_insert,
-    is_isolated,
+    has_free_left,
+    has_free_right,
     outlined_insert,
     payload_of,
     tlsf_alloc,
@@ -78,6 +81,7 @@ from xmem.engine cimport (
     tlsf_resize_left,
     word_alignment,
     word_at,
+    word_size,
 )
 
 
@@ -127,8 +131,10 @@ cdef inline offset_t tlsf_pool_record(
     arena_t* arena, offset_t block
 ) noexcept nogil:
     """Payload of a new block, recorded as live."""
-    start_set(arena, payload_of(block))
-    return payload_of(block)
+    cdef offset_t payload = payload_of(block)
+    start_set(arena, payload)
+    assume(payload != 0)
+    return payload
 
 
 cdef inline offset_t tlsf_pool_grown(
@@ -151,7 +157,7 @@ cdef inline offset_t tlsf_pool_grown(
 cdef inline offset_t tlsf_pool_refill(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``tlsf_pool_small`` where no block of the size is listed nor can be cut."""
+    """``tlsf_pool_short`` where no block of the size is listed nor can be cut."""
     cdef offset_t block = tlsf_refill(
         arena.base, &pool.tlsf, block_bytes_for(n_bytes)
     )
@@ -165,22 +171,25 @@ cdef inline offset_t tlsf_pool_large(
 ) noexcept nogil:
     """``tlsf_pool_alloc`` of more than SMALL_REQUEST_BYTES."""
     cdef offset_t block = tlsf_alloc_large(
-        arena.base, &pool.tlsf, block_bytes_for(n_bytes)
+        arena.base, &pool.tlsf, block_bytes_for(n_bytes), False
     )
     if unlikely(block == 0):
         return outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN)
     return tlsf_pool_record(arena, block)
 
 
-cdef inline offset_t tlsf_pool_small(
+cdef inline offset_t tlsf_pool_short(
     arena_t* arena, pool_t* pool, uint64_t n_bytes
 ) noexcept nogil:
-    """At most SMALL_REQUEST_BYTES aligned to 16, or 0: the short path."""
+    """At most SMALL_REQUEST_BYTES aligned to 16 without a search, or 0.
+
+    Calls nothing. After 0 `tlsf_pool_refill` goes on.
+    """
     cdef offset_t block = tlsf_alloc_small(
         arena.base, &pool.tlsf, block_bytes_for(n_bytes)
     )
     if unlikely(block == 0):
-        return outlined_alloc(tlsf_pool_refill)(arena, pool, n_bytes, BLOCK_GRAIN)
+        return 0
     return tlsf_pool_record(arena, block)
 
 
@@ -188,9 +197,13 @@ cdef inline offset_t tlsf_pool_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes
 ) noexcept nogil:
     """``n_bytes`` (at most max_request) aligned to 16, or 0."""
-    if n_bytes <= SMALL_REQUEST_BYTES:
-        return tlsf_pool_small(arena, pool, n_bytes)
-    return outlined_alloc(tlsf_pool_large)(arena, pool, n_bytes, BLOCK_GRAIN)
+    cdef offset_t payload
+    if n_bytes > SMALL_REQUEST_BYTES:
+        return outlined_alloc(tlsf_pool_large)(arena, pool, n_bytes, BLOCK_GRAIN)
+    payload = tlsf_pool_short(arena, pool, n_bytes)
+    if likely(payload != 0):
+        return payload
+    return outlined_alloc(tlsf_pool_refill)(arena, pool, n_bytes, BLOCK_GRAIN)
 
 
 cdef inline offset_t tlsf_pool_alloc_aligned(
@@ -232,32 +245,74 @@ cdef inline void tlsf_pool_release(
 
 
 cdef inline void tlsf_pool_merge(
-    arena_t* arena, pool_t* pool, offset_t payload
+    arena_t* arena, pool_t* pool, offset_t payload, bint with_left, bint with_right
 ) noexcept nogil:
-    """``tlsf_pool_free`` of a block that may have free neighbours."""
+    """``tlsf_pool_free`` of a block without start bit, with its free neighbours."""
     cdef uint64_t size, freed
     cdef offset_t block = block_of(payload)
-    start_clear(arena, payload)
     freed = block_size(arena.base, block)
-    if not tlsf_free(arena.base, &pool.tlsf, &block, &pool.release_bytes, &size):
+    if not tlsf_free(
+        arena.base,
+        &pool.tlsf,
+        &block,
+        with_left,
+        with_right,
+        &pool.release_bytes,
+        &size,
+    ):
         outlined_release(tlsf_pool_release)(arena, pool, block, size, freed)
+
+
+cdef inline void tlsf_pool_merge_left(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``tlsf_pool_merge`` of a block whose left neighbour is free."""
+    cdef offset_t block = block_of(payload)
+    cdef uint64_t word = block_word(arena.base, block)
+    tlsf_pool_merge(
+        arena, pool, payload, True, has_free_right(arena.base, block, word)
+    )
+
+
+cdef inline void tlsf_pool_merge_right(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``tlsf_pool_merge`` of a block whose right neighbour is free, and that alone."""
+    tlsf_pool_merge(arena, pool, payload, False, True)
 
 
 cdef inline void tlsf_pool_free(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
     """Free a block (not a page run): the short path."""
-    cdef uint64_t size
+    cdef char* base = arena.base
     cdef offset_t block = block_of(payload)
-    if not is_isolated(arena.base, block):
-        outlined_free(tlsf_pool_merge)(arena, pool, payload)
-        return
+    cdef uint64_t word, size
     start_clear(arena, payload)
-    size = tlsf_mark_free(arena.base, &pool.tlsf, block)
+    word = block_word(base, block)
+    size = word_size(word)
+    if has_free_left(word):
+        outlined_free(tlsf_pool_merge_left)(arena, pool, payload)
+        return
+    if has_free_right(base, block, word):
+        outlined_free(tlsf_pool_merge_right)(arena, pool, payload)
+        return
+    tlsf_mark_free(base, &pool.tlsf, block, word)
     if unlikely(size >= pool.release_bytes):
         outlined_release(tlsf_pool_release)(arena, pool, block, size, size)
     else:
-        freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+        freelists_insert(base, &pool.tlsf.bins, block, size)
+
+
+cdef inline void tlsf_pool_return(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """Free a block in use without start bit; no region leaves with it."""
+    cdef uint64_t size
+    cdef offset_t block = tlsf_coalesce(
+        arena.base, &pool.tlsf, block_of(payload), &size
+    )
+    freelists_insert(arena.base, &pool.tlsf.bins, block, size)
 
 
 cdef inline void tlsf_pool_keep(
@@ -267,11 +322,8 @@ cdef inline void tlsf_pool_keep(
 
     For calls that have done their share of work on pages, or have to be short.
     """
-    cdef uint64_t size
-    cdef offset_t block
     start_clear(arena, payload)
-    block = tlsf_coalesce(arena.base, &pool.tlsf, block_of(payload), &size)
-    freelists_insert(arena.base, &pool.tlsf.bins, block, size)
+    tlsf_pool_return(arena, pool, payload)
 
 
 # Legacy engine ---------------------------------------------------------------

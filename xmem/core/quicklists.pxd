@@ -13,22 +13,29 @@ each free of a block that would exceed it or that leaves more waiting than it ad
 Where a request finds no room, a block in which it fits is given, or QUICK_DRAIN others,
 and the request is tried once more.
 
+A list that runs dry stays marked in the bitmap, since most are soon used again: its
+word is QUICK_DRY then, and becomes 0 where a search meets it. So neither a push nor a
+pop has a branch that depends on whether the list has other blocks.
+
 To the engine a waiting block is in use. It has no start bit, so it cannot be freed
-twice (C7). Its first word holds the payload of the next one.
+twice (C7). Its first word holds the payload of the next one, or QUICK_DRY.
 
 The price: waiting blocks do not merge, nor do their neighbours with them.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from xmem.arena cimport arena_t, page_offset
 from xmem.base cimport (
+    assume,
     bit,
+    claim,
     find_first_set,
     find_last_set,
     likely,
     offset_t,
     store_barrier,
+    unlikely,
     with_bit,
     without_bit,
 )
@@ -50,8 +57,9 @@ from xmem.core.plain cimport (
     plain_free,
     tlsf_pool_alloc,
     tlsf_pool_grown,
-    tlsf_pool_keep,
+    tlsf_pool_return,
     tlsf_pool_reuse,
+    tlsf_pool_record,
 )
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
@@ -61,10 +69,15 @@ from xmem.engine cimport (
     BLOCK_GRAIN,
     BLOCK_TAG_MASK,
     PAGE_RULE_BYTES,
+    SMALL_MAX_BYTES,
     aligned_slack,
     block_bytes_for,
     block_of,
     block_word,
+    tlsf_alloc_large,
+    tlsf_alloc_small,
+    tlsf_cut_aside,
+    tlsf_refill,
     word_at,
     word_size,
 )
@@ -72,6 +85,7 @@ from xmem.engine cimport (
 cdef enum:
     QUICK_GIVES = 2
     QUICK_DRAIN = 3
+    QUICK_DRY = 1           # in place of a payload: no more blocks
 
 
 cdef inline uint64_t quick_index(uint64_t size) noexcept nogil:
@@ -87,8 +101,8 @@ cdef inline uint64_t quick_size(uint64_t index) noexcept nogil:
 cdef inline bint is_above_limit(pool_t* pool, uint64_t n_bytes) noexcept nogil:
     """Whether ``n_bytes`` are more than may wait, if all others in use are live."""
     # n_bytes > (used_bytes - n_bytes) / QUICK_SHARE + QUICK_SLACK_BYTES
-    return n_bytes * (QUICK_SHARE + 1) > (
-        pool.tlsf.used_bytes + QUICK_SHARE * QUICK_SLACK_BYTES
+    return <int64_t>(n_bytes * (QUICK_SHARE + 1) - QUICK_SHARE * QUICK_SLACK_BYTES) > (
+        <int64_t>pool.tlsf.used_bytes
     )
 
 
@@ -99,20 +113,43 @@ cdef inline bint fits_quicklist(uint64_t word) noexcept nogil:
 
 # Taking and putting ------------------------------------------------------------
 
-cdef inline offset_t quick_pop(
+cdef inline offset_t* quick_head(
+    arena_t* arena, pool_t* pool, uint64_t size
+) noexcept nogil:
+    """The word of the list of blocks of ``size`` bytes, at most QUICK_MAX_BYTES."""
+    # &heads[quick_index(size)]: a list's 8 bytes for 16 of the size.
+    claim(sizeof(offset_t) << 1 == 1 << QUICK_SIZE_LOG2)
+    return <offset_t*>(<char*>quicklists_of(arena, pool).heads + (size >> 1)) - 1
+
+
+cdef inline void quick_mark_list(
     arena_t* arena, pool_t* pool, uint64_t index
 ) noexcept nogil:
-    """Pop the payload of a block from list ``index``, or 0 if it is empty."""
+    """Record that list ``index`` is in use."""
+    cdef uint64_t* word = &quicklists_of(arena, pool).listed[index >> 6]
+    word[0] = with_bit(word[0], index)
+
+
+cdef inline void quick_retire_list(
+    arena_t* arena, pool_t* pool, uint64_t index
+) noexcept nogil:
+    """Record that list ``index``, which has run dry, is no longer in use."""
     cdef quicklists_t* quick = quicklists_of(arena, pool)
-    cdef offset_t payload = quick.heads[index]
-    cdef offset_t following
-    if likely(payload != 0):
-        following = word_at(arena.base, payload)[0]
-        quick.heads[index] = following
-        if following == 0:
-            quick.listed[index >> 6] = without_bit(quick.listed[index >> 6], index)
-        pool.quick_count -= 1
-        pool.quick_bytes -= quick_size(index)
+    quick.heads[index] = 0
+    quick.listed[index >> 6] = without_bit(quick.listed[index >> 6], index)
+
+
+cdef inline offset_t quick_pop(
+    arena_t* arena, pool_t* pool, uint64_t size
+) noexcept nogil:
+    """Pop the payload of a block of ``size`` bytes, or 0 if none waits."""
+    cdef offset_t* head = quick_head(arena, pool, size)
+    cdef offset_t payload = head[0]
+    if unlikely(payload <= QUICK_DRY):
+        return 0
+    head[0] = word_at(arena.base, payload)[0]
+    pool.quick_count -= 1
+    pool.quick_bytes -= size
     return payload
 
 
@@ -123,11 +160,11 @@ cdef inline offset_t quick_take(
 
     Requires that the request is below ``pool.quick_below``.
     """
-    cdef offset_t payload = quick_pop(
-        arena, pool, quick_index(block_bytes_for(n_bytes))
-    )
-    if likely(payload != 0):
-        start_set(arena, payload)
+    cdef offset_t payload = quick_pop(arena, pool, block_bytes_for(n_bytes))
+    if unlikely(payload == 0):
+        return 0
+    start_set(arena, payload)
+    assume(payload != 0)
     return payload
 
 
@@ -135,21 +172,21 @@ cdef inline bint quick_put(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
     """Push a live block onto its list and clear its start bit; False if it may not."""
-    cdef quicklists_t* quick = quicklists_of(arena, pool)
     cdef uint64_t word = block_word(arena.base, block_of(payload))
     cdef uint64_t size = word_size(word)
-    cdef uint64_t index = quick_index(size)
     cdef uint64_t n_bytes = pool.quick_bytes + size
-    cdef offset_t head
+    cdef offset_t* head = quick_head(arena, pool, size)
+    cdef offset_t following
     if not fits_quicklist(word) or is_above_limit(pool, n_bytes):
         return False
     start_clear(arena, payload)
-    head = quick.heads[index]
-    word_at(arena.base, payload)[0] = head
+    following = head[0]
+    if unlikely(following == 0):
+        quick_mark_list(arena, pool, quick_index(size))
+        following = QUICK_DRY
+    word_at(arena.base, payload)[0] = following
     store_barrier()
-    quick.heads[index] = payload
-    if head == 0:
-        quick.listed[index >> 6] = with_bit(quick.listed[index >> 6], index)
+    head[0] = payload
     pool.quick_count += 1
     pool.quick_bytes = n_bytes
     return True
@@ -160,7 +197,7 @@ cdef inline bint quick_put(
 cdef inline uint64_t quick_at_least(
     quicklists_t* quick, uint64_t index
 ) noexcept nogil:
-    """First list >= ``index`` that holds a block, or QUICK_N_LISTS."""
+    """First list >= ``index`` that is in use, or QUICK_N_LISTS."""
     cdef uint64_t row = index >> 6
     cdef uint64_t word = quick.listed[row] & ~(bit(index & 63) - 1)
     while word == 0:
@@ -172,11 +209,23 @@ cdef inline uint64_t quick_at_least(
 
 
 cdef inline uint64_t quick_largest(quicklists_t* quick) noexcept nogil:
-    """Last list that holds a block, of lists that are not all empty."""
+    """Last list that is in use, of lists that are not all empty."""
     cdef uint64_t row = QUICK_N_WORDS - 1
     while row > 0 and quick.listed[row] == 0:
         row -= 1
     return (row << 6) + find_last_set(quick.listed[row])
+
+
+cdef inline bint quick_give_from(
+    arena_t* arena, pool_t* pool, uint64_t index
+) noexcept nogil:
+    """Give the first block of a list in use to the engine; False if it has run dry."""
+    cdef offset_t payload = quick_pop(arena, pool, quick_size(index))
+    if unlikely(payload == 0):
+        quick_retire_list(arena, pool, index)
+        return False
+    outlined_free(tlsf_pool_return)(arena, pool, payload)
+    return True
 
 
 cdef inline void quick_give(
@@ -184,14 +233,23 @@ cdef inline void quick_give(
 ) noexcept nogil:
     """Give up to ``n_most`` waiting blocks, the largest first, to the engine.
 
-    No region leaves the pool.
+    One fewer for each list but the first that has run dry. No region leaves the pool.
     """
+    cdef uint64_t n_looks = n_most + 1
+    while n_most > 0 and n_looks > 0 and pool.quick_count > 0:
+        n_looks -= 1
+        n_most -= quick_give_from(
+            arena, pool, quick_largest(quicklists_of(arena, pool))
+        )
+
+
+cdef inline void quick_drain(
+    arena_t* arena, pool_t* pool, uint64_t n_most
+) noexcept nogil:
+    """Give up to ``n_most`` waiting blocks, whatever lists have run dry."""
     while n_most > 0 and pool.quick_count > 0:
-        n_most -= 1
-        outlined_free(tlsf_pool_keep)(
-            arena,
-            pool,
-            quick_pop(arena, pool, quick_largest(quicklists_of(arena, pool))),
+        n_most -= quick_give_from(
+            arena, pool, quick_largest(quicklists_of(arena, pool))
         )
 
 
@@ -200,8 +258,8 @@ cdef inline void quick_give_for(
 ) noexcept nogil:
     """Give waiting blocks to the engine for a request that found no room.
 
-    One in which it fits wherever that lies, if there is any, else QUICK_DRAIN of the
-    largest. No region leaves the pool: the request may need it.
+    One in which it fits wherever that lies, if the first list that may have one does,
+    else QUICK_DRAIN of the largest. No region leaves the pool: the request may need it.
     """
     cdef quicklists_t* quick = quicklists_of(arena, pool)
     cdef uint64_t index = QUICK_N_LISTS
@@ -209,22 +267,51 @@ cdef inline void quick_give_for(
         n_bytes += aligned_slack(alignment)
     if n_bytes < pool.quick_below and alignment <= BLOCK_ALIGN_MAX:
         index = quick_at_least(quick, quick_index(block_bytes_for(n_bytes)))
-    if index < QUICK_N_LISTS:
-        outlined_free(tlsf_pool_keep)(arena, pool, quick_pop(arena, pool, index))
-    else:
+    if index == QUICK_N_LISTS or not quick_give_from(arena, pool, index):
         quick_give(arena, pool, QUICK_DRAIN)
 
 
 # What the lists do not serve ---------------------------------------------------
 
-cdef inline offset_t quick_miss(
+cdef inline offset_t quick_settle(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment, offset_t payload
+) noexcept nogil:
+    """A request's payload, or where that is 0 one in the room that blocks leave."""
+    if likely(payload != 0) or pool.quick_count == 0:
+        return payload
+    quick_give_for(arena, pool, n_bytes, alignment)
+    return tlsf_pool_reuse(arena, pool, n_bytes, alignment)
+
+
+cdef inline offset_t quick_refill(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    """``pool_alloc`` of a pool with quick lists, where no block of the size waits.
+    """``quick_miss`` of what cannot be cut off the remainder: that is replaced."""
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    cdef offset_t block
+    if likely(need <= SMALL_MAX_BYTES):
+        block = tlsf_refill(arena.base, &pool.tlsf, need)
+    else:
+        block = tlsf_alloc_large(arena.base, &pool.tlsf, need, True)
+    if likely(block != 0):
+        return tlsf_pool_record(arena, block)
+    return quick_settle(
+        arena,
+        pool,
+        n_bytes,
+        BLOCK_GRAIN,
+        outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, BLOCK_GRAIN),
+    )
 
-    Above the limit two of them go to the engine, unless the call takes pages: that is
-    its share of work. While blocks wait, the engine gives no region back to make room:
-    it fails early.
+
+cdef inline offset_t quick_search(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` of what no quick list serves, or where more waits than may.
+
+    Above the limit two of the blocks go to the engine, unless the call takes pages:
+    that is its share of work. While blocks wait, the engine gives no region back to
+    make room: it fails early.
     """
     cdef offset_t payload
     if n_bytes > pool.max_request or alignment > pool.max_request:
@@ -239,10 +326,27 @@ cdef inline offset_t quick_miss(
         payload = tlsf_pool_alloc(arena, pool, n_bytes)
     else:
         payload = outlined_alloc(plain_alloc)(arena, pool, n_bytes, alignment)
-    if likely(payload != 0) or pool.quick_count == 0:
-        return payload
-    quick_give_for(arena, pool, n_bytes, alignment)
-    return tlsf_pool_reuse(arena, pool, n_bytes, alignment)
+    return quick_settle(arena, pool, n_bytes, alignment, payload)
+
+
+cdef inline offset_t quick_miss(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """``pool_alloc`` aligned to 16 below ``pool.quick_below``, where no block waits.
+
+    Whatever may wait is cut off the remainder, up to QUICK_MAX_BYTES.
+    """
+    cdef uint64_t need = block_bytes_for(n_bytes)
+    cdef offset_t block
+    if unlikely(is_above_limit(pool, pool.quick_bytes)):
+        return outlined_alloc(quick_search)(arena, pool, n_bytes, alignment)
+    if need <= SMALL_MAX_BYTES:
+        block = tlsf_alloc_small(arena.base, &pool.tlsf, need)
+    else:
+        block = tlsf_cut_aside(arena.base, &pool.tlsf, need)
+    if likely(block != 0):
+        return tlsf_pool_record(arena, block)
+    return outlined_alloc(quick_refill)(arena, pool, n_bytes, alignment)
 
 
 cdef inline uint64_t waiting_size(arena_t* arena, offset_t payload) noexcept nogil:
@@ -266,31 +370,6 @@ cdef inline void quick_overflow(
     outlined_free(plain_free)(arena, pool, payload)
     if n_regions == pool.n_regions and is_above_limit(pool, n_bytes):
         quick_give(arena, pool, QUICK_GIVES)
-
-
-# The verbs -----------------------------------------------------------------------
-
-cdef inline offset_t quick_alloc(
-    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
-) noexcept nogil:
-    """``pool_alloc`` of a pool with quick lists."""
-    cdef offset_t payload
-    if likely(n_bytes < pool.quick_below and alignment <= BLOCK_GRAIN):
-        payload = quick_take(arena, pool, n_bytes)
-        if likely(payload != 0):
-            return payload
-    return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
-
-
-cdef inline void quick_free(
-    arena_t* arena, pool_t* pool, offset_t payload
-) noexcept nogil:
-    """``pool_free`` of a pool with quick lists."""
-    if likely((payload & (PAGE_RULE_BYTES - 1)) != 0 and quick_put(
-        arena, pool, payload
-    )):
-        return
-    outlined_free(quick_overflow)(arena, pool, payload)
 
 
 # For the checker, which trusts no word that it reads ---------------------------

@@ -35,7 +35,7 @@ from xmem.core.control cimport pool_t
 from xmem.core.regions cimport pages_left, region_add, region_cut, region_list
 from xmem.core.spares cimport region_inside
 from xmem.core.hardened cimport quarantine_drain
-from xmem.core.quicklists cimport quick_give
+from xmem.core.quicklists cimport quick_drain
 from xmem.engine cimport (
     BLOCK_FREE,
     REGION_HEAD_BYTES,
@@ -120,7 +120,7 @@ cdef inline uint64_t waiting_give(
     cdef uint64_t before = pool.quick_count + pool.hard.n_waiting
     checker_pause()
     quarantine_drain(arena, pool, n_most)
-    quick_give(arena, pool, n_most)
+    quick_drain(arena, pool, n_most)
     checker_resume()
     return before - pool.quick_count - pool.hard.n_waiting
 

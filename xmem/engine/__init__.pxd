@@ -75,10 +75,16 @@ from xmem.engine.mapping cimport (
     mapping_insert,
     mapping_n_bins,
 )
-from xmem.engine.remainder cimport SMALL_MAX_BYTES, tlsf_list_aside, tlsf_refill
+from xmem.engine.remainder cimport (
+    SMALL_MAX_BYTES,
+    tlsf_cut_aside,
+    tlsf_list_aside,
+    tlsf_refill,
+)
 from xmem.engine.resizing cimport tlsf_resize, tlsf_resize_left
 from xmem.engine.tlsf cimport (
-    is_isolated,
+    has_free_left,
+    has_free_right,
     tlsf_coalesce,
     tlsf_find,
     tlsf_free,

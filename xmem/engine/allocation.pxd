@@ -36,7 +36,8 @@ from xmem.engine.mapping cimport (
 )
 from xmem.engine.remainder cimport (
     SMALL_MAX_BYTES,
-    tlsf_cut,
+    tlsf_cut_aside,
+    tlsf_place_aside,
     tlsf_refill,
     tlsf_use_aside,
 )
@@ -59,7 +60,6 @@ cdef inline offset_t tlsf_alloc_small(
     """
     cdef uint64_t index = need >> MAPPING_GRAIN_LOG2
     cdef offset_t block = freelists_first(base, &tlsf.bins, index)
-    cdef uint64_t size
     if block != 0:
         freelists_take(base, &tlsf.bins, index, block)
         block_write(base, block, need, tlsf.tag)
@@ -67,22 +67,17 @@ cdef inline offset_t tlsf_alloc_small(
         tlsf.used_bytes += need
         tlsf.n_used += 1
         return block
-    block = tlsf.bins.aside
-    if block == 0:
-        return 0
-    size = block_size(base, block)
-    if size < need + BLOCK_GRAIN + BLOCK_MIN_BYTES:
-        return 0
-    return tlsf_cut(base, tlsf, block, size, need)
+    return tlsf_cut_aside(base, tlsf, need)
 
 
 cdef inline offset_t tlsf_alloc_large(
-    char* base, tlsf_t* tlsf, uint64_t need
+    char* base, tlsf_t* tlsf, uint64_t need, bint sets_aside
 ) noexcept nogil:
     """A block in use of ``need`` bytes out of a listed one or the remainder, or 0.
 
     Searches as ``tlsf_find`` does, but knows the bin when it takes the block off its
-    list. One removal, at most one insertion, at most three bit scans.
+    list. One removal, at most one insertion, at most three bit scans. The rest of the
+    block is listed, or, if it ``sets_aside``, becomes the remainder.
     """
     cdef unsigned level = mapping_level(need)
     cdef uint64_t index = level_bin(level, need)
@@ -97,7 +92,10 @@ cdef inline offset_t tlsf_alloc_large(
         block = freelists_first(base, &tlsf.bins, index)
         assume(block != 0)
     freelists_take(base, &tlsf.bins, index, block)
-    tlsf_place(base, tlsf, block, need, 0)
+    if sets_aside:
+        tlsf_place_aside(base, tlsf, block, need)
+    else:
+        tlsf_place(base, tlsf, block, need, 0)
     return block
 
 
@@ -110,7 +108,7 @@ cdef inline offset_t tlsf_alloc(
     """
     cdef offset_t block
     if need > SMALL_MAX_BYTES:
-        return tlsf_alloc_large(base, tlsf, need)
+        return tlsf_alloc_large(base, tlsf, need, False)
     block = tlsf_alloc_small(base, tlsf, need)
     if block == 0:
         block = tlsf_refill(base, tlsf, need)

@@ -61,6 +61,20 @@ cdef inline offset_t tlsf_cut(
     return block
 
 
+cdef inline offset_t tlsf_cut_aside(
+    char* base, tlsf_t* tlsf, uint64_t need
+) noexcept nogil:
+    """Use ``need`` bytes of the remainder; 0 if it is too small to leave a rest."""
+    cdef offset_t block = tlsf.bins.aside
+    cdef uint64_t size
+    if block == 0:
+        return 0
+    size = block_size(base, block)
+    if size < need + BLOCK_GRAIN + BLOCK_MIN_BYTES:
+        return 0
+    return tlsf_cut(base, tlsf, block, size, need)
+
+
 cdef inline void tlsf_place_aside(
     char* base, tlsf_t* tlsf, offset_t block, uint64_t need
 ) noexcept nogil:

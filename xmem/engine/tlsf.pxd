@@ -24,6 +24,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport bit, find_first_set
 from xmem.base.checks cimport require, store_barrier, unlikely
+from xmem.base.memcheck cimport MEMCHECKED
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
     BLOCK_ALIGN_MASK,
@@ -150,15 +151,32 @@ cdef inline void tlsf_place(
 
 # Freeing ---------------------------------------------------------------------
 
-cdef inline offset_t tlsf_coalesce(
-    char* base, tlsf_t* tlsf, offset_t block, uint64_t* merged_bytes
+cdef inline bint has_free_left(uint64_t word) noexcept nogil:
+    """Whether the left neighbour of a block is free, by its header ``word``."""
+    return (word & BLOCK_PREV_FREE) != 0
+
+
+cdef inline bint has_free_right(
+    char* base, offset_t block, uint64_t word
 ) noexcept nogil:
-    """Mark a block free and merge it with its free neighbours.
+    """Whether the right neighbour of a block, by its header ``word``, is free."""
+    return (block_word(base, block + word_size(word)) & BLOCK_FREE) != 0
+
+
+cdef inline offset_t tlsf_coalesce_with(
+    char* base,
+    tlsf_t* tlsf,
+    offset_t block,
+    bint with_left,
+    bint with_right,
+    uint64_t* merged_bytes,
+) noexcept nogil:
+    """Mark a block free and merge it with the free ones of its neighbours.
 
     At most two removals and two header writes. Returns the merged block, which is on
     no list yet, and its size in ``merged_bytes``. One store merges it.
 
-    Requires ``block`` is in use.
+    Requires ``block`` is in use, and its neighbours are free as the flags say.
     Ensures  B4, B5 and B6 hold for the result.
     """
     cdef uint64_t word = block_word(base, block)
@@ -167,20 +185,22 @@ cdef inline offset_t tlsf_coalesce(
     cdef uint64_t right_word = block_word(base, right)
     cdef offset_t left
     require((word & BLOCK_FREE) == 0)
+    require(with_left == has_free_left(word))
+    require(with_right == has_free_right(base, block, word))
     tlsf.used_bytes -= size
     tlsf.n_used -= 1
     # A neighbour is unlinked before its links are overwritten.
-    if right_word & BLOCK_FREE:
+    if with_right:
         freelists_remove(base, &tlsf.bins, right)
         size += word_size(right_word)
     else:
         word_at(base, right)[0] = right_word | BLOCK_PREV_FREE
-    if word & BLOCK_PREV_FREE:
+    if with_left:
         left = block_prev_free(base, block)
         freelists_remove(base, &tlsf.bins, left)
-        # The absorbed header still says FREE, so that a checked build catches a
-        # second free.
-        word_at(base, block)[0] = word | BLOCK_FREE
+        if MEMCHECKED:
+            # The absorbed header still says FREE: a second free is caught.
+            word_at(base, block)[0] = word | BLOCK_FREE
         size += block_size(base, left)
         block = left
     store_barrier()
@@ -190,32 +210,43 @@ cdef inline offset_t tlsf_coalesce(
     return block
 
 
-cdef inline bint is_isolated(char* base, offset_t block) noexcept nogil:
-    """Whether neither neighbour of a block is free."""
+cdef inline offset_t tlsf_coalesce(
+    char* base, tlsf_t* tlsf, offset_t block, uint64_t* merged_bytes
+) noexcept nogil:
+    """``tlsf_coalesce_with`` the neighbours that are free."""
     cdef uint64_t word = block_word(base, block)
-    return not word & BLOCK_PREV_FREE and not (
-        block_word(base, block + word_size(word)) & BLOCK_FREE
+    return tlsf_coalesce_with(
+        base,
+        tlsf,
+        block,
+        has_free_left(word),
+        has_free_right(base, block, word),
+        merged_bytes,
     )
 
 
-cdef inline uint64_t tlsf_mark_free(
-    char* base, tlsf_t* tlsf, offset_t block
+cdef inline void tlsf_mark_free(
+    char* base, tlsf_t* tlsf, offset_t block, uint64_t word
 ) noexcept nogil:
-    """Mark an isolated block free; its size. It is on no list yet."""
-    cdef uint64_t size = block_size(base, block)
+    """Mark a block without free neighbours, by its header ``word``, free.
+
+    It is on no list yet.
+    """
+    cdef uint64_t size = word_size(word)
     tlsf.used_bytes -= size
     tlsf.n_used -= 1
     set_prev_free(base, block + size)
     store_barrier()
-    block_write(base, block, size, tlsf.tag | BLOCK_FREE)
+    word_at(base, block)[0] = word & ~<uint64_t>BLOCK_ALIGN_MASK | BLOCK_FREE
     block_tag_end(base, block, size)
-    return size
 
 
 cdef inline bint tlsf_free(
     char* base,
     tlsf_t* tlsf,
     offset_t* block,
+    bint with_left,
+    bint with_right,
     const uint64_t* limit,
     uint64_t* merged_bytes,
 ) noexcept nogil:
@@ -224,13 +255,15 @@ cdef inline bint tlsf_free(
     At most two removals and one insertion. ``block`` and ``merged_bytes`` become
     those of the merged block; where the result is False the caller has to list it.
     The limit is passed by its address, so that no register holds it during the merge.
-    A block that is listed after it has merged with the remainder becomes the remainder.
+    Where there is no remainder, or where it has just been merged with, the result
+    becomes the remainder.
     """
-    cdef offset_t aside = tlsf.bins.aside
-    block[0] = tlsf_coalesce(base, tlsf, block[0], merged_bytes)
+    block[0] = tlsf_coalesce_with(
+        base, tlsf, block[0], with_left, with_right, merged_bytes
+    )
     if unlikely(merged_bytes[0] >= limit[0]):
         return False
-    if tlsf.bins.aside != aside:
+    if tlsf.bins.aside == 0:
         freelists_set_aside(base, &tlsf.bins, block[0])
     else:
         freelists_insert(base, &tlsf.bins, block[0], merged_bytes[0])
