@@ -118,19 +118,12 @@ cdef inline offset_t any_alloc(
     arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
     """``pool_alloc``; the short paths in line, and each of the others one jump away."""
-    cdef offset_t payload
+    cdef offset_t payload = 0
     if likely(alignment <= BLOCK_GRAIN):
-        if likely(n_bytes < pool.short_limit):
-            payload = tlsf_pool_short(arena, pool, n_bytes)
-            if likely(payload != 0):
-                return payload
-            return outlined_alloc(tlsf_pool_refill)(arena, pool, n_bytes, alignment)
-        if likely(n_bytes < pool.quick_below):
-            payload = quick_take(arena, pool, n_bytes)
-            if likely(payload != 0):
-                return payload
-            return outlined_alloc(quick_miss)(arena, pool, n_bytes, alignment)
-    return outlined_alloc(long_alloc)(arena, pool, n_bytes, alignment)
+        payload = short_alloc(arena, pool, n_bytes)
+    if likely(payload != 0):
+        return payload
+    return rest_alloc(arena, pool, n_bytes, alignment)
 
 
 cdef inline bint short_free(

@@ -55,8 +55,8 @@ from xmem.core.plain cimport (
     outlined_free,
     plain_alloc,
     plain_free,
-    tlsf_pool_alloc,
     tlsf_pool_grown,
+    tlsf_pool_large,
     tlsf_pool_return,
     tlsf_pool_reuse,
     tlsf_pool_record,
@@ -228,14 +228,14 @@ cdef inline bint quick_give_from(
     return True
 
 
-cdef inline void quick_give(
-    arena_t* arena, pool_t* pool, uint64_t n_most
+cdef inline void quick_drain(
+    arena_t* arena, pool_t* pool, uint64_t n_most, uint64_t n_looks
 ) noexcept nogil:
     """Give up to ``n_most`` waiting blocks, the largest first, to the engine.
 
-    One fewer for each list but the first that has run dry. No region leaves the pool.
+    At most ``n_looks`` lists are looked at; those that have run dry count. No region
+    leaves the pool.
     """
-    cdef uint64_t n_looks = n_most + 1
     while n_most > 0 and n_looks > 0 and pool.quick_count > 0:
         n_looks -= 1
         n_most -= quick_give_from(
@@ -243,14 +243,14 @@ cdef inline void quick_give(
         )
 
 
-cdef inline void quick_drain(
+cdef inline void quick_give(
     arena_t* arena, pool_t* pool, uint64_t n_most
 ) noexcept nogil:
-    """Give up to ``n_most`` waiting blocks, whatever lists have run dry."""
-    while n_most > 0 and pool.quick_count > 0:
-        n_most -= quick_give_from(
-            arena, pool, quick_largest(quicklists_of(arena, pool))
-        )
+    """``quick_drain`` as a call with a bound does it.
+
+    It gives one block fewer for each list but the first that has run dry.
+    """
+    quick_drain(arena, pool, n_most, n_most + 1)
 
 
 cdef inline void quick_give_for(
@@ -323,7 +323,8 @@ cdef inline offset_t quick_search(
             return payload
         payload = outlined_alloc(tlsf_pool_grown)(arena, pool, n_bytes, alignment)
     elif likely(alignment <= BLOCK_GRAIN):
-        payload = tlsf_pool_alloc(arena, pool, n_bytes)
+        # Below the limit `quick_miss` serves what is smaller.
+        payload = outlined_alloc(tlsf_pool_large)(arena, pool, n_bytes, BLOCK_GRAIN)
     else:
         payload = outlined_alloc(plain_alloc)(arena, pool, n_bytes, alignment)
     return quick_settle(arena, pool, n_bytes, alignment, payload)

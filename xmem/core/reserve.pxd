@@ -120,7 +120,7 @@ cdef inline uint64_t waiting_give(
     cdef uint64_t before = pool.quick_count + pool.hard.n_waiting
     checker_pause()
     quarantine_drain(arena, pool, n_most)
-    quick_drain(arena, pool, n_most)
+    quick_drain(arena, pool, n_most, ~<uint64_t>0)
     checker_resume()
     return before - pool.quick_count - pool.hard.n_waiting
 
