@@ -56,7 +56,7 @@ quick: $(VENV)/.test ## the tests that build nothing and prove nothing
 test: $(VENV)/.test ## the whole suite except the programs, on an editable install
 	$(BIN)/python -m pytest $(PARALLEL) --durations=10 -m 'not programs'
 
-programs: $(VENV)/.test ## the tests that start foreign programs or build packages
+programs: $(VENV)/.test ## the tests that start foreign programs, or build packages or broken engines
 	$(BIN)/python -m pytest $(PARALLEL) --durations=10 -m programs
 
 random: $(VENV)/.test ## the random tests with a fresh seed, which is printed

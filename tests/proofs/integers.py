@@ -91,7 +91,7 @@ def free_all(
 
 
 def new_arena() -> Arena:
-    return Arena.anonymous(96 << 10, page_size=PAGE, max_pools=4)
+    return Arena.anonymous(192 << 10, page_size=PAGE, max_pools=4)
 
 
 def thinned(free: Callable[[int], object], offsets: list[int]) -> set[int]:

@@ -56,6 +56,8 @@ BREAKS = {
 }
 
 
+pytestmark = pytest.mark.programs
+
 #: Modules that the stress commands do without.
 UNUSED = ("xmem.capi", "xmem.datamem", "xmem.measure.")
 
