@@ -48,6 +48,7 @@ from xmem.arena.stretches cimport (
 from xmem.arena.superblock cimport arena_t, frame_t, page_offset
 from xmem.base.bits cimport align_up, bit, ceil_log2
 from xmem.base.checks cimport require, store_barrier
+from xmem.base.journal cimport put, put32
 from xmem.base.memcheck cimport MEMCHECKED, memory_close, memory_open
 
 # Called through these, so that what only now and then needs pages stays short; see
@@ -164,25 +165,25 @@ cdef inline void stretch_cut(
     # What is inside the stretch is written while its record still covers it; the last
     # store uncovers it.
     if n_right != 0:
-        frames[end].word = free_word(end, n_right)
+        put(&frames[end].word, free_word(end, n_right))
         runheads_set(arena, end)
     if n_left != 0:
-        frames[page].word = word
+        put(&frames[page].word, word)
         runheads_set(arena, page)
         word = free_word(stretch, n_left)
     store_barrier()
-    frames[stretch].word = word
-    arena.super.frames.n_free_pages -= n_pages
+    put(&frames[stretch].word, word)
+    put(&arena.super.frames.n_free_pages, arena.super.frames.n_free_pages - n_pages)
     if stretch == arena.super.frames.top:
-        arena.super.frames.top = end
+        put(&arena.super.frames.top, end)
         if n_left != 0:
             stretch_appears(arena, stretch)
     else:
         if n_right != 0:
             stretch_appears(arena, end)
         stretch_changes(arena, stretch, before)
-    frames[page].next = 0
-    frames[page].prev = 0
+    put32(&frames[page].next, 0)
+    put32(&frames[page].prev, 0)
     if MEMCHECKED and state == FRAME_RUN:
         memory_open(
             arena.base + page_offset(arena, page), page_offset(arena, n_pages)
@@ -218,12 +219,12 @@ cdef inline void frames_take_top(
     cdef uint64_t end = top + n_pages
     require(end <= arena.n_pages)
     if end != arena.n_pages:
-        arena.frames[end].word = free_word(end, arena.n_pages - end)
+        put(&arena.frames[end].word, free_word(end, arena.n_pages - end))
         runheads_set(arena, end)
     store_barrier()
-    arena.frames[top].word = frame_pack(state, 0, owner, n_pages)
-    arena.super.frames.n_free_pages -= n_pages
-    arena.super.frames.top = end
+    put(&arena.frames[top].word, frame_pack(state, 0, owner, n_pages))
+    put(&arena.super.frames.n_free_pages, arena.super.frames.n_free_pages - n_pages)
+    put(&arena.super.frames.top, end)
 
 
 cdef inline uint32_t frames_alloc_aligned(
@@ -254,7 +255,7 @@ cdef inline uint32_t frames_alloc(
 cdef inline void frames_forget(arena_t* arena, uint64_t page) noexcept nogil:
     """Clear the record of a run that another has absorbed."""
     store_barrier()
-    arena.frames[page].word = 0
+    put(&arena.frames[page].word, 0)
     runheads_clear(arena, page)
 
 
@@ -274,7 +275,7 @@ cdef inline void frames_put(
     cdef uint64_t word
     if end == arena.super.frames.top:
         # The stretch at the arena's end, even if there was none.
-        arena.super.frames.top = stretch
+        put(&arena.super.frames.top, stretch)
         if end != arena.n_pages:
             frames_forget(arena, end)
         if before != 0:
@@ -301,14 +302,14 @@ cdef inline void run_release(arena_t* arena, uint64_t page) noexcept nogil:
     memory_close(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )
-    arena.super.frames.n_free_pages += n_pages
+    put(&arena.super.frames.n_free_pages, arena.super.frames.n_free_pages + n_pages)
     if frame_state(left) != FRAME_FREE:
         first = page
     n_pages = end - first
     if is_free(arena, end):
         n_pages += frame_pages(frames[end].word)
     store_barrier()
-    frames[first].word = free_word(first, n_pages)
+    put(&frames[first].word, free_word(first, n_pages))
     if first != page:
         frames_forget(arena, page)
     else:
@@ -336,14 +337,15 @@ cdef inline void run_shorten(
     memory_close(
         arena.base + page_offset(arena, first), page_offset(arena, n_freed)
     )
-    arena.super.frames.n_free_pages += n_freed
+    put(&arena.super.frames.n_free_pages, arena.super.frames.n_free_pages + n_freed)
     if is_free(arena, end):
         n_freed += frame_pages(frames[end].word)
-    frames[first].word = free_word(first, n_freed)
+    put(&frames[first].word, free_word(first, n_freed))
     runheads_set(arena, first)
     store_barrier()
-    frames[page].word = frame_pack(
-        frame_state(word), ceil_log2(n_pages), frame_owner(word), n_pages
+    put(
+        &frames[page].word,
+        frame_pack(frame_state(word), ceil_log2(n_pages), frame_owner(word), n_pages),
     )
     frames_put(arena, first, end, 0)
 
@@ -362,7 +364,10 @@ cdef inline void frames_absorb(
     cdef uint64_t n_pages = frame_pages(arena.frames[absorbed].word)
     require(page + frame_pages(arena.frames[page].word) == absorbed)
     store_barrier()
-    arena.frames[page].word += n_pages << FRAME_PAGES_SHIFT
+    put(
+        &arena.frames[page].word,
+        arena.frames[page].word + (n_pages << FRAME_PAGES_SHIFT),
+    )
     frames_forget(arena, absorbed)
 
 
@@ -373,10 +378,13 @@ cdef inline void frames_divide(
     cdef uint64_t word = arena.frames[page].word
     cdef uint64_t rest = frame_pages(word) - n_pages
     require(0 < n_pages < frame_pages(word))
-    arena.frames[page + n_pages].word = frame_pack(state, 0, frame_owner(word), rest)
+    put(
+        &arena.frames[page + n_pages].word,
+        frame_pack(state, 0, frame_owner(word), rest),
+    )
     runheads_set(arena, page + n_pages)
     store_barrier()
-    arena.frames[page].word = word - (rest << FRAME_PAGES_SHIFT)
+    put(&arena.frames[page].word, word - (rest << FRAME_PAGES_SHIFT))
 
 
 # Questions -------------------------------------------------------------------

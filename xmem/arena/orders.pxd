@@ -14,6 +14,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.stretches cimport order_within, top_pages
 from xmem.arena.superblock cimport arena_t, frame_t, frames_t
 from xmem.base.bits cimport bit, find_first_set, find_last_set
+from xmem.base.journal cimport put, put32
 
 
 cdef inline void orders_link(
@@ -22,12 +23,12 @@ cdef inline void orders_link(
     """Put a stretch first on the list of its order."""
     cdef frames_t* lists = &arena.super.frames
     cdef uint32_t head = lists.heads[order]
-    arena.frames[page].next = head
-    arena.frames[page].prev = 0
+    put32(&arena.frames[page].next, head)
+    put32(&arena.frames[page].prev, 0)
     if head != 0:
-        arena.frames[head].prev = <uint32_t>page
-    lists.heads[order] = <uint32_t>page
-    lists.order_bitmap |= bit(order)
+        put32(&arena.frames[head].prev, <uint32_t>page)
+    put32(&lists.heads[order], <uint32_t>page)
+    put(&lists.order_bitmap, lists.order_bitmap | bit(order))
 
 
 cdef inline void orders_unlink(
@@ -39,13 +40,13 @@ cdef inline void orders_unlink(
     cdef uint32_t next_page = frames[page].next
     cdef uint32_t prev_page = frames[page].prev
     if next_page != 0:
-        frames[next_page].prev = prev_page
+        put32(&frames[next_page].prev, prev_page)
     if prev_page != 0:
-        frames[prev_page].next = next_page
+        put32(&frames[prev_page].next, next_page)
         return
-    lists.heads[order] = next_page
+    put32(&lists.heads[order], next_page)
     if next_page == 0:
-        lists.order_bitmap &= ~bit(order)
+        put(&lists.order_bitmap, lists.order_bitmap & ~bit(order))
 
 
 cdef inline uint64_t orders_find(arena_t* arena, unsigned order) noexcept nogil:

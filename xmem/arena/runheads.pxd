@@ -14,6 +14,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.arena.superblock cimport arena_t
 from xmem.base.bits cimport find_last_set, with_bit, without_bit
+from xmem.base.journal cimport put
 
 
 cdef inline void runheads_set(arena_t* arena, uint64_t page) noexcept nogil:
@@ -22,7 +23,7 @@ cdef inline void runheads_set(arena_t* arena, uint64_t page) noexcept nogil:
     cdef uint64_t word
     for level in range(arena.n_runhead_levels):
         word = arena.runheads[level][page >> 6]
-        arena.runheads[level][page >> 6] = with_bit(word, page)
+        put(&arena.runheads[level][page >> 6], with_bit(word, page))
         if word != 0:
             return
         page >>= 6
@@ -34,7 +35,7 @@ cdef inline void runheads_clear(arena_t* arena, uint64_t page) noexcept nogil:
     cdef uint64_t word
     for level in range(arena.n_runhead_levels):
         word = without_bit(arena.runheads[level][page >> 6], page)
-        arena.runheads[level][page >> 6] = word
+        put(&arena.runheads[level][page >> 6], word)
         if word != 0:
             return
         page >>= 6

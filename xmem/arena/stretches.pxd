@@ -21,6 +21,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.records cimport FRAME_FREE, frame_pages, frame_state
 from xmem.arena.superblock cimport STRETCHES_GROUP, STRETCHES_LOG2, arena_t
 from xmem.base.bits cimport align_up, bit, find_last_set
+from xmem.base.journal cimport put32
 
 cdef inline unsigned order_within(uint64_t page, uint64_t n_pages) noexcept nogil:
     """Order of the largest aligned power of two of pages in a stretch."""
@@ -87,7 +88,7 @@ cdef inline void stretches_raise(
         entry >>= STRETCHES_LOG2
         if arena.longest[level][entry] >= n_pages:
             return
-        arena.longest[level][entry] = <uint32_t>n_pages
+        put32(&arena.longest[level][entry], <uint32_t>n_pages)
 
 
 cdef inline void stretches_lower(
@@ -105,7 +106,7 @@ cdef inline void stretches_lower(
         return
     now = longest_of_records(arena, entry << STRETCHES_LOG2)
     while now != before:
-        arena.longest[level][entry] = <uint32_t>now
+        put32(&arena.longest[level][entry], <uint32_t>now)
         entry >>= STRETCHES_LOG2
         if level + 1 == arena.n_stretch_levels or (
             arena.longest[level + 1][entry] != before

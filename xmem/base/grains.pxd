@@ -8,6 +8,7 @@ set bit means is for the owner of the bitmap to say.
 from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport with_bit, without_bit
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 
 cdef enum:
@@ -20,13 +21,13 @@ cdef enum:
 cdef inline void grain_set(uint64_t* bits, offset_t offset) noexcept nogil:
     """Set the bit of the grain at ``offset``."""
     cdef uint64_t* word = &bits[offset >> GRAINS_WORD_LOG2]
-    word[0] = with_bit(word[0], offset >> GRAIN_LOG2)
+    put(word, with_bit(word[0], offset >> GRAIN_LOG2))
 
 
 cdef inline void grain_clear(uint64_t* bits, offset_t offset) noexcept nogil:
     """Clear the bit of the grain at ``offset``."""
     cdef uint64_t* word = &bits[offset >> GRAINS_WORD_LOG2]
-    word[0] = without_bit(word[0], offset >> GRAIN_LOG2)
+    put(word, without_bit(word[0], offset >> GRAIN_LOG2))
 
 
 cdef inline bint grain_test(

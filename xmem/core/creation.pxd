@@ -45,6 +45,8 @@ from xmem.base cimport (
     memory_open,
     memory_pool_destroyed,
     offset_t,
+    put,
+    put32,
     store_barrier,
 )
 from xmem.core.control cimport (
@@ -153,13 +155,13 @@ cdef inline void entry_write(
 ) noexcept nogil:
     """Fill the directory entry of a pool but for its name; READY at the end."""
     cdef entry_t* entry = directory_entry(arena, number)
-    entry.control = page_offset(arena, page)
-    entry.control_pages = <uint32_t>frame_pages(arena.frames[page].word)
-    entry.engine = engine
-    entry.serial = arena.super.n_serials
-    arena.super.n_serials += 1
+    put(&entry.control, page_offset(arena, page))
+    put32(&entry.control_pages, <uint32_t>frame_pages(arena.frames[page].word))
+    put32(&entry.engine, engine)
+    put32(&entry.serial, arena.super.n_serials)
+    put32(&arena.super.n_serials, arena.super.n_serials + 1)
     store_barrier()
-    entry.state = ENTRY_READY
+    put32(&entry.state, ENTRY_READY)
 
 
 cdef inline creation_t pool_create(
@@ -196,13 +198,13 @@ cdef inline creation_t pool_create(
     if page == 0:
         return CREATION_NO_PAGES
     entry = directory_entry(arena, vacant)
-    entry.state = ENTRY_INITIALISING
+    put32(&entry.state, ENTRY_INITIALISING)
     memory_open(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )
     control_format(arena, page_offset(arena, page), vacant, settings)
     store_barrier()
-    arena.frames[page].word = frame_pack(FRAME_CONTROL, 0, vacant, n_pages)
+    put(&arena.frames[page].word, frame_pack(FRAME_CONTROL, 0, vacant, n_pages))
     memset(entry.name, 0, ENTRY_NAME_BYTES)
     memcpy(entry.name, name, name_bytes)
     entry_write(arena, vacant, page, settings.engine)
@@ -227,7 +229,7 @@ cdef inline pool_t* pool_named(
 
 cdef inline void pool_retire(arena_t* arena, pool_t* pool) noexcept nogil:
     """Take a pool out of the directory; its pages are still to be released."""
-    directory_entry(arena, pool.number).state = ENTRY_EMPTY
+    put32(&directory_entry(arena, pool.number).state, ENTRY_EMPTY)
     store_barrier()
     memory_pool_destroyed(pool)
 
@@ -235,7 +237,7 @@ cdef inline void pool_retire(arena_t* arena, pool_t* pool) noexcept nogil:
 cdef inline void region_keep(arena_t* arena, uint64_t page) noexcept nogil:
     """Turn a region into a run of the caller's."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
-    arena.frames[page].word = frame_pack(FRAME_RUN, ceil_log2(n_pages), 0, n_pages)
+    put(&arena.frames[page].word, frame_pack(FRAME_RUN, ceil_log2(n_pages), 0, n_pages))
     memory_open(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )

@@ -20,6 +20,7 @@ from xmem.arena.records cimport (
 from xmem.arena.runheads cimport runheads_before
 from xmem.arena.stretches cimport top_pages
 from xmem.arena.superblock cimport arena_t, page_offset
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport POOL_ADAPTS, pool_t
 from xmem.core.placement cimport fitting_pages
@@ -84,7 +85,7 @@ cdef inline offset_t region_extend(
     outlined_remove(freelists_remove)(arena.base, &pool.tlsf.bins, block)
     tlsf_region_block(arena.base, &pool.tlsf, block, limit - block)
     count_pages(pool, n_pages)
-    pool.region_pages += n_pages
+    put(&pool.region_pages, pool.region_pages + n_pages)
     region_merge(arena, pool, region, page)
     return block
 

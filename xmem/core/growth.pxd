@@ -17,8 +17,7 @@ from xmem.arena.frames cimport (
 )
 from xmem.arena.records cimport FRAME_PENDING, FRAME_REGION, frame_pages
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
-from xmem.base.bits cimport align_up, bit, find_first_set
-from xmem.base.offset cimport offset_t
+from xmem.base cimport align_up, bit, find_first_set, offset_t, put, put32
 from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
 from xmem.core.extension cimport outlined_make, region_at_top
 from xmem.core.placement cimport place_find, place_t
@@ -68,9 +67,9 @@ cdef inline uint32_t run_take(
     cdef uint64_t page = align_up(stretch, bit(page_order(arena, alignment)))
     frames_take(arena, stretch, page, n_pages, state, pool.number)
     count_pages(pool, n_pages)
-    pool.run_pages += n_pages
-    pool.n_runs += 1
-    arena.frames[page].next = find_first_set(alignment)
+    put(&pool.run_pages, pool.run_pages + n_pages)
+    put(&pool.n_runs, pool.n_runs + 1)
+    put32(&arena.frames[page].next, find_first_set(alignment))
     return <uint32_t>page
 
 
@@ -101,9 +100,9 @@ cdef inline void run_free(
     """Free a run of ``run_alloc``."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     frames_free(arena, page)
-    pool.n_pages -= n_pages
-    pool.run_pages -= n_pages
-    pool.n_runs -= 1
+    put(&pool.n_pages, pool.n_pages - n_pages)
+    put(&pool.run_pages, pool.run_pages - n_pages)
+    put(&pool.n_runs, pool.n_runs - 1)
 
 
 cdef inline void run_shrink(
@@ -112,8 +111,8 @@ cdef inline void run_shrink(
     """Give back the pages behind the first ``n_pages`` of a pool's run."""
     cdef uint64_t given = frame_pages(arena.frames[page].word) - n_pages
     frames_shrink(arena, page, n_pages)
-    pool.n_pages -= given
-    pool.run_pages -= given
+    put(&pool.n_pages, pool.n_pages - given)
+    put(&pool.run_pages, pool.run_pages - given)
 
 
 # TLSF regions ----------------------------------------------------------------
@@ -197,8 +196,8 @@ cdef inline offset_t page_take(
     firstfit_take(arena.base, &pool.firstfit, start, arena.page_bytes, need)
     region_record(arena, pool, page, FRAME_REGION)
     count_pages(pool, 1)
-    pool.region_pages += 1
-    pool.n_regions += 1
+    put(&pool.region_pages, pool.region_pages + 1)
+    put(&pool.n_regions, pool.n_regions + 1)
     return start
 
 
@@ -207,6 +206,6 @@ cdef inline void page_release(
 ) noexcept nogil:
     """Give back a page that became whole."""
     frames_free(arena, <uint32_t>page_of(arena, start))
-    pool.n_pages -= 1
-    pool.region_pages -= 1
-    pool.n_regions -= 1
+    put(&pool.n_pages, pool.n_pages - 1)
+    put(&pool.region_pages, pool.region_pages - 1)
+    put(&pool.n_regions, pool.n_regions - 1)

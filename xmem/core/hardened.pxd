@@ -25,6 +25,8 @@ from xmem.base cimport (
     finding_t,
     invariant,
     offset_t,
+    put,
+    put32,
     report,
     store_barrier,
 )
@@ -138,7 +140,7 @@ cdef inline void lose_block(
     if follows_free(arena, pool, block):
         bits = BLOCK_PREV_FREE
     block_write(arena.base, block, size, bits)
-    pool.hard.n_lost += 1
+    put(&pool.hard.n_lost, pool.hard.n_lost + 1)
 
 
 cdef inline bint check_quarantined(
@@ -170,9 +172,9 @@ cdef inline bint leave_quarantine(
     if block == 0:
         return True
     is_sound = check_quarantined(arena, pool, slot, damage_of(pool, &later))
-    pool.hard.ring[slot] = 0
+    put(&pool.hard.ring[slot], 0)
     store_barrier()
-    pool.hard.n_waiting -= 1
+    put(&pool.hard.n_waiting, pool.hard.n_waiting - 1)
     if is_sound:
         release_block(arena, pool, block, may_give)
     else:
@@ -249,7 +251,7 @@ cdef inline void hard_retire(
         release_block(arena, pool, block, may_give)
         return
     slot = <unsigned>(pool.hard.n_freed & (HARD_RING - 1))
-    pool.hard.n_freed += 1
+    put(&pool.hard.n_freed, pool.hard.n_freed + 1)
     leave_quarantine(arena, pool, slot, may_give)
     start_clear(arena, payload)
     if pool.flags & POOL_POISON:
@@ -265,10 +267,10 @@ cdef inline void hard_retire(
             block,
             size - BLOCK_HEADER_BYTES - HARD_TRAILER_BYTES,
         )
-    pool.hard.sizes[slot] = <uint32_t>size
+    put32(&pool.hard.sizes[slot], <uint32_t>size)
     store_barrier()
-    pool.hard.ring[slot] = block
-    pool.hard.n_waiting += 1
+    put(&pool.hard.ring[slot], block)
+    put(&pool.hard.n_waiting, pool.hard.n_waiting + 1)
 
 
 cdef inline void hard_free(
@@ -299,7 +301,10 @@ cdef inline offset_t hard_run(
         return 0
     seal_run(arena, pool, page_offset(arena, page), n_bytes)
     store_barrier()
-    arena.frames[page].word ^= FRAME_PENDING ^ FRAME_WHOLE
+    put(
+        &arena.frames[page].word,
+        arena.frames[page].word ^ (FRAME_PENDING ^ FRAME_WHOLE),
+    )
     return page_offset(arena, page)
 
 

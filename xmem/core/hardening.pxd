@@ -61,6 +61,8 @@ from xmem.base cimport (
     finding_t,
     invariant,
     offset_t,
+    put,
+    put32,
     report,
     require,
     store_barrier,
@@ -168,7 +170,7 @@ cdef inline void seal_block(
         engine_fill(
             arena.base + payload_of(block) + n_bytes, HARD_PATTERN, slack
         )
-    trailer_at(arena.base, block)[0] = trailer_word(arena, pool, block, slack)
+    put(trailer_at(arena.base, block), trailer_word(arena, pool, block, slack))
 
 
 cdef inline bint holds_byte(
@@ -257,8 +259,8 @@ cdef inline void seal_run(
             arena.base + payload + n_bytes, HARD_PATTERN, canary_bytes(room)
         )
         store_barrier()
-    frame.next = <uint32_t>note
-    frame.prev = <uint32_t>(note >> 32)
+    put32(&frame.next, <uint32_t>note)
+    put32(&frame.prev, <uint32_t>(note >> 32))
 
 
 cdef inline bint check_run_seal(
@@ -305,7 +307,7 @@ cdef inline void poison_free(
         arena.base + block + HARD_LINKS_BYTES, HARD_POISON, poison_bytes(room)
     )
     store_barrier()
-    word_at(arena.base, block)[0] |= BLOCK_POISONED
+    put(word_at(arena.base, block), word_at(arena.base, block)[0] | BLOCK_POISONED)
 
 
 cdef inline bint check_poison(

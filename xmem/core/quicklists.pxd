@@ -34,6 +34,7 @@ from xmem.base cimport (
     find_last_set,
     likely,
     offset_t,
+    put,
     store_barrier,
     unlikely,
     with_bit,
@@ -127,7 +128,7 @@ cdef inline void quick_mark_list(
 ) noexcept nogil:
     """Record that list ``index`` is in use."""
     cdef uint64_t* word = &quicklists_of(arena, pool).listed[index >> 6]
-    word[0] = with_bit(word[0], index)
+    put(word, with_bit(word[0], index))
 
 
 cdef inline void quick_retire_list(
@@ -135,8 +136,8 @@ cdef inline void quick_retire_list(
 ) noexcept nogil:
     """Record that list ``index``, which has run dry, is no longer in use."""
     cdef quicklists_t* quick = quicklists_of(arena, pool)
-    quick.heads[index] = 0
-    quick.listed[index >> 6] = without_bit(quick.listed[index >> 6], index)
+    put(&quick.heads[index], 0)
+    put(&quick.listed[index >> 6], without_bit(quick.listed[index >> 6], index))
 
 
 cdef inline offset_t quick_pop(
@@ -147,9 +148,9 @@ cdef inline offset_t quick_pop(
     cdef offset_t payload = head[0]
     if unlikely(payload <= QUICK_DRY):
         return 0
-    head[0] = word_at(arena.base, payload)[0]
-    pool.quick_count -= 1
-    pool.quick_bytes -= size
+    put(head, word_at(arena.base, payload)[0])
+    put(&pool.quick_count, pool.quick_count - 1)
+    put(&pool.quick_bytes, pool.quick_bytes - size)
     return payload
 
 
@@ -184,11 +185,11 @@ cdef inline bint quick_put(
     if unlikely(following == 0):
         quick_mark_list(arena, pool, quick_index(size))
         following = QUICK_DRY
-    word_at(arena.base, payload)[0] = following
+    put(word_at(arena.base, payload), following)
     store_barrier()
-    head[0] = payload
-    pool.quick_count += 1
-    pool.quick_bytes = n_bytes
+    put(head, payload)
+    put(&pool.quick_count, pool.quick_count + 1)
+    put(&pool.quick_bytes, n_bytes)
     return True
 
 

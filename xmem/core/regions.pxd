@@ -23,6 +23,7 @@ from xmem.arena.runheads cimport runheads_before
 from xmem.arena.superblock cimport arena_t, page_offset
 from xmem.base.bits cimport ceil_log2, find_last_set
 from xmem.base.checks cimport store_barrier
+from xmem.base.journal cimport put
 from xmem.base.memcheck cimport memory_open
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport POOL_ADAPTS, POOL_HOOKED, POOL_JOINS, pool_t
@@ -94,9 +95,9 @@ cdef inline uint64_t region_length(
 
 cdef inline void count_pages(pool_t* pool, uint64_t n_pages) noexcept nogil:
     """Account for pages that the pool has obtained."""
-    pool.n_pages += n_pages
+    put(&pool.n_pages, pool.n_pages + n_pages)
     if pool.n_pages > pool.peak_pages:
-        pool.peak_pages = pool.n_pages
+        put(&pool.peak_pages, pool.n_pages)
 
 
 cdef inline void count_region(
@@ -106,9 +107,9 @@ cdef inline void count_region(
     cdef uint64_t whole = (
         page_offset(arena, n_pages) - REGION_HEAD_BYTES - REGION_TAIL_BYTES
     )
-    pool.n_regions += 1
+    put(&pool.n_regions, pool.n_regions + 1)
     if whole < pool.release_bytes:
-        pool.release_bytes = whole
+        put(&pool.release_bytes, whole)
 
 
 cdef inline void region_record(
@@ -117,7 +118,7 @@ cdef inline void region_record(
     """Record pages of the pool as a region: FRAME_REGION or FRAME_JOINED."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
     store_barrier()
-    arena.frames[page].word = frame_pack(state, 0, pool.number, n_pages)
+    put(&arena.frames[page].word, frame_pack(state, 0, pool.number, n_pages))
 
 
 cdef inline bint region_follows(
@@ -168,17 +169,17 @@ cdef inline void region_merge(
     """
     cdef uint64_t n_pages = grown_pages(pool)
     cdef uint64_t n_joined
-    pool.last_region = page
+    put(&pool.last_region, page)
     if frame_pages(arena.frames[page].word) >= n_pages or pool.flags & POOL_HOOKED:
         count_region(arena, pool, frame_pages(arena.frames[page].word))
         return
-    pool.last_region = left
+    put(&pool.last_region, left)
     frames_absorb(arena, left, page)
     n_joined = frame_pages(arena.frames[left].word)
     if n_joined >= 2 * n_pages:
         frames_divide(arena, left, n_joined - n_pages, FRAME_JOINED)
         count_region(arena, pool, n_pages)
-        pool.last_region += n_joined - n_pages
+        put(&pool.last_region, pool.last_region + (n_joined - n_pages))
 
 
 cdef inline offset_t region_make(
@@ -211,7 +212,7 @@ cdef inline offset_t region_make(
         region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_JOINED)
     tlsf_region_block(base, &pool.tlsf, start, limit - start)
     count_pages(pool, n_pages)
-    pool.region_pages += n_pages
+    put(&pool.region_pages, pool.region_pages + n_pages)
     if start != block:
         region_merge(arena, pool, left, page)
     else:
@@ -282,17 +283,18 @@ cdef inline void region_cut(
     if block + size > end - REGION_TAIL_BYTES:
         region_record(arena, pool, <uint32_t>(page + n_pages), FRAME_REGION)
     if pool.flags & POOL_HOOKED:
-        arena.frames[page].word = frame_pack(
-            FRAME_RUN, ceil_log2(n_pages), 0, n_pages
+        put(
+            &arena.frames[page].word,
+            frame_pack(FRAME_RUN, ceil_log2(n_pages), 0, n_pages),
         )
         memory_open(
             arena.base + page_offset(arena, page), page_offset(arena, n_pages)
         )
-        pool.returned = page
+        put(&pool.returned, page)
     else:
         frames_free(arena, page)
     if pool.roomy == page:
-        pool.roomy = 0
-    pool.n_pages -= n_pages
-    pool.region_pages -= n_pages
-    pool.n_regions -= 1
+        put(&pool.roomy, 0)
+    put(&pool.n_pages, pool.n_pages - n_pages)
+    put(&pool.region_pages, pool.region_pages - n_pages)
+    put(&pool.n_regions, pool.n_regions - 1)

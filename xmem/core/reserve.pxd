@@ -30,6 +30,7 @@ from xmem.base cimport (
     checker_resume,
     memory_close,
     offset_t,
+    put,
 )
 from xmem.core.control cimport pool_t
 from xmem.core.regions cimport pages_left, region_add, region_cut, region_list
@@ -84,7 +85,7 @@ cdef inline uint64_t pool_keep(
     """
     cdef uint64_t taken = pool_reserve(arena, pool, n_pages)
     if taken == n_pages:
-        pool.kept_pages = n_pages
+        put(&pool.kept_pages, n_pages)
     return taken
 
 
@@ -93,7 +94,7 @@ cdef inline void region_adopt(
 ) noexcept nogil:
     """Make a region of a run of the caller's that starts at ``page``."""
     cdef uint64_t n_pages = frame_pages(arena.frames[page].word)
-    arena.frames[page].word = frame_pack(FRAME_PENDING, 0, pool.number, n_pages)
+    put(&arena.frames[page].word, frame_pack(FRAME_PENDING, 0, pool.number, n_pages))
     memory_close(
         arena.base + page_offset(arena, page), page_offset(arena, n_pages)
     )
@@ -103,7 +104,7 @@ cdef inline void region_adopt(
 cdef inline uint64_t returned_take(pool_t* pool) noexcept nogil:
     """Page of the region that was cut out for the caller's function, or 0."""
     cdef uint64_t page = pool.returned
-    pool.returned = 0
+    put(&pool.returned, 0)
     return page
 
 
@@ -131,7 +132,7 @@ cdef inline void shrink_begin(arena_t* arena, pool_t* pool) noexcept nogil:
     In a hardened pool this may record damage in ``pool.hard.damage``.
     """
     waiting_give(arena, pool, ~<uint64_t>0)
-    pool.spare = 0
+    put(&pool.spare, 0)
 
 
 cdef inline uint64_t shrink_block(

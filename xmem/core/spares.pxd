@@ -24,6 +24,7 @@ from xmem.arena.frames cimport (
 from xmem.arena.records cimport FRAME_REGION, frame_pages, frame_state
 from xmem.arena.superblock cimport arena_t, page_of, page_offset
 from xmem.base.engines cimport ENGINE_TLSF
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 from xmem.core.control cimport POOL_HOOKED, POOL_JOINS, pool_t
 from xmem.core.regions cimport may_hold, region_cut
@@ -171,7 +172,7 @@ cdef inline void spare_replace(
             spare,
             block_size(arena.base, spare),
         )
-    pool.spare = block
+    put(&pool.spare, block)
 
 
 cdef inline uint32_t region_empty_in(
@@ -197,7 +198,7 @@ cdef inline bint spare_drop(arena_t* arena, pool_t* pool) noexcept nogil:
     outlined_list_aside(tlsf_list_aside)(arena.base, &pool.tlsf)
     if has_spare(arena, pool):
         page = <uint32_t>page_of(arena, block)
-        pool.spare = 0
+        put(&pool.spare, 0)
     else:
         block = freelists_find(
             arena.base, &pool.tlsf.bins, mapping_insert(pool.release_bytes)
@@ -304,9 +305,9 @@ cdef inline void region_widen(
         and leaves_spare(arena, pool, page, n_pages, block, size, freed)
     ):
         if pool.roomy == next_page:
-            pool.roomy = 0
+            put(&pool.roomy, 0)
         frames_absorb(arena, page, next_page)
-        pool.n_regions -= 1
+        put(&pool.n_regions, pool.n_regions - 1)
 
 
 cdef inline bint region_release(
@@ -335,7 +336,7 @@ cdef inline bint region_release(
         arena, block, size, pool.region_pages - pool.kept_pages
     )
     if page == 0:
-        pool.roomy = frames_head_within(arena, page_of(arena, block))
+        put(&pool.roomy, frames_head_within(arena, page_of(arena, block)))
         return False
     if not leaves_spare(
         arena, pool, page, frame_pages(arena.frames[page].word), block, size, freed

@@ -9,6 +9,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport align_up, bit
 from xmem.base.checks cimport assume, store_barrier, unlikely
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
     BLOCK_FREE,
@@ -64,8 +65,8 @@ cdef inline offset_t tlsf_alloc_small(
         freelists_take(base, &tlsf.bins, index, block)
         block_write(base, block, need, tlsf.tag)
         clear_prev_free(base, block + need)
-        tlsf.used_bytes += need
-        tlsf.n_used += 1
+        put(&tlsf.used_bytes, tlsf.used_bytes + need)
+        put(&tlsf.n_used, tlsf.n_used + 1)
         return block
     return tlsf_cut_aside(base, tlsf, need)
 

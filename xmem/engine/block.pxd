@@ -38,6 +38,7 @@ prefix of them. This header knows nothing of bins.
 from libc.stdint cimport uint64_t
 
 from xmem.base.checks cimport require
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 
 cdef enum:
@@ -107,7 +108,7 @@ cdef inline void block_tag_end(
     char* base, offset_t block, uint64_t size
 ) noexcept nogil:
     """Write the boundary tag of a free block of ``size`` bytes (B6)."""
-    word_at(base, block + size - 8)[0] = block
+    put(word_at(base, block + size - 8), block)
 
 
 cdef inline void block_write(
@@ -115,7 +116,7 @@ cdef inline void block_write(
 ) noexcept nogil:
     """Write a whole header: size in bytes, tag and flags in ``bits``."""
     require((size & (BLOCK_GRAIN - 1)) == 0)
-    word_at(base, block)[0] = (size << BLOCK_SIZE_SHIFT) | bits
+    put(word_at(base, block), (size << BLOCK_SIZE_SHIFT) | bits)
 
 
 cdef inline bint breaks_page_rule(offset_t block) noexcept nogil:

@@ -25,6 +25,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport find_first_set, find_last_set, with_bit, without_bit
 from xmem.base.checks cimport assume, claim, require
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport word_at
 from xmem.engine.mapping cimport MAPPING_MAX_BINS, mapping_insert
@@ -70,8 +71,8 @@ cdef inline void freelists_mark(
 ) noexcept nogil:
     """Record that bin ``index`` is no longer empty."""
     cdef uint64_t row = index >> 6
-    lists.lower[row] = with_bit(lists.lower[row], index)
-    lists.upper = with_bit(lists.upper, row)
+    put(&lists.lower[row], with_bit(lists.lower[row], index))
+    put(&lists.upper, with_bit(lists.upper, row))
 
 
 cdef inline void freelists_insert(
@@ -82,11 +83,11 @@ cdef inline void freelists_insert(
     cdef offset_t* head = freelists_head(lists, index)
     cdef offset_t next_block = head[0]
     require(index < lists.n_bins)
-    word_at(base, block + LINK_NEXT)[0] = next_block
-    word_at(base, block + LINK_BACK)[0] = <offset_t>(<char*>head - base)
-    head[0] = block
+    put(word_at(base, block + LINK_NEXT), next_block)
+    put(word_at(base, block + LINK_BACK), <offset_t>(<char*>head - base))
+    put(head, block)
     if next_block != 0:
-        word_at(base, next_block + LINK_BACK)[0] = block + LINK_NEXT
+        put(word_at(base, next_block + LINK_BACK), block + LINK_NEXT)
     else:
         freelists_mark(lists, index)
 
@@ -97,9 +98,9 @@ cdef inline void freelists_clear(
     """Record that bin ``index`` has become empty."""
     cdef uint64_t row = index >> 6
     cdef uint64_t word = without_bit(lists.lower[row], index)
-    lists.lower[row] = word
+    put(&lists.lower[row], word)
     if word == 0:
-        lists.upper = without_bit(lists.upper, row)
+        put(&lists.upper, without_bit(lists.upper, row))
 
 
 cdef inline void freelists_remove(
@@ -110,9 +111,9 @@ cdef inline void freelists_remove(
     cdef offset_t back = word_at(base, block + LINK_BACK)[0]
     cdef uint64_t index
     require(word_at(base, back)[0] == block)
-    word_at(base, back)[0] = next_block
+    put(word_at(base, back), next_block)
     if next_block != 0:
-        word_at(base, next_block + LINK_BACK)[0] = back
+        put(word_at(base, next_block + LINK_BACK), back)
         return
     # The block was the last. The list is empty now only if `back` is a bin. The
     # word of a predecessor lies outside the bins; if it lies below them the
@@ -182,9 +183,9 @@ cdef inline void freelists_take(
     cdef offset_t next_block = word_at(base, block + LINK_NEXT)[0]
     cdef offset_t* head = freelists_head(lists, index)
     require(head[0] == block)
-    head[0] = next_block
+    put(head, next_block)
     if next_block != 0:
-        word_at(base, next_block + LINK_BACK)[0] = <offset_t>(<char*>head - base)
+        put(word_at(base, next_block + LINK_BACK), <offset_t>(<char*>head - base))
     else:
         freelists_clear(lists, index)
 
@@ -197,9 +198,9 @@ cdef inline void freelists_set_aside(
     The caller uses or lists that. `freelists_remove` takes a block from here as from
     any list.
     """
-    word_at(base, block + LINK_NEXT)[0] = 0
-    word_at(base, block + LINK_BACK)[0] = <offset_t>(<char*>&lists.aside - base)
-    lists.aside = block
+    put(word_at(base, block + LINK_NEXT), 0)
+    put(word_at(base, block + LINK_BACK), <offset_t>(<char*>&lists.aside - base))
+    put(&lists.aside, block)
 
 
 cdef inline void freelists_init(

@@ -16,6 +16,7 @@ removal take it is ours.
 from libc.stdint cimport uint64_t
 
 from xmem.base.checks cimport assume, store_barrier, unlikely
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
     BLOCK_FREE,
@@ -56,8 +57,8 @@ cdef inline offset_t tlsf_cut(
     freelists_set_aside(base, &tlsf.bins, block + need)
     store_barrier()
     block_write(base, block, need, tlsf.tag)
-    tlsf.used_bytes += need
-    tlsf.n_used += 1
+    put(&tlsf.used_bytes, tlsf.used_bytes + need)
+    put(&tlsf.n_used, tlsf.n_used + 1)
     return block
 
 
@@ -97,15 +98,15 @@ cdef inline void tlsf_place_aside(
         need = size
         block_write(base, block, size, tlsf.tag)
         clear_prev_free(base, block + size)
-    tlsf.used_bytes += need
-    tlsf.n_used += 1
+    put(&tlsf.used_bytes, tlsf.used_bytes + need)
+    put(&tlsf.n_used, tlsf.n_used + 1)
 
 
 cdef inline void tlsf_list_aside(char* base, tlsf_t* tlsf) noexcept nogil:
     """Put the remainder, if there is one, on the list of its size."""
     cdef offset_t block = tlsf.bins.aside
     if block != 0:
-        tlsf.bins.aside = 0
+        put(&tlsf.bins.aside, 0)
         freelists_insert(base, &tlsf.bins, block, block_size(base, block))
 
 
@@ -116,7 +117,7 @@ cdef inline offset_t tlsf_use_aside(
     cdef offset_t block = tlsf.bins.aside
     if block == 0 or block_size(base, block) < need:
         return 0
-    tlsf.bins.aside = 0
+    put(&tlsf.bins.aside, 0)
     tlsf_place_aside(base, tlsf, block, need)
     return block
 

@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.checks cimport require, store_barrier
 from xmem.base.grains cimport grain_set
+from xmem.base.journal cimport put
 from xmem.base.memcheck cimport engine_move
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
@@ -57,7 +58,7 @@ cdef inline void tlsf_fit(
         block_write(base, block, total, tlsf.tag | bits)
         if right_knows_free:
             clear_prev_free(base, right)
-    tlsf.used_bytes += keep
+    put(&tlsf.used_bytes, tlsf.used_bytes + keep)
 
 
 cdef inline bint tlsf_resize(
@@ -83,7 +84,7 @@ cdef inline bint tlsf_resize(
         return True
     if right_word & BLOCK_FREE:
         freelists_remove(base, &tlsf.bins, right)
-    tlsf.used_bytes -= size
+    put(&tlsf.used_bytes, tlsf.used_bytes - size)
     tlsf_fit(base, tlsf, block, total, need, bits, (right_word & BLOCK_FREE) != 0)
     return True
 
@@ -126,6 +127,6 @@ cdef inline offset_t tlsf_resize_left(
         base + payload_of(left), base + payload_of(block), size - BLOCK_HEADER_BYTES
     )
     store_barrier()
-    tlsf.used_bytes -= size
+    put(&tlsf.used_bytes, tlsf.used_bytes - size)
     tlsf_fit(base, tlsf, left, total, need, bits, (right_word & BLOCK_FREE) != 0)
     return left

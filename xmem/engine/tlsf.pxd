@@ -24,6 +24,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.bits cimport bit, find_first_set
 from xmem.base.checks cimport require, store_barrier, unlikely
+from xmem.base.journal cimport put
 from xmem.base.memcheck cimport MEMCHECKED
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
@@ -71,11 +72,11 @@ cdef inline uint64_t word_alignment(uint64_t word) noexcept nogil:
 
 
 cdef inline void set_prev_free(char* base, offset_t block) noexcept nogil:
-    word_at(base, block)[0] |= BLOCK_PREV_FREE
+    put(word_at(base, block), word_at(base, block)[0] | BLOCK_PREV_FREE)
 
 
 cdef inline void clear_prev_free(char* base, offset_t block) noexcept nogil:
-    word_at(base, block)[0] &= ~<uint64_t>BLOCK_PREV_FREE
+    put(word_at(base, block), word_at(base, block)[0] & ~<uint64_t>BLOCK_PREV_FREE)
 
 
 cdef inline void tlsf_init(
@@ -145,8 +146,8 @@ cdef inline void tlsf_place(
         need = size
         block_write(base, block, size, tlsf.tag | bits)
         clear_prev_free(base, block + size)
-    tlsf.used_bytes += need
-    tlsf.n_used += 1
+    put(&tlsf.used_bytes, tlsf.used_bytes + need)
+    put(&tlsf.n_used, tlsf.n_used + 1)
 
 
 # Freeing ---------------------------------------------------------------------
@@ -187,20 +188,20 @@ cdef inline offset_t tlsf_coalesce_with(
     require((word & BLOCK_FREE) == 0)
     require(with_left == has_free_left(word))
     require(with_right == has_free_right(base, block, word))
-    tlsf.used_bytes -= size
-    tlsf.n_used -= 1
+    put(&tlsf.used_bytes, tlsf.used_bytes - size)
+    put(&tlsf.n_used, tlsf.n_used - 1)
     # A neighbour is unlinked before its links are overwritten.
     if with_right:
         freelists_remove(base, &tlsf.bins, right)
         size += word_size(right_word)
     else:
-        word_at(base, right)[0] = right_word | BLOCK_PREV_FREE
+        put(word_at(base, right), right_word | BLOCK_PREV_FREE)
     if with_left:
         left = block_prev_free(base, block)
         freelists_remove(base, &tlsf.bins, left)
         if MEMCHECKED:
             # The absorbed header still says FREE: a second free is caught.
-            word_at(base, block)[0] = word | BLOCK_FREE
+            put(word_at(base, block), word | BLOCK_FREE)
         size += block_size(base, left)
         block = left
     store_barrier()
@@ -233,11 +234,11 @@ cdef inline void tlsf_mark_free(
     It is on no list yet.
     """
     cdef uint64_t size = word_size(word)
-    tlsf.used_bytes -= size
-    tlsf.n_used -= 1
+    put(&tlsf.used_bytes, tlsf.used_bytes - size)
+    put(&tlsf.n_used, tlsf.n_used - 1)
     set_prev_free(base, block + size)
     store_barrier()
-    word_at(base, block)[0] = word & ~<uint64_t>BLOCK_ALIGN_MASK | BLOCK_FREE
+    put(word_at(base, block), word & ~<uint64_t>BLOCK_ALIGN_MASK | BLOCK_FREE)
     block_tag_end(base, block, size)
 
 

@@ -4,6 +4,7 @@
 from libc.stdint cimport uint64_t
 
 from xmem.base.checks cimport require, store_barrier
+from xmem.base.journal cimport put
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
     BLOCK_FREE,
@@ -60,7 +61,7 @@ cdef inline void tlsf_region_end(
     elif limit > right:
         outlined_remove(freelists_remove)(base, &tlsf.bins, right)
     else:
-        word_at(base, right)[0] |= BLOCK_PREV_FREE
+        put(word_at(base, right), word_at(base, right)[0] | BLOCK_PREV_FREE)
 
 
 cdef inline void tlsf_region_block(
