@@ -12,7 +12,7 @@ BUILD := pyproject.toml setup.cfg $(SOURCES)
 PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE -u XMEM_FLAGS -u XMEM_MODULES
 
 .PHONY: help demo docs clean \
-	quick test programs random checked sanitize fuzz proofs mutants soak lint format \
+	quick test programs random checked sanitize fuzz proofs mutants soak soak-kill lint format \
 	figures performance stores bench bench-quick history history-whole history-html regress \
 	dist wheels pythons
 
@@ -76,7 +76,8 @@ fuzz: $(VENV)-fuzz/.built ## coverage-guided fuzzing, `FUZZ_SECONDS=600` for eac
 	.ci/fuzz $(VENV)-fuzz $(FUZZ_SECONDS)
 
 # Proofs by brute force, see docs/reliability.md.
-PROOFS := exhaustive integers faults bits turmoil stores kills objects bounds monotony
+PROOFS := exhaustive integers faults bits turmoil stores kills objects bounds monotony \
+	lock undo
 proofs: $(PROOFS:%=proof-%) ## the proofs by brute force at full length; `make proof-stores` and the like run one of them
 
 proof-%: $(VENV)/.test
@@ -90,6 +91,10 @@ mutants: $(VENV)/.test ## change lines of xmem one at a time and see whether the
 SOAK_SECONDS ?= 3600
 soak: $(VENV)/.tools ## the stress commands with a fresh seed for `SOAK_SECONDS=3600`
 	$(BIN)/python tests/proofs/soak.py $(SOAK_SECONDS)
+
+KILLS ?= 50000
+soak-kill: $(VENV)/.test ## kill the processes of a shared pool, `KILLS=50000` for each of two kinds
+	cd tests && $(CURDIR)/$(BIN)/python -m proofs.soak_kill --kills $(KILLS)
 
 lint: $(VENV)/.lint ## ruff, cython-lint, mypy, codespell, and the checks of .pre-commit-config.yaml
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/lint

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Virtual memory and files: the only system calls of xmem.
+"""Virtual memory and files: the system calls of an arena.
+
+Those of the lock between processes are in xmem/shared/.
 
 The C functions return NULL or -1 and leave the reason in ``errno``, of which
 ``vm_error`` makes an exception. Those on files are Python and raise ``OSError``.

@@ -25,6 +25,8 @@ FLAGS = os.environ.get(
     "XMEM_FLAGS", "-O3 -fno-tree-slp-vectorize --param=inline-unit-growth=200"
 ).split()
 MODULES = os.environ.get("XMEM_MODULES", "").split()
+#: The module whose stores are noted in a journal: see xmem/base/journal.pxd.
+LOGGED = "xmem.journalled"
 NUMPY_MACROS = [
     ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
     ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
@@ -54,6 +56,8 @@ class build_ext(_build_ext):
             self.extensions = [one for one in self.extensions if one.name in MODULES]
         for extension in self.extensions:
             extension.extra_compile_args = FLAGS
+            if extension.name == LOGGED:
+                extension.define_macros = [("XMEM_LOGGED", "1")]
         macros = [*NUMPY_MACROS]
         if TRACE:
             macros += [

@@ -110,6 +110,7 @@ from xmem.core cimport (
     creation_pages,
     creation_t,
     hard_overhead,
+    owns_unshared,
     owner_at,
     pool_create,
     pool_keep,
@@ -341,7 +342,7 @@ cdef inline bint _is_live(Pool pool, offset_t payload) noexcept:
     """
     return (
         pool_is_ordinary(pool)
-        and pool_owns(&pool.arena.c, pool.c, payload)
+        and owns_unshared(&pool.arena.c, pool.c, payload)
         and not arena_is_viewed(pool.arena)
     )
 
@@ -587,7 +588,7 @@ cdef class Pool(Allocator):
                 taken = pool_keep(&self.arena.c, self.c, n_pages)
             else:
                 # Before the caller's function, which can end pool and arena.
-                self.c.kept_pages = n_pages
+                self.control.kept_pages = n_pages
                 taken = self.hooks.obtain(self, self.c, n_pages)
                 self.enter()
         finally:
@@ -611,9 +612,9 @@ cdef class Pool(Allocator):
         self.hooks = hooks
         self.ordinary = 0
         if hooks is None:
-            self.c.flags &= ~<uint32_t>POOL_HOOKED
+            self.control.flags &= ~<uint32_t>POOL_HOOKED
         else:
-            self.c.flags |= POOL_HOOKED
+            self.control.flags |= POOL_HOOKED
         return 0
 
     @staticmethod
@@ -680,7 +681,7 @@ cdef class Pool(Allocator):
             except HeapCorruption as error:
                 raise _say_repair(owner, error) from None
         pool.enter()        # a free that was deferred can have called put_mem
-        pool.hook(hooks_from(pool.c.engine, get_mem, put_mem))
+        pool.hook(hooks_from(pool.control.engine, get_mem, put_mem))
         return pool
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1:
@@ -689,7 +690,7 @@ cdef class Pool(Allocator):
         self.name = name
         self.number = number
         self.serial = arena.c.directory[number - 1].serial
-        self.c = pool_numbered(&arena.c, number)
+        self.c = self.control = pool_numbered(&arena.c, number)
         self.entry = &arena.c.directory[number - 1]
         self.arena = arena
         return 0
@@ -703,8 +704,8 @@ cdef class Pool(Allocator):
         cdef uint64_t n_pages
         if self.is_gone():
             return f"<xmem.Pool {self.name!r}, closed>"
-        n_pages = self.c.n_pages
-        engine = engine_names.get(self.c.engine, "unknown")
+        n_pages = self.control.n_pages
+        engine = engine_names.get(self.control.engine, "unknown")
         return f"<xmem.Pool {self.name!r}, {engine}, {n_pages} pages held>"
 
     # Properties
@@ -723,73 +724,73 @@ cdef class Pool(Allocator):
     def engine(self):
         """``"tlsf"`` or ``"firstfit"``."""
         self.enter()
-        return engine_names.get(self.c.engine, "unknown")
+        return engine_names.get(self.control.engine, "unknown")
 
     @property
     def grow_pages(self):
         """Pages obtained at a time, at least."""
         self.enter()
-        return self.c.grow_pages
+        return self.control.grow_pages
 
     @property
     def kept_pages(self):
         """Pages of regions with fewer of which no `xfree` leaves the pool."""
         self.enter()
-        return self.c.kept_pages
+        return self.control.kept_pages
 
     @property
     def quick(self):
         """Whether freed blocks wait on quick lists to be used again."""
         self.enter()
-        return self.c.quicklists != 0
+        return self.control.quicklists != 0
 
     @property
     def max_pages(self):
         """Greatest number of pages held; 0 when only the arena limits it."""
         self.enter()
-        return self.c.max_pages
+        return self.control.max_pages
 
     @property
     def join_regions(self):
         """Whether regions that lie side by side are joined."""
         self.enter()
-        return (self.c.flags & POOL_JOINS) != 0
+        return (self.control.flags & POOL_JOINS) != 0
 
     @property
     def hardening(self):
         """Names of the ways in which the pool is hardened, from `HARDENING`."""
         cdef unsigned flags
         self.enter()
-        flags = self.c.flags
+        flags = self.control.flags
         return tuple([name for name, flag in HARDENING.items() if flags & flag])
 
     @property
     def maxalloc(self):
         """Greatest request that one region of ``grow_pages`` serves, bytes."""
         self.enter()
-        if self.c.engine != ENGINE_TLSF:
+        if self.control.engine != ENGINE_TLSF:
             return self.arena.c.page_bytes - 2 * FIRSTFIT_LINE
         return (
-            (self.c.grow_pages << self.arena.c.page_shift)
+            (self.control.grow_pages << self.arena.c.page_shift)
             - REGION_OVERHEAD_BYTES
-            - hard_overhead(self.c)
+            - hard_overhead(self.control)
         )
 
     @property
     def used_size(self):
         """Bytes in use, headers included: blocks and runs."""
         self.enter()
-        return self.c.run_pages * self.arena.c.page_bytes + (
-            self.c.tlsf.used_bytes
-            if self.c.engine == ENGINE_TLSF
-            else self.c.firstfit.used_bytes
+        return self.control.run_pages * self.arena.c.page_bytes + (
+            self.control.tlsf.used_bytes
+            if self.control.engine == ENGINE_TLSF
+            else self.control.firstfit.used_bytes
         )
 
     @property
     def total_size(self):
         """Bytes of all pages held: regions and runs."""
         self.enter()
-        return self.c.n_pages << self.arena.c.page_shift
+        return self.control.n_pages << self.arena.c.page_shift
 
     # Proof
 
@@ -843,8 +844,10 @@ cdef class Pool(Allocator):
         """HeapCorruption if a hardened pool's live block is damaged."""
         cdef finding_t finding
         cdef bint is_sound
+        if not self.control.flags & POOL_HARDENED:      # behind a door
+            return 0
         checker_pause()
-        is_sound = check_payload(&self.arena.c, self.c, payload, &finding)
+        is_sound = check_payload(&self.arena.c, self.control, payload, &finding)
         checker_resume()
         if not is_sound:
             raise self.damage(&finding)
@@ -880,14 +883,16 @@ cdef class Pool(Allocator):
 
     cdef object no_room(self, object n, str verb):
         """The error for a request that the pool cannot serve."""
-        limit = f" of at most {self.c.max_pages}" if self.c.max_pages else ""
-        if self.c.quick_count:
+        most = self.control.max_pages
+        limit = f" of at most {most}" if most else ""
+        if self.control.quick_count:
             limit += (
-                f" ({self.c.quick_count} freed blocks of {self.c.quick_bytes} bytes "
-                "wait in the quick lists: drain() or shrink() gives them back)"
+                f" ({self.control.quick_count} freed blocks of "
+                f"{self.control.quick_bytes} bytes wait in the quick lists: drain() or "
+                "shrink() gives them back)"
             )
         return self.arena.no_room(
-            f"{verb}({n})", f"the pool holds {self.c.n_pages} pages{limit}; "
+            f"{verb}({n})", f"the pool holds {self.control.n_pages} pages{limit}; "
         )
 
     # What Allocator asks of a pool
@@ -1180,7 +1185,7 @@ cdef class Pool(Allocator):
         cdef uint64_t i, done
         self.enter()
         self.require_alignment(alignment)
-        done = _count_up_to(words, n, self.c.max_request)
+        done = _count_up_to(words, n, self.control.max_request)
         if done < <uint64_t>n:
             raise self.no_room(words[done], "xmalloc_many")
         if self.hooks is not None:
@@ -1220,7 +1225,7 @@ cdef class Pool(Allocator):
         if _has_runs(blocks, n):
             _refuse_repeated_runs(words)
         self.enter()
-        if not self.c.flags & POOL_HARDENED and not arena_is_viewed(self.arena):
+        if not self.control.flags & POOL_HARDENED and not arena_is_viewed(self.arena):
             proved = _count_free_to_go(
                 &self.arena.c, self.c, &self.arena.holds, blocks, n
             )
@@ -1236,7 +1241,7 @@ cdef class Pool(Allocator):
             for i in range(n):
                 site_freed(&self.arena.c, blocks[i])
         _free_each(&self.arena.c, self.c, blocks, n)
-        if self.c.flags & POOL_HARDENED:
+        if self.control.flags & POOL_HARDENED:
             self.raise_damage()
 
     def usable_size(self, offset, /):
@@ -1289,12 +1294,12 @@ cdef class Pool(Allocator):
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 0)
         self.enter()
-        if self.c.engine != ENGINE_TLSF:
+        if self.control.engine != ENGINE_TLSF:
             raise BadArgument("only the tlsf engine can reserve pages")
         if self.hooks is None:
             return pool_reserve(&self.arena.c, self.c, count)
-        if self.c.max_pages:
-            count = min(count, self.c.max_pages - self.c.n_pages)
+        if self.control.max_pages:
+            count = min(count, self.control.max_pages - self.control.n_pages)
         return self.hooks.obtain(self, self.c, count) if count else 0
 
     def drain(self, n_blocks, /):
@@ -1338,7 +1343,7 @@ cdef class Pool(Allocator):
         cdef uint64_t total = 0
         cdef uint64_t page, n_pages
         self.enter()
-        if self.c.engine != ENGINE_TLSF:
+        if self.control.engine != ENGINE_TLSF:
             return 0
         page = self.arena.c.first_page
         shrink_begin(&self.arena.c, self.c)
@@ -1459,25 +1464,25 @@ cdef class Pool(Allocator):
 
     cdef uint64_t live_blocks(self) noexcept:
         """Blocks and page runs in use."""
-        if self.c.engine == ENGINE_TLSF:
-            return self.c.tlsf.n_used + self.c.n_runs - self.waiting()
-        return self.c.firstfit.n_used + self.c.n_runs
+        if self.control.engine == ENGINE_TLSF:
+            return self.control.tlsf.n_used + self.control.n_runs - self.waiting()
+        return self.control.firstfit.n_used + self.control.n_runs
 
     cdef uint64_t waiting(self) noexcept:
         """Freed blocks that the engine still holds in use."""
         return (
-            self.c.hard.n_waiting
-            + self.c.hard.n_lost
-            + self.c.quick_count
+            self.control.hard.n_waiting
+            + self.control.hard.n_lost
+            + self.control.quick_count
         )
 
     cdef uint64_t waiting_bytes(self) noexcept:
         """Size of the freed blocks that wait, headers included."""
-        cdef uint64_t n_bytes = self.c.quick_bytes
+        cdef uint64_t n_bytes = self.control.quick_bytes
         cdef unsigned slot
         for slot in range(HARD_RING):
-            if self.c.hard.ring[slot] != 0:
-                n_bytes += self.c.hard.sizes[slot]
+            if self.control.hard.ring[slot] != 0:
+                n_bytes += self.control.hard.sizes[slot]
         return n_bytes
 
     cdef int verify(
@@ -1517,9 +1522,9 @@ cdef class Pool(Allocator):
                     )
                     and (not control or check_control(arena, self.number, &finding))
                     and (
-                        check_pool(arena, self.c, census, &finding)
+                        check_pool(arena, self.control, census, &finding)
                         if everywhere
-                        else check_own(arena, self.c, census, &finding)
+                        else check_own(arena, self.control, census, &finding)
                     )
                 )
                 checker_resume()
@@ -1534,7 +1539,7 @@ cdef class Pool(Allocator):
         """`next_block`, whose reading of headers memory checkers ignore."""
         cdef bint found
         checker_pause()
-        found = next_block(&self.arena.c, self.c, cursor, info)
+        found = next_block(&self.arena.c, self.control, cursor, info)
         checker_resume()
         return found
 
@@ -1581,7 +1586,7 @@ cdef class Pool(Allocator):
         cdef slice_t end
         self.enter()
         checker_pause()
-        end = check_slice(&self.arena.c, self.c, &self.step_at, left, &finding)
+        end = check_slice(&self.arena.c, self.control, &self.step_at, left, &finding)
         checker_resume()
         if end == SLICE_DAMAGE:
             raise self.damage(&finding)
@@ -1606,32 +1611,32 @@ cdef class Pool(Allocator):
         cdef census_t census
         cdef uint64_t live, used, header, overhead, largest, run_bytes
         self.verify_by(&census, False, True, False)
-        run_bytes = self.c.run_pages << self.arena.c.page_shift
+        run_bytes = self.control.run_pages << self.arena.c.page_shift
         live = self.live_blocks()
-        if self.c.engine == ENGINE_TLSF:
+        if self.control.engine == ENGINE_TLSF:
             header = BLOCK_HEADER_BYTES
-            used = self.c.tlsf.used_bytes + run_bytes
+            used = self.control.tlsf.used_bytes + run_bytes
             overhead = header * (
-                self.c.tlsf.n_used + census.n_free + 2 * census.n_stretches
+                self.control.tlsf.n_used + census.n_free + 2 * census.n_stretches
             )
         else:
             header = FIRSTFIT_LINE
-            used = self.c.firstfit.used_bytes + run_bytes
+            used = self.control.firstfit.used_bytes + run_bytes
             overhead = header * (live + census.n_free)
         largest = census.largest_free
         if largest != 0:
-            largest -= header + hard_overhead(self.c)
+            largest -= header + hard_overhead(self.control)
         return PoolStats(
             live_blocks=live,
             used_bytes=used,
             free_bytes=census.free_bytes,
             free_blocks=census.n_free,
             largest_free_bytes=largest,
-            n_regions=self.c.n_regions,
-            n_pages=self.c.n_pages,
-            peak_pages=self.c.peak_pages,
-            region_pages=self.c.region_pages,
-            run_pages=self.c.run_pages,
+            n_regions=self.control.n_regions,
+            n_pages=self.control.n_pages,
+            peak_pages=self.control.peak_pages,
+            region_pages=self.control.region_pages,
+            run_pages=self.control.run_pages,
             control_pages=self.arena.c.directory[self.number - 1].control_pages,
             overhead_bytes=overhead,
             fragmentation=(
@@ -1639,9 +1644,9 @@ cdef class Pool(Allocator):
                 if census.free_bytes
                 else 0.0
             ),
-            waiting_blocks=self.waiting() - self.c.hard.n_lost,
+            waiting_blocks=self.waiting() - self.control.hard.n_lost,
             waiting_bytes=self.waiting_bytes(),
-            lost_blocks=self.c.hard.n_lost,
+            lost_blocks=self.control.hard.n_lost,
         )
 
     def walk(self):
@@ -1668,7 +1673,7 @@ cdef class Pool(Allocator):
         cdef row_t[::1] rows
         cdef uint64_t i = 0
         self.verify(&census, True, True)
-        found = _table(census.n_used + census.n_free + self.c.n_runs)
+        found = _table(census.n_used + census.n_free + self.control.n_runs)
         if len(found) == 0:
             return found
         rows = found

@@ -24,6 +24,7 @@ from xmem.measure import insn
 SEED = int(os.environ.get("XMEM_TEST_SEED", "20"))
 REFUSED = "refused calls"
 PROBE = Path(__file__).parent / "support" / "_probe.pyx"
+SHARED = PROBE.with_name("_shared.pyx")
 
 hypothesis.settings.register_profile(
     "quick",
@@ -48,7 +49,10 @@ hypothesis.settings.load_profile(os.environ.get("XMEM_TEST_PROFILE", "quick"))
 
 #: Fixtures that build packages or modules. Of the first that a test uses all tests
 #: run in one worker, so that no other waits for the build.
-BUILDING = ("site", "installed", "wheel", "sdist", "probe", "caller", "broken_engine")
+BUILDING = (
+    *("site", "installed", "wheel", "sdist"),
+    *("probe", "caller", "broken_engine", "shared_module"),
+)
 #: The wheel takes minutes: it is built with the programs that use it.
 WHEEL = {"site", "installed", "wheel"}
 
@@ -159,3 +163,9 @@ def probe(builds):  # noqa: F811
         macros=("XMEM_CHECKED", "XMEM_NO_MEMCHECK"),
         flags=("-O1", "-finstrument-functions"),
     )
+
+
+@pytest.fixture(scope="session")
+def shared_module(builds):  # noqa: F811
+    """Shared pools at C level; see support/_shared.pyx."""
+    return builds.module(SHARED)

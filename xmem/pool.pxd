@@ -19,7 +19,8 @@ cdef class Pool(Allocator):
     cdef uint32_t serial            # of the directory entry it was made for
     cdef Hooks hooks                # None: regions come from the arena
     cdef offset_t step_at           # where check_step goes on, 0: the beginning
-    cdef pool_t* c                  # valid while the arena is open
+    cdef pool_t* c                  # what verbs take; valid while the arena is open
+    cdef pool_t* control            # the same, unless c is a door; see core/routes.pxd
     cdef entry_t* entry             # of the directory, valid as long
     cdef uint64_t ordinary          # vm_changes when `enter` found it so; see below
 

@@ -22,6 +22,7 @@ from xmem.base cimport (
     checker_pause,
     checker_resume,
     likely,
+    log_commit,
     memory_allocated,
     memory_defined,
     memory_freed,
@@ -29,8 +30,7 @@ from xmem.base cimport (
     unlikely,
 )
 from xmem.check.audit cimport audit
-from xmem.core.capacity cimport pool_capacity
-from xmem.core.control cimport POOL_HARDENED, pool_t
+from xmem.core cimport POOL_HARDENED, pool_capacity, pool_t, start_test
 from xmem.core.hardened cimport (
     hard_alloc,
     hard_free,
@@ -48,11 +48,11 @@ from xmem.core.plain cimport (
     outlined_alloc,
     outlined_free,
     outlined_owned,
+    owns_run,
     plain_alloc,
     plain_free,
     plain_resize,
     pool_alignment,
-    pool_owns,
     run_resize,
     tlsf_pool_free,
     tlsf_pool_refill,
@@ -68,7 +68,7 @@ from xmem.core.quicklists cimport (
     quick_search,
     quick_take,
 )
-from xmem.core.startbits cimport start_test
+from xmem.core.routes cimport is_door, routed_free, routed_pages
 from xmem.engine.block cimport BLOCK_GRAIN, PAGE_RULE_BYTES
 
 
@@ -202,8 +202,8 @@ cdef inline bint free_run_if_owned(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
     """As ``pool_free_if_owned``, where no start bit is set."""
-    if not pool_owns(arena, pool, payload):
-        return False
+    if not owns_run(arena, pool, payload):
+        return routed_free(arena, pool, payload)
     pool_free(arena, pool, payload)
     return True
 
@@ -219,7 +219,7 @@ cdef inline bint pool_free_if_owned(
     if unlikely(not start_test(arena, payload)):
         return outlined_owned(free_run_if_owned)(arena, pool, payload)
     if unlikely(not has_tag(arena, pool, payload)):
-        return False
+        return outlined_owned(routed_free)(arena, pool, payload)
     pool_free(arena, pool, payload)
     return True
 
@@ -307,6 +307,7 @@ cdef inline offset_t pool_lend_pages(
     page = run_alloc(arena, pool, n_pages, alignment, FRAME_RUN)
     if unlikely(page == 0):
         pool_drain(arena, pool)
+        return routed_pages(arena, pool, n_pages, alignment)
     return page_offset(arena, page)
 
 
@@ -315,7 +316,9 @@ cdef inline bint pool_resize_run(
 ) noexcept nogil:
     """Resize a sound block of whole pages within its pages; False above them."""
     if unlikely(pool.flags & POOL_HARDENED):
-        return hard_run_resize(arena, pool, payload, n_bytes)
+        return not is_door(arena, pool) and (
+            hard_run_resize(arena, pool, payload, n_bytes)
+        )
     return run_resize(arena, pool, payload, n_bytes)
 
 
@@ -342,11 +345,13 @@ cdef inline offset_t pool_repeat(
     cdef uint64_t n_regions, n_waiting
     cdef unsigned _i
     for _i in range(PATIENCE):
+        log_commit()
         n_regions = pool.n_regions
         n_waiting = pool.quick_bytes + pool.hard.n_waiting
         payload = attempt(arena, pool, n, alignment)
         if payload != 0 or pool.hard.damage.code != 0:
             break
+        log_commit()
         if pool.quick_count != 0:
             quick_give(arena, pool, QUICK_DRAIN)
         elif (
@@ -441,7 +446,9 @@ cdef inline offset_t pool_move(
     cdef uint64_t own = pool_alignment(arena, pool, payload)
     cdef uint64_t capacity = pool_capacity(arena, pool, payload)
     cdef offset_t moved
-    if pool.flags & POOL_HARDENED and not hard_prepare_free(arena, pool, payload):
+    if pool.flags & POOL_HARDENED and (
+        is_door(arena, pool) or not hard_prepare_free(arena, pool, payload)
+    ):
         return 0
     moved = pool_alloc_patiently(
         arena, pool, n_bytes, alignment if alignment > own else own

@@ -20,10 +20,13 @@ from proofs import (
     heaps,
     integers,
     kills,
+    lock,
     monotony,
     objects,
+    soak_kill,
     stores,
     turmoil,
+    undo,
 )
 from proofs.headers import Snapshot
 from xmem import Arena, Pool
@@ -120,6 +123,33 @@ def test_objects_notices_a_leak(monkeypatch):
     monkeypatch.setattr(objects.Round, "end", forgets)
     with pytest.raises(Refuted, match="were lost"):
         objects.prove(4, 1)
+
+
+@pytest.mark.parametrize("model", lock.SHORT, ids=str)
+def test_lock(model):
+    assert lock.explore(model) > 10_000
+
+
+@pytest.mark.parametrize("trap", lock.TRAPS)
+def test_lock_sees_the_trap(trap):
+    with pytest.raises(Refuted):
+        lock.explore(lock.TRAPS[trap])
+
+
+@steps
+def test_undo(seed, shared_module):
+    n_moments, n_undone, most, paths = undo.prove(6, seed, shared_module)
+    assert n_moments > 10_000
+    assert n_undone > 1_000
+    assert most < shared_module.N_ENTRIES // 4
+    assert paths.total() == 6 * len(undo.KINDS)
+
+
+@pytest.mark.no_asan
+@pytest.mark.parametrize("quick", [False, True])
+def test_soak_kill(seed, shared_module, quick):
+    soak = soak_kill.prove(120, seed, shared_module, {"quick": quick})
+    assert soak.n_kills >= 120
 
 
 @steps

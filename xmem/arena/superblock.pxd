@@ -132,6 +132,7 @@ cdef struct arena_t:
     uint32_t n_pages
     uint32_t first_page
     uint64_t audit_left             # verbs until the next audit; see audit.pxd
+    void* routes                    # where processes share it: see core/routes.pxd
 
 
 cdef int superblock_plan(superblock_t* plan, object n_bytes, object page_size,
@@ -258,6 +259,7 @@ cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
     arena.first_page = super.first_page
     attach_levels(arena, super)
     arena.audit_left = audit_start()
+    arena.routes = NULL
 
 
 cdef inline offset_t page_offset(arena_t* arena, uint64_t page) noexcept nogil:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Virtual memory: the only system calls of xmem, all made in arena/vm.pyx."""
+"""Virtual memory and files: system calls, all made in arena/vm.pyx."""
 
 from libc.stdint cimport uint64_t
 

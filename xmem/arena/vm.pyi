@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Virtual memory and files: the only system calls of xmem."""
+"""Virtual memory and files: the system calls of an arena."""
 
 import os
 

@@ -45,7 +45,7 @@ from xmem.base.grains cimport (
     grain_set,
     grain_test,
 )
-from xmem.base.journal cimport put, put32
+from xmem.base.journal cimport LOGGED, log_commit, log_to, put, put32
 from xmem.base.memcheck cimport (
     AUDIT_OFF,
     MEMCHECKED,

@@ -17,6 +17,7 @@ from xmem.check.census cimport census_t
 from xmem.check.control cimport check_control
 from xmem.check.pool cimport check_pool
 from xmem.core.control cimport pool_t
+from xmem.core.routes cimport is_door
 
 cdef extern from *:
     """
@@ -56,6 +57,8 @@ cdef inline void audit(arena_t* arena, pool_t* pool) noexcept nogil:
         return
     if arena.audit_left > 0:
         arena.audit_left -= 1
+        return
+    if is_door(arena, pool):
         return
     checker_pause()
     is_sound = (

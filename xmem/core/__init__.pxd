@@ -5,6 +5,7 @@ A pool at C level without its verbs (those are `xmem.verbs`): what it consists
 of, how it is made, grown, shrunk and ended, and which blocks are its own.
 """
 
+from xmem.core.capacity cimport pool_capacity
 from xmem.core.control cimport (
     HARD_RING,
     POOL_CANARY,
@@ -39,7 +40,7 @@ from xmem.core.creation cimport (
 from xmem.core.growth cimport run_free
 from xmem.core.hardened cimport hard_prepare_free
 from xmem.core.hardening cimport check_payload, damage_of, hard_overhead
-from xmem.core.plain cimport is_run, pool_alignment, pool_owns
+from xmem.core.plain cimport is_run, owns_unshared, pool_alignment, pool_owns
 from xmem.core.regions cimport may_hold, pages_left, region_pages_for
 from xmem.core.reserve cimport (
     pool_keep,
@@ -51,4 +52,4 @@ from xmem.core.reserve cimport (
     shrink_next,
     waiting_give,
 )
-from xmem.core.startbits cimport starts_repeated
+from xmem.core.startbits cimport start_test, starts_repeated

@@ -53,6 +53,7 @@ cdef enum:
     POOL_JOINS = 1          # adjacent regions become one
     POOL_HOOKED = 2         # the caller's functions give and take regions
     POOL_ADAPTS = 4         # regions grow with the pool
+    POOL_SHARED = 8         # of a door, never of a control block; see routes.pxd
 
     # Hardening of the TLSF engine; see hardening.pxd.
     POOL_CANARY = 16

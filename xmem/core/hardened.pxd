@@ -29,6 +29,7 @@ from xmem.base cimport (
     put32,
     report,
     store_barrier,
+    unlikely,
 )
 from xmem.core.control cimport (
     HARD_RING,
@@ -58,6 +59,7 @@ from xmem.core.hardening cimport (
 )
 from xmem.core.plain cimport (
     copy_payload,
+    outlined_owned,
     plain_capacity,
     plain_free,
     pool_alignment,
@@ -66,6 +68,13 @@ from xmem.core.plain cimport (
     tlsf_pool_grown,
 )
 from xmem.core.regions cimport region_pages_for
+from xmem.core.routes cimport (
+    is_door,
+    routed_alloc,
+    routed_free,
+    routed_resize,
+    routed_run,
+)
 from xmem.core.spares cimport has_room, region_release
 from xmem.core.startbits cimport start_clear, start_set
 from xmem.engine cimport (
@@ -279,9 +288,12 @@ cdef inline void hard_free(
     """``pool_free`` of a hardened pool."""
     cdef finding_t later
     if not check_payload(arena, pool, payload, damage_of(pool, &later)):
-        return
-    if (payload & (PAGE_RULE_BYTES - 1)) == 0:
-        plain_free(arena, pool, payload)
+        outlined_owned(routed_free)(arena, pool, payload)
+    elif (payload & (PAGE_RULE_BYTES - 1)) == 0:
+        if unlikely(is_door(arena, pool)):
+            outlined_owned(routed_free)(arena, pool, payload)
+        else:
+            plain_free(arena, pool, payload)
     else:
         hard_retire(arena, pool, payload, True)
 
@@ -298,7 +310,7 @@ cdef inline offset_t hard_run(
     if page == 0:
         if pool.hard.n_waiting != 0:
             quarantine_drain_for(arena, pool, ~<uint64_t>0)
-        return 0
+        return routed_run(arena, pool, n_bytes, alignment)
     seal_run(arena, pool, page_offset(arena, page), n_bytes)
     store_barrier()
     put(
@@ -355,7 +367,7 @@ cdef inline offset_t hard_alloc_by(
     cdef uint64_t total = n_bytes + hard_overhead(pool)
     cdef offset_t payload
     if total > pool.max_request or alignment > pool.max_request or n_bytes > total:
-        return 0
+        return routed_alloc(arena, pool, n_bytes, alignment)
     if alignment > BLOCK_ALIGN_MAX:
         return hard_run(arena, pool, n_bytes, alignment)
     payload = find_verified(arena, pool, total, alignment, True)
@@ -486,8 +498,8 @@ cdef inline offset_t hard_resize(
     cdef bint is_run = (payload & (PAGE_RULE_BYTES - 1)) == 0
     cdef uint64_t own
     cdef offset_t moved
-    if n_bytes > pool.max_request - HARD_TRAILER_BYTES:
-        return 0
+    if n_bytes >= pool.max_request - (HARD_TRAILER_BYTES - 1):
+        return routed_resize(arena, pool, payload, n_bytes, alignment)
     if not check_payload(arena, pool, payload, damage_of(pool, &later)):
         return 0
     own = pool_alignment(arena, pool, payload)

@@ -41,6 +41,7 @@ from xmem.core.growth cimport (
     run_take,
 )
 from xmem.core.regions cimport may_hold, pages_for, region_pages_for
+from xmem.core.routes cimport routed_owns
 from xmem.core.spares cimport has_room, region_release
 from xmem.core.startbits cimport start_clear, start_set, start_test
 from xmem.engine cimport (
@@ -450,6 +451,22 @@ cdef inline bint has_tag(
     return ((word ^ pool.tlsf.tag) & BLOCK_TAG_MASK) == 0
 
 
+cdef inline bint owns_run(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_owns`` where no start bit is set."""
+    return pool.engine == ENGINE_TLSF and is_run(arena, pool, payload, FRAME_WHOLE)
+
+
+cdef inline bint owns_unshared(
+    arena_t* arena, pool_t* pool, offset_t payload
+) noexcept nogil:
+    """``pool_owns`` of a pool that is no door."""
+    if unlikely(not start_test(arena, payload)):
+        return owns_run(arena, pool, payload)
+    return has_tag(arena, pool, payload)
+
+
 cdef inline bint pool_owns(
     arena_t* arena, pool_t* pool, offset_t payload
 ) noexcept nogil:
@@ -458,11 +475,9 @@ cdef inline bint pool_owns(
     Exact for every integer. The tag is in the word in front of the payload in
     both engines' formats.
     """
-    if unlikely(not start_test(arena, payload)):
-        return pool.engine == ENGINE_TLSF and is_run(
-            arena, pool, payload, FRAME_WHOLE
-        )
-    return has_tag(arena, pool, payload)
+    if likely(owns_unshared(arena, pool, payload)):
+        return True
+    return outlined_owned(routed_owns)(arena, pool, payload)
 
 
 cdef inline uint64_t plain_capacity(

@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 
 from xmem.base.checks cimport require, store_barrier
 from xmem.base.grains cimport grain_set
-from xmem.base.journal cimport put
+from xmem.base.journal cimport LOGGED, put
 from xmem.base.memcheck cimport engine_move
 from xmem.base.offset cimport offset_t
 from xmem.engine.block cimport (
@@ -95,7 +95,8 @@ cdef inline offset_t tlsf_resize_left(
     """Grow a block into its free left neighbour, moving the payload, or return 0.
 
     Work is bounded except for the copy of the payload. The block keeps the alignment
-    with which it was allocated; if the left payload lacks it, the result is 0. In
+    with which it was allocated; if the left payload lacks it, the result is 0. So it is
+    where stores are logged, for those of the moved payload would not be. In
     ``starts`` the grain of the new payload is marked before the block becomes one;
     the caller unmarks that of the old payload.
     """
@@ -106,7 +107,7 @@ cdef inline offset_t tlsf_resize_left(
     cdef uint64_t right_word = block_word(base, right)
     cdef offset_t left
     cdef uint64_t total
-    if not word & BLOCK_PREV_FREE:
+    if LOGGED or not word & BLOCK_PREV_FREE:
         return 0
     left = block_prev_free(base, block)
     total = size + block_size(base, left)

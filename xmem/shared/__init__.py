@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What processes that share an arena have in common: lock, journal, slots."""
