@@ -31,7 +31,7 @@ from xmem.measure.steps import PAGE, Heap
 from . import Refuted
 from .heaps import ORDERS, POOLS, Case, changed, directed, known, length, lengths
 
-#: Bytes in a block that an xrealloc moves: the bounds leave the copy out.
+#: Bytes that an xrealloc in a file may copy: there each step of a copy is counted.
 CONTENTS = 64
 Call = tuple[str, tuple[int, ...]]
 
@@ -107,7 +107,7 @@ def calls(heap: Heap, asks: tuple[tuple[int, int], ...]) -> Iterator[Call]:
     for block in blocks:
         capacity = heap.pool.usable_size(block)
         for n_bytes, align in asks:
-            # What is copied would be counted; and stepped, which takes its time.
+            # What is copied is not counted, but stepped, which takes its time.
             if min(capacity, n_bytes) <= PAGE:
                 yield "xrealloc", (block, n_bytes, align)
     for run in dict.fromkeys([*heap.runs[-2:], *heap.runs[:1]]):
@@ -120,16 +120,21 @@ def judged(
     what: Call,
     count: Callable[[], tuple[int, str]],
     checked: bool,
-) -> Found | None:
-    """Count a call and compare it with its bound; None if it copies too much."""
+) -> Found:
+    """Count a call and compare it with its bound."""
     verb, args = what
-    copied = min(heap.pool.usable_size(args[0]), args[1]) if verb == "xrealloc" else 0
     limit = bound_of(heap.pool, verb, checked=checked)
     n, path = count()
-    if "moved" in path and copied > CONTENTS:
-        return None
     call = f"{verb}({', '.join(map(str, args))})"
     return Found(n / limit, n, limit, case, call, path, checked)
+
+
+def copied(heap: Heap, what: Call) -> int:
+    """Return the bytes that a call may copy, which are steps."""
+    verb, args = what
+    if verb != "xrealloc":
+        return 0
+    return min(heap.pool.usable_size(args[0]), args[1])
 
 
 def made_by_steps(heap: Heap, what: Call) -> tuple[int, str]:
@@ -144,15 +149,18 @@ def counts_in_file(case: Case, verbs: tuple[str, ...]) -> Iterator[Found]:
     """Count the first and the last call in the heap of a case, each in its own file."""
     heap = replayed(case)
     with heap.arena:
-        some = [call for call in calls(heap, case.asks) if call[0] in verbs]
+        some = [
+            call
+            for call in calls(heap, case.asks)
+            if call[0] in verbs and copied(heap, call) <= CONTENTS
+        ]
     for what in dict.fromkeys([*some[:1], *some[-1:]]):
         heap = replayed(case)
         with heap.arena:
             found = judged(
                 heap, case, what, partial(made_by_steps, heap, what), checked=False
             )
-        if found is not None:
-            yield found
+        yield found
 
 
 def counts(
@@ -170,9 +178,7 @@ def counts(
             count = partial(
                 insn.cost, heap.pool, cast(Any, verb), *args, checked=checked
             )
-            found = judged(heap, case, (verb, args), count, checked)
-            if found is not None:
-                yield found
+            yield judged(heap, case, (verb, args), count, checked)
 
 
 # Search ----------------------------------------------------------------------

@@ -28,6 +28,7 @@ N_SIZES = 64
 #: Steps of a churn, and the bytes live above which contexts only end.
 STEPS, MOST_LIVE = 300, 12 << 20
 DATA = Path(xmem.__file__).parent / "data"
+TRACES = Path(__file__).parents[2] / "asv_bench" / "traces"
 
 Serves = Callable[[int], bool]
 
@@ -100,10 +101,10 @@ def prove_trace(ops: npt.NDArray[np.void], *, quick: bool = False) -> float:
 @click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--seed", type=int, help="Of the churn; else a fresh one.")
 def main(files: tuple[Path, ...], seed: int | None) -> None:
-    """Prove it for the traces in FILES, or else for those of the package."""
+    """Prove it for the traces in FILES, or else for those of asv_bench."""
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     click.echo(f"churn --seed {seed}: {prove_churn(seed):.3f} of the peak serve")
-    for file in files or sorted(DATA.glob("*.npz")):
+    for file in files or sorted(TRACES.glob("*.npz")):
         click.echo(f"{file.name}: {prove_trace(load(file)):.3f} of the peak serve")
 
 

@@ -544,7 +544,6 @@ def asking(*arguments: int) -> Callable[[Heap], tuple[int, ...]]:
 #: Log2 of the pages of the arena, and of the pages that are asked for.
 ORDERS = 20
 PAGES = 20
-ALONE = (PAGES * PAGE - 4000, 2048)
 HELPED = (PAGES * PAGE + 800, 512)
 HELPS = (
     "3 searches that fail, a stretch looked at and pages taken out of it; a "
@@ -633,7 +632,7 @@ EXTREMES: list[Extreme] = [
         "moving into a region between others, out of quarantine",
         f"two blocks verified with their neighbours; {HELPS}",
         scattered(ORDERS, PAGES),
-        lambda heap: (heap.blocks[-1], *ALONE),
+        lambda heap: (heap.blocks[1], PAGES * PAGE + 1700, 32),
     ),
     extreme(
         "page_alloc",

@@ -291,8 +291,8 @@ def moving(orders: int) -> tuple[Step, ...]:
 
 
 def scattered(orders: int, n: int) -> tuple[Step, ...]:
-    """Have a small block between free ones, and others that wait and are the same."""
-    return (("rows", 61, 1000), ("island", 2, 1), *between(orders, n))
+    """Have small blocks between free ones, and others that wait and are the same."""
+    return (("rows", 40, 450), ("island", 2, 1), *between(orders, n))
 
 
 def emptying(orders: int, n: int) -> tuple[Step, ...]:
