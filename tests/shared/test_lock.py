@@ -14,6 +14,8 @@ from proofs.undo import AREA_PAGES, PAGE
 
 MINE, OTHER = 0, 5
 
+pytestmark = pytest.mark.no_asan  # processes are forked and killed
+
 
 @pytest.fixture
 def soak(tmp_path, shared_module):
