@@ -29,7 +29,7 @@ from xmem.base cimport (
     unlikely,
 )
 from xmem.core cimport pool_capacity, pool_owns, pool_t
-from xmem.core.plain cimport plain_resize_near, pool_alignment
+from xmem.core.plain cimport alloc_t, plain_resize_near, pool_alignment
 from xmem.core.routes cimport door_t, routes_of, routes_t
 from xmem.shared.area cimport (
     SHARED_ALLOC,
@@ -65,7 +65,7 @@ cdef inline slot_t* own_slot(routes_t* routes) noexcept nogil:
 
 
 cdef bint begin(
-    arena_t* arena, unsigned verb, uint64_t subject, uint64_t pool
+    arena_t* arena, pool_t* door, unsigned verb, uint64_t subject
 ) noexcept nogil:
     """Take the lock and say what is under way; False, and ``cause``, if it cannot."""
     global cause
@@ -77,24 +77,19 @@ cdef bint begin(
         return False
     # Plain stores: they are never undone, and tell of a verb that a kill cut short.
     slot.subject = subject
-    slot.pool = pool
+    slot.pool = pool_behind(door).number
     slot.verb = verb
     slot.n_begun = slot.n_done + 1
     log_to(&routes.member.area.journal.end)
     return True
 
 
-cdef void commit(arena_t* arena, uint64_t answer) noexcept nogil:
-    """End the transaction: its stores can no longer be undone."""
+cdef void end(arena_t* arena, uint64_t answer) noexcept nogil:
+    """Commit, so that no store can be undone any more, and give the lock up."""
     cdef slot_t* slot = own_slot(routes_of(arena))
     put(&slot.answer, answer)
     put(&slot.n_done, slot.n_done + 1)
     log_commit()
-
-
-cdef void end(arena_t* arena, uint64_t answer) noexcept nogil:
-    """Commit, and give the lock up."""
-    commit(arena, answer)
     lock_release(&routes_of(arena).member)
 
 
@@ -106,21 +101,35 @@ cdef inline void tell_damage(pool_t* door) noexcept nogil:
     pool_behind(door).hard.damage.code = 0
 
 
+cdef inline offset_t request(
+    arena_t* arena,
+    pool_t* door,
+    unsigned verb,
+    alloc_t serve,
+    uint64_t n,
+    uint64_t alignment,
+) noexcept nogil:
+    """What a verb that allocates ``n`` bytes or pages returns, in one transaction."""
+    cdef offset_t answer
+    if unlikely(not begin(arena, door, verb, n)):
+        return 0
+    answer = serve(arena, pool_behind(door), n, alignment)
+    tell_damage(door)
+    end(arena, answer)
+    return answer
+
+
 cdef offset_t do_alloc(
     arena_t* arena, pool_t* door, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    cdef offset_t payload
-    if unlikely(not begin(arena, SHARED_ALLOC, n_bytes, pool_behind(door).number)):
-        return 0
-    payload = pool_alloc_patiently(arena, pool_behind(door), n_bytes, alignment)
-    tell_damage(door)
-    end(arena, payload)
-    return payload
+    return request(
+        arena, door, SHARED_ALLOC, pool_alloc_patiently, n_bytes, alignment
+    )
 
 
 cdef bint do_free(arena_t* arena, pool_t* door, offset_t payload) noexcept nogil:
     cdef bint is_owned
-    if unlikely(not begin(arena, SHARED_FREE, payload, pool_behind(door).number)):
+    if unlikely(not begin(arena, door, SHARED_FREE, payload)):
         return False
     is_owned = pool_owns(arena, pool_behind(door), payload)
     if likely(is_owned):
@@ -148,7 +157,7 @@ cdef offset_t do_resize(
     cdef pool_t* pool = pool_behind(door)
     cdef uint64_t own, capacity
     cdef offset_t moved
-    if unlikely(not begin(arena, SHARED_RESIZE, payload, pool_behind(door).number)):
+    if unlikely(not begin(arena, door, SHARED_RESIZE, payload)):
         return 0
     if unlikely(not pool_owns(arena, pool, payload)):
         end(arena, 0)
@@ -174,7 +183,7 @@ cdef offset_t do_resize(
         arena.base + payload,
         n_bytes if n_bytes < capacity else capacity,
     )
-    if unlikely(not begin(arena, SHARED_RESIZE, payload, pool_behind(door).number)):
+    if unlikely(not begin(arena, door, SHARED_RESIZE, payload)):
         return 0        # the slot names the new block
     if likely(pool_owns(arena, pool, payload)):
         pool_free(arena, pool, payload)
@@ -188,24 +197,17 @@ cdef offset_t do_resize(
 cdef offset_t do_alloc_run(
     arena_t* arena, pool_t* door, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    cdef offset_t payload
-    if unlikely(not begin(arena, SHARED_ALLOC, n_bytes, pool_behind(door).number)):
-        return 0
-    payload = pool_alloc_run_patiently(arena, pool_behind(door), n_bytes, alignment)
-    tell_damage(door)
-    end(arena, payload)
-    return payload
+    return request(
+        arena, door, SHARED_ALLOC, pool_alloc_run_patiently, n_bytes, alignment
+    )
 
 
 cdef offset_t do_lend_pages(
     arena_t* arena, pool_t* door, uint64_t n_pages, uint64_t alignment
 ) noexcept nogil:
-    cdef offset_t offset
-    if unlikely(not begin(arena, SHARED_PAGES, n_pages, pool_behind(door).number)):
-        return 0
-    offset = pool_lend_pages_patiently(arena, pool_behind(door), n_pages, alignment)
-    end(arena, offset)
-    return offset
+    return request(
+        arena, door, SHARED_PAGES, pool_lend_pages_patiently, n_pages, alignment
+    )
 
 
 cdef int routes_fill(routes_t* routes) except -1:

@@ -24,7 +24,6 @@ from xmem.measure import insn
 SEED = int(os.environ.get("XMEM_TEST_SEED", "20"))
 REFUSED = "refused calls"
 PROBE = Path(__file__).parent / "support" / "_probe.pyx"
-SHARED = PROBE.with_name("_shared.pyx")
 
 hypothesis.settings.register_profile(
     "quick",
@@ -168,4 +167,4 @@ def probe(builds):  # noqa: F811
 @pytest.fixture(scope="session")
 def shared_module(builds):  # noqa: F811
     """Shared pools at C level; see support/_shared.pyx."""
-    return builds.module(SHARED)
+    return builds.module(PROBE.with_name("_shared.pyx"))

@@ -8,39 +8,18 @@ found: those are printed, with their lines.
 """
 
 import ctypes
-import importlib.util
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
-from support.builds import INCLUDE, ROOT, Builds, run
+from support.builds import ROOT, Builds
 
 from . import Refuted, undo
+from .shared_pools import SOURCE
 
-HEADER = Path(undo.SHARED).with_name("put_sites.h")
-SETUP = """
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-
-setup(
-    name="journalled",
-    ext_modules=cythonize(
-        [
-            Extension(
-                "xmem.journalled",
-                ["journalled.pyx"],
-                define_macros=[("XMEM_LOGGED", "1")],
-                extra_compile_args=["-O1", "-g0", "-w", "-include", "put_sites.h"],
-            )
-        ],
-        include_path=["{include}"],
-        quiet=True,
-    ),
-)
-"""
+HEADER = SOURCE.with_name("put_sites.h")
 
 
 def built(folder: Path) -> tuple[Any, ctypes.CDLL, str]:
@@ -55,22 +34,16 @@ def built(folder: Path) -> tuple[Any, ctypes.CDLL, str]:
     source : str
         The C code, in which the numbers are.
     """
-    for source in (ROOT / "pyx" / "journalled.pyx", HEADER):
-        (folder / source.name).write_text(source.read_text())
-    (folder / "build.py").write_text(SETUP.format(include=INCLUDE))
-    run(sys.executable, "build.py", "-q", "build_ext", "--build-lib", ".", cwd=folder)
-    (made,) = folder.glob("xmem/*.so")
-    spec = importlib.util.spec_from_file_location("xmem.journalled", made)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["xmem.journalled"] = module
-    spec.loader.exec_module(module)
-    builds = folder / "builds"
-    builds.mkdir()
-    shared = Builds(builds).module(undo.SHARED)
-    (source_c,) = folder.glob("*.c")
-    return shared, ctypes.CDLL(str(made)), source_c.read_text()
+    builds = Builds(folder)
+    verbs = builds.module(
+        ROOT / "pyx" / "journalled.pyx",
+        macros=("XMEM_LOGGED",),
+        flags=("-O1", "-g0", "-w", "-include", str(HEADER)),
+        name="xmem.journalled",
+    )
+    shared = builds.module(SOURCE)
+    (source,) = folder.rglob("journalled.c")
+    return shared, ctypes.CDLL(verbs.__file__), source.read_text()
 
 
 def lines(source: str) -> list[str]:
@@ -109,9 +82,9 @@ def main(calls: int, seeds: int) -> None:
             raise Refuted("the stores are refuted as they are")
         for kind in undo.KINDS:
             with tempfile.TemporaryDirectory() as place:
-                scene = undo.Scene(Path(place) / "arena", kind, 1, shared)
+                scene = undo.Scene(Path(place), kind, 1, shared)
                 scene.hurry(20_000)
-                scene.file.close()
+                scene.close()
         sites = [i for i in range(len(names)) if seen[i]]
         n_found = 0
         for site in sites:

@@ -28,11 +28,9 @@ import numpy as np
 import numpy.typing as npt
 from support.builds import Builds
 
-from xmem import Arena, Pool
-
 from . import Refuted
 from .headers import Snapshot
-from .undo import AREA_PAGES, PAGE, SHARED
+from .shared_pools import SOURCE, SharedPool
 
 N_WORKERS = 8
 N_BLOCKS = 64
@@ -91,23 +89,11 @@ class Worker:
         self.table[k, 0] = offset | FILLED
 
 
-class Soak:
+class Soak(SharedPool):
     """The arena, its workers, and what was seen."""
 
     def __init__(self, folder: Path, shared: Any, kind: dict[str, Any]) -> None:
-        path = folder / "arena"
-        self.arena = Arena.create(path, N_PAGES * PAGE, page_size=PAGE, max_pools=3)
-        self.base = self.arena.address(0)
-        area = self.arena.page_alloc_exact(AREA_PAGES)
-        self.pool = Pool(self.arena, name="it", **kind)
-        # The arena's own file is locked as a whole.
-        self.file = path.with_name("slots").open("w+b")
-        self.file.truncate(PAGE)
-        self.at = shared
-        self.shared = shared.Shared(
-            self.arena, self.pool, area, self.file.fileno(), 10 * 10**9
-        )
-        assert self.shared.join(PARENT)
+        super().__init__(folder, shared, kind, N_PAGES, PARENT)
         shape = (N_WORKERS, N_BLOCKS, 2)
         memory = mmap.mmap(-1, int(np.prod(shape)) * 8)
         self.tables: npt.NDArray[np.uint64] = np.frombuffer(memory, np.uint64).reshape(
@@ -117,9 +103,6 @@ class Soak:
         self.n_kills = 0
         self.n_aimed = 0
         self.n_named = 0
-
-    def contents(self, offset: int, n_bytes: int) -> bytes:
-        return ctypes.string_at(self.base + offset, n_bytes)
 
     def require(self, offset: int, n_bytes: int, who: str) -> None:
         if self.contents(offset, n_bytes) != pattern(offset, n_bytes):
@@ -249,7 +232,7 @@ def prove(n_kills: int, seed: int, shared: Any, kind: dict[str, Any]) -> Soak:
                     os.waitpid(pid, 0)
                 except (ProcessLookupError, ChildProcessError):
                     pass
-            soak.file.close()
+            soak.close()
         return soak
 
 
@@ -259,7 +242,7 @@ def prove(n_kills: int, seed: int, shared: Any, kind: dict[str, Any]) -> Soak:
 def main(kills: int, seed: int) -> None:
     """Kill the processes of a shared pool; print how often, and what was undone."""
     with tempfile.TemporaryDirectory() as folder:
-        shared = Builds(Path(folder)).module(SHARED)
+        shared = Builds(Path(folder)).module(SOURCE)
         for kind in ({}, {"quick": True}):
             soak = prove(kills, seed, shared, kind)
             takeovers, undone, longest = soak.shared.figures()

@@ -22,15 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from support.builds import Builds
 
-from xmem import Arena, Pool
 from xmem.arena import FRAME_FREE
 from xmem.measure.insn import Steps
 
 from . import Refuted
 from .headers import Snapshot
+from .shared_pools import AREA_PAGES, PAGE, SOURCE, SharedPool
 
-SHARED = Path(__file__).parents[1] / "support" / "_shared.pyx"
-PAGE = 4096
 N_PAGES = 48
 KINDS: list[dict[str, Any]] = [
     {},
@@ -43,33 +41,22 @@ KINDS: list[dict[str, Any]] = [
 ]
 SIZES = [0, 1, 24, 25, 40, 200, 600, 1500, 3000, 4000, 4072, 5000, 9000]
 ALIGNS = [16, 16, 16, 64, 2048, PAGE]
-#: Pages of the run that holds the shared area.
-AREA_PAGES = 6
+#: This process's.
+SLOT = 3
 #: Bytes of the lock line, and of what a slot says plainly.
 LOCK_BYTES = 64
 SLOT_BYTES = 64
 
 
-class Scene:
-    """A shared pool in a small arena in a file, and what is live in it."""
+class Scene(SharedPool):
+    """A shared pool, and what is live in it."""
 
     def __init__(
-        self, path: Path, kind: dict[str, Any], seed: int, shared: Any
+        self, folder: Path, kind: dict[str, Any], seed: int, shared: Any
     ) -> None:
-        self.arena = Arena.create(path, N_PAGES * PAGE, page_size=PAGE, max_pools=3)
-        self.area = self.arena.page_alloc_exact(AREA_PAGES)
-        self.pool = Pool(self.arena, name="it", **kind)
-        # The arena's own file is locked as a whole.
-        self.file = path.with_name("slots").open("w+b")
-        self.file.truncate(PAGE)
-        self.shared = shared.Shared(
-            self.arena, self.pool, self.area, self.file.fileno(), 10**9
-        )
-        assert self.shared.join(3)
-        self.at = shared
+        super().__init__(folder, shared, kind, N_PAGES, SLOT)
         self.rng = np.random.default_rng(seed)
         self.live: dict[int, bytes] = {}
-        self.n_filled = 0
         self.n_moments = 0
         self.n_undone = 0
         self.most_entries = 0
@@ -122,7 +109,7 @@ class Scene:
                 means[block.start : block.end] = False
         area = self.area
         means[area : area + LOCK_BYTES] = False
-        slot = area + self.at.SLOTS_AT + 3 * SLOT_BYTES
+        slot = area + self.at.SLOTS_AT + SLOT * SLOT_BYTES
         means[slot : slot + self.at.DONE_AT] = False
         journal = area + self.at.JOURNAL_AT
         means[journal + 16 : area + AREA_PAGES * PAGE] = False
@@ -197,13 +184,9 @@ class Scene:
 
     def fill(self, offset: int, n_bytes: int) -> bytes:
         """Write a pattern of its own into a block; return it."""
-        self.n_filled += 1
         held = self.rng.bytes(n_bytes)
-        ctypes.memmove(self.arena.address(offset), held, n_bytes)
+        ctypes.memmove(self.base + offset, held, n_bytes)
         return held
-
-    def contents(self, offset: int, n_bytes: int) -> bytes:
-        return ctypes.string_at(self.arena.address(offset), n_bytes)
 
     def draw(self) -> int:
         return list(self.live)[int(self.rng.integers(len(self.live)))]
@@ -278,7 +261,7 @@ def prove(n_calls: int, seed: int, shared: Any) -> tuple[int, int, int, Counter[
     paths: Counter[str] = Counter()
     for i, kind in enumerate(KINDS):
         with tempfile.TemporaryDirectory() as folder:
-            scene = Scene(Path(folder) / "arena", kind, seed + i, shared)
+            scene = Scene(Path(folder), kind, seed + i, shared)
             for _ in range(n_calls):
                 try:
                     scene.call()
@@ -291,7 +274,7 @@ def prove(n_calls: int, seed: int, shared: Any) -> tuple[int, int, int, Counter[
             n_moments += scene.n_moments
             n_undone += scene.n_undone
             most_entries = max(most_entries, scene.most_entries)
-            scene.file.close()
+            scene.close()
             paths.update(scene.n_calls)
     return n_moments, n_undone, most_entries, paths
 
@@ -302,7 +285,7 @@ def prove(n_calls: int, seed: int, shared: Any) -> tuple[int, int, int, Counter[
 def main(calls: int, seed: int) -> None:
     """Single-step calls; print how many moments were undone."""
     with tempfile.TemporaryDirectory() as folder:
-        shared = Builds(Path(folder)).module(SHARED)
+        shared = Builds(Path(folder)).module(SOURCE)
         n_moments, n_undone, most, paths = prove(calls, seed, shared)
     for path, n in sorted(paths.items()):
         click.echo(f"{n:8,}  {path}")

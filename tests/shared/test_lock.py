@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from proofs.shared_pools import AREA_PAGES, PAGE
 from proofs.soak_kill import Soak
-from proofs.undo import AREA_PAGES, PAGE
 
 MINE, OTHER = 0, 5
 
@@ -22,7 +22,7 @@ def soak(tmp_path, shared_module):
     """An arena with a shared pool, in which this process has joined."""
     made = Soak(tmp_path, shared_module, {})
     yield made
-    made.file.close()
+    made.close()
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_process_that_has_become_another_program_is_dead(soak):
 
 def damage(soak, end, *entries):
     """Write a journal into the arena."""
-    at = soak.shared.area_offset + soak.at.JOURNAL_AT
+    at = soak.area + soak.at.JOURNAL_AT
     words = [end, 0, *(word for entry in entries for word in entry)]
     for i, word in enumerate(words):
         place = soak.base + at + 8 * i
@@ -209,14 +209,14 @@ def damage(soak, end, *entries):
 )
 def test_a_damaged_journal_is_not_obeyed(soak, other, journal):
     process = other(soak.shared.lock)
-    at = soak.shared.area_offset + soak.at.JOURNAL_AT
-    damage(soak, *journal(at, soak.shared.area_offset))
-    before = soak.contents(AREA_PAGES * PAGE + soak.shared.area_offset, 8 * PAGE)
+    at = soak.area + soak.at.JOURNAL_AT
+    damage(soak, *journal(at, soak.area))
+    before = soak.contents(AREA_PAGES * PAGE + soak.area, 8 * PAGE)
     head = soak.contents(0, 1024)
     process.kill()
     assert soak.shared.lock() == soak.at.DAMAGED
     assert soak.shared.lock() == soak.at.DAMAGED
     assert soak.shared.alloc(10) == 0
     assert soak.shared.cause() == soak.at.DAMAGED
-    after = soak.contents(AREA_PAGES * PAGE + soak.shared.area_offset, 8 * PAGE)
+    after = soak.contents(AREA_PAGES * PAGE + soak.area, 8 * PAGE)
     assert (after, soak.contents(0, 1024)) == (before, head)

@@ -46,15 +46,13 @@ from xmem.verbs cimport (
 import os
 
 AREA_BYTES = sizeof(area_t)
-N_SLOTS = AREA_N_SLOTS
 BUSY, DAMAGED, TAKEN = LOCK_BUSY, LOCK_DAMAGED, LOCK_TAKEN
 #: Places in the area, bytes.
 SLOTS_AT = <uint64_t>&(<area_t*>NULL).slots
 JOURNAL_AT = <uint64_t>&(<area_t*>NULL).journal
 ENTRIES_AT = <uint64_t>&(<journal_t*>NULL).entries
-#: Places in a slot.
+#: Place in a slot.
 DONE_AT = <uint64_t>&(<slot_t*>NULL).n_done
-BEGUN_AT = <uint64_t>&(<slot_t*>NULL).n_begun
 N_ENTRIES = AREA_JOURNAL_ENTRIES
 
 

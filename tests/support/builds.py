@@ -75,28 +75,44 @@ class Builds:
         return folder
 
     def module(
-        self, source: Path, macros: tuple[str, ...] = (), flags: tuple[str, ...] = ()
+        self,
+        source: Path,
+        macros: tuple[str, ...] = (),
+        flags: tuple[str, ...] = (),
+        name: str | None = None,
     ) -> ModuleType:
-        """A Cython module, built against the installed package and imported."""
+        """A Cython module, built against the installed package and imported.
+
+        With the ``name`` of a module of xmem it has that module's header, and takes
+        its place for what is imported later.
+        """
         extension = {
             "define_macros": [(macro, None) for macro in macros],
             "extra_compile_args": list(flags),
         }
         script = BUILD.format(
-            name=source.stem, source=source.name, extension=extension, include=INCLUDE
+            name=name or source.stem,
+            source=source.name,
+            extension=extension,
+            include=INCLUDE,
         )
 
         def make(folder: Path) -> None:
             shutil.copy(source, folder)
+            if name is not None:
+                (folder / name.replace(".", "/")).parent.mkdir()
             (folder / "build.py").write_text(script)
             run(sys.executable, "build.py", "-q", "build_ext", "--inplace", cwd=folder)
 
         folder = self.once(source.stem, make, source.read_text(), script)
-        (built,) = folder.glob("*.so")
-        spec = importlib.util.spec_from_file_location(source.stem, built)
+        full_name = name or source.stem
+        (built,) = folder.glob(full_name.replace(".", "/") + ".*.so")
+        spec = importlib.util.spec_from_file_location(full_name, built)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        if name is not None:
+            sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
 

@@ -185,7 +185,7 @@ cdef inline int lock_slowly(member_t* member) noexcept nogil:
 
 
 cdef inline int lock_acquire(member_t* member) noexcept nogil:
-    """Own the lock, for which the word of the journal of this thread is then set.
+    """Own the lock.
 
     LOCK_TAKEN, or LOCK_BUSY after ``member.timeout_ns``, or LOCK_DAMAGED.
     """

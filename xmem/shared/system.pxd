@@ -28,10 +28,6 @@ cdef extern from *:
     {
         return __atomic_load_n(word, __ATOMIC_ACQUIRE);
     }
-    static inline void xmem_store32(uint32_t *word, uint32_t value)
-    {
-        __atomic_store_n(word, value, __ATOMIC_RELEASE);
-    }
     static inline int xmem_cas32(uint32_t *word, uint32_t expected, uint32_t desired)
     {
         return __atomic_compare_exchange_n(
@@ -92,7 +88,6 @@ cdef extern from *:
     """
     uint32_t load32 "xmem_load32"(const uint32_t* word) noexcept nogil
     uint64_t load64 "xmem_load64"(const uint64_t* word) noexcept nogil
-    void store32 "xmem_store32"(uint32_t* word, uint32_t value) noexcept nogil
     bint cas32 "xmem_cas32"(
         uint32_t* word, uint32_t expected, uint32_t desired
     ) noexcept nogil
