@@ -13,7 +13,7 @@ PLAIN := env -u CFLAGS -u XMEM_CHECKED -u XMEM_TRACE -u XMEM_FLAGS -u XMEM_MODUL
 
 .PHONY: help demo docs clean \
 	quick test programs random checked sanitize fuzz proofs mutants soak soak-kill lint format \
-	figures performance stores bench bench-quick history history-whole history-html regress \
+	figures performance engines stores bench bench-quick history history-whole history-html regress \
 	dist wheels pythons
 
 help: ## this list
@@ -111,6 +111,12 @@ figures: $(VENV)/.test ## the exact tables of docs/, and the picture of the hist
 performance: $(VENV)/.tools ## the tables and pictures of performance.md, and README's rows; ten minutes, on a quiet machine
 	$(BIN)/python docs/performance.py
 
+# A shared object with a struct peer (measure/peer.h), and files of more traces.
+PEER ?=
+MORE ?=
+engines: $(VENV)/.tools ## the tables of performance.md that compare with another TLSF, `PEER=FILE.so`; five minutes
+	PEER=$(PEER) MORE="$(MORE)" $(BIN)/python docs/engines.py
+
 stores: $(VENV)/.tools ## the tables and pictures of stores.md; some minutes
 	$(BIN)/python docs/stores.py
 
@@ -133,8 +139,10 @@ history-html: $(VENV)/.bench ## publish that history and serve it on localhost u
 
 BASE ?= HEAD~1
 HEAD ?= HEAD
+# An interpreter that has HEAD installed, such as .venv/bin/python.
+BUILT ?=
 regress: ## build two commits, `BASE=HEAD~1` and `HEAD=HEAD`, and compare their exact figures; fails when one became worse
-	$(PYTHON) asv_bench/regress.py $(BASE) $(HEAD)
+	$(PYTHON) asv_bench/regress.py $(BASE) $(HEAD) $(BUILT:%=--built=%)
 
 ##@ Release
 

@@ -4,7 +4,8 @@
 Both commits are built in environments of their own, and measured by the benchmarks
 of this working tree, `calls`, `instructions` and `memory`. These figures are the same
 on every machine and each time, so any difference is a difference of the code. HEAD=
-names another commit than the current one.
+names another commit than the current one. With --built=PYTHON what that interpreter has
+installed is measured for HEAD, as after `make test` in a clone that was not changed.
 
 Exits with 1 when a figure is gone or became worse, unless exactly that rise is listed
 with its reason in ``history/rises.toml`` (see `rises`). Where BASE is not there, as in
@@ -77,6 +78,29 @@ def figures_of(name: str, kind: Any) -> dict[str, float]:
 # From outside ----------------------------------------------------------------------
 
 
+def clean() -> dict[str, str]:
+    """Return this process's environment without what changes a build or an import."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", *CHANGES_THE_BUILD)
+    }
+
+
+def measure_installed(python: Path, folder: Path) -> dict[str, float]:
+    """Measure the xmem that an interpreter imports."""
+    done = subprocess.run(
+        [python, "-P", __file__, "--figures"],
+        env=clean(),
+        cwd=folder,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
 def measure(commit: str, folder: Path) -> dict[str, float]:
     """Build a commit and measure it."""
     tree, env = folder / "tree", folder / "env"
@@ -85,26 +109,12 @@ def measure(commit: str, folder: Path) -> dict[str, float]:
     try:
         subprocess.run([sys.executable, "-m", "venv", env], **quiet)
         python = env / "bin" / "python"
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("PYTHONPATH", *CHANGES_THE_BUILD)
-        }
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", tree], env=clean, **quiet
+            [python, "-m", "pip", "install", "--quiet", tree], env=clean(), **quiet
         )
-        done = subprocess.run(
-            [python, "-P", __file__, "--figures"],
-            env=clean,
-            cwd=folder,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        return measure_installed(python, folder)
     finally:
         subprocess.run(["git", "-C", ROOT, "worktree", "remove", "-f", tree], **quiet)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def compare(
@@ -157,11 +167,18 @@ def is_there(commit: str) -> bool:
     return done.returncode == 0
 
 
-def measured(commit: str) -> dict[str, float]:
-    """Build and measure a commit; end the program if nothing can be measured."""
-    print(f"Building and measuring {commit}: a minute or two.", flush=True)
+def measured(commit: str, built: Path | None = None) -> dict[str, float]:
+    """Build a commit and measure it, or measure what is ``built``.
+
+    End the program if nothing can be measured.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(commit, Path(folder))
+        if built is None:
+            print(f"Building and measuring {commit}: a minute or two.", flush=True)
+            found = measure(commit, Path(folder))
+        else:
+            print(f"Measuring what {built} has for {commit}.", flush=True)
+            found = measure_installed(built.absolute(), Path(folder))
     if not any(name.startswith("instructions.") for name in found):
         sys.exit(f"{commit} has no figures: can instructions be counted here?")
     return found
@@ -173,6 +190,9 @@ def main() -> None:
     parser.add_argument("--figures", action="store_true", help="of what is installed")
     parser.add_argument("base", nargs="?", default="HEAD~1")
     parser.add_argument("head", nargs="?", default="HEAD")
+    parser.add_argument(
+        "--built", type=Path, help="interpreter that has HEAD installed: no build"
+    )
     options = parser.parse_args()
     if options.figures:
         json.dump(figures(), sys.stdout)
@@ -191,7 +211,7 @@ def main() -> None:
             "!!! `git fetch --deepen=1` brings the commit before into a shallow clone.",
             flush=True,
         )
-    head = measured(options.head)
+    head = measured(options.head, options.built)
     lines, is_worse = compare(base, head, read_rises())
     shared = base.keys() & head.keys()
     if not shared:

@@ -33,6 +33,7 @@ if DOCS.is_dir():
     figures = importlib.import_module("figures")
     performance = importlib.import_module("performance")
     stores = importlib.import_module("stores")
+    engines = importlib.import_module("engines")
     sys.path.remove(str(DOCS))
 
 #: By which the instructions of another build may differ.
@@ -257,7 +258,7 @@ def test_every_marked_part_of_a_page_has_its_command():
     }
     # The score by area is written by `make mutants`, and held by tests/mutation.
     score = (DOCS / "reliability.md", "mutants")
-    written = {*figures.PARTS, *performance.PARTS, *stores.PARTS, score}
+    written = {*figures.PARTS, *performance.PARTS, *engines.PARTS, *stores.PARTS, score}
     assert marked == written
 
 
