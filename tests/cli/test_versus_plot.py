@@ -5,7 +5,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from xmem.cli.plots.versus import (
+    GREATEST,
     IN_ARENA,
+    MEAN,
     OURS,
     THEIRS,
     colour_of,
@@ -104,6 +106,18 @@ def test_every_dot_lies_inside_its_panel(figure):
         for line in axes.lines:
             ends = line.get_transform().transform(line.get_xydata())
             assert all(axes.bbox.contains(*end) for end in ends)
+
+
+def test_the_legend_names_the_marks_that_are_drawn(figure):
+    def named(made):
+        return [text.get_text() for text in made.legends[0].get_texts()]
+
+    assert named(figure)[-2:] == [MEAN, GREATEST]
+    one_trace = [mean("xmem", "grown", 346), mean("glibc 2.36", "system", 9000)]
+    made = figure_of(one_trace)
+    assert not {MEAN, GREATEST} & set(named(made))
+    # A dot for each allocator and no ring.
+    assert [len(axes.lines) for axes in made.axes[2:]] == [2, 2]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

@@ -80,7 +80,10 @@ def insn(
     """
     refuse_clashes(traces, {"--json": json_file})
     if quick and not traces:
-        raise click.UsageError("--quick is for traces, not for scenarios.")
+        raise click.UsageError(
+            "--quick is for traces: the scenarios make heaps by freeing blocks, which "
+            "would wait in quick lists. Name a TRACE."
+        )
     usual = ("tlsf",) if traces else default_engines(ENGINES, hardened, quick)
     chosen = cast(Sequence[Engine], tuple(dict.fromkeys(engines)) or usual)
     refuse_legacy(chosen, hardened, quick)

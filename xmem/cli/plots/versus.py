@@ -129,17 +129,24 @@ def draw_worst(axes: Axes, rows: Sequence[dict[str, Any]], verb: str) -> None:
         found = row[VERBS[verb]]
         mean, most = max(found["worst"], 1), max(found["worst_of_all"], 1)
         colour = colour_of(row)
-        axes.plot((mean, most), (y, y), color=colour, linewidth=1.5)
-        dot(axes, most, y, colour, is_filled=False)
+        if has_two(found):
+            axes.plot((mean, most), (y, y), color=colour, linewidth=1.5)
+            dot(axes, most, y, colour, is_filled=False)
         dot(axes, mean, y, colour)
         number(axes, mean, y, f"{mean:,.0f}", -1)
-        if round(most) != round(mean):
+        if has_two(found):
             number(axes, most, y, f"{most:,.0f}")
     axes.set_xscale("log")
     style_panel(axes, f"worst {verb[1:]}", "cycles of one call")
     axes.xaxis.set_major_locator(LogLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def has_two(found: dict[str, Any]) -> bool:
+    """Whether the worst call of all traces is not that of each: there are several."""
+    mean, most = round(found["worst"]), round(found["worst_of_all"])
+    return bool(mean != most)
 
 
 def dot(axes: Axes, x: float, y: float, colour: str, is_filled: bool = True) -> None:
@@ -172,8 +179,9 @@ def style_panel(axes: Axes, title: str, along: str) -> None:
 
 
 def marks(rows: Sequence[dict[str, Any]]) -> list[Line2D]:
-    """Return the entries of the legend: colours that occur, and the two marks."""
+    """Return the entries of the legend: colours that occur, and marks if two do."""
     colours = dict.fromkeys(map(colour_of, rows))
+    several = any(has_two(row[verb]) for row in rows for verb in VERBS.values())
 
     def mark(label: str, colour: str, fill: str) -> Line2D:
         return Line2D(
@@ -187,8 +195,8 @@ def marks(rows: Sequence[dict[str, Any]]) -> list[Line2D]:
             label=label,
         )
 
+    two = [mark(MEAN, "black", "black"), mark(GREATEST, "black", "white")]
     return [
         *(mark(NAMES[colour], colour, colour) for colour in colours),
-        mark(MEAN, "black", "black"),
-        mark(GREATEST, "black", "white"),
+        *(two if several else ()),
     ]
