@@ -169,6 +169,16 @@ cdef int arena_examine_by(examine_t examine) except -1:
     return 0
 
 
+cdef shrink_t pools_shrink = NULL
+
+
+cdef int arena_shrink_by(shrink_t shrink) except -1:
+    """Name the function that gives back the empty regions of an arena's pools."""
+    global pools_shrink
+    pools_shrink = shrink
+    return 0
+
+
 cdef tuple say_recovered(recovery_t* recovery):
     """What the recovery of the page frames found and did, if anything."""
     cdef finding_t* broken = &recovery.broken
@@ -1040,8 +1050,13 @@ cdef class Arena:
     def trim(self):
         """Return the memory of free page runs to the system.
 
-        No other method does so; in particular neither xmalloc nor xfree. A file that
-        was created with ``preallocate=True`` keeps its disk blocks: nothing is
+        Before, each pool that is not damaged gives the freed blocks that wait to its
+        engine, and its empty regions to the arena, as `Pool.shrink` does. Regions that
+        came from ``get_mem`` stay, and those of a pool that was told its size
+        (``reserve=``). Time is linear in the blocks.
+
+        No other method returns memory; in particular neither xmalloc nor xfree. A file
+        that was created with ``preallocate=True`` keeps its disk blocks: nothing is
         returned.
 
         Returns
@@ -1058,6 +1073,13 @@ cdef class Arena:
         cdef uint64_t returned = 0
         self.enter()
         self._count_runs()
+        if pools_shrink != NULL:
+            self.begin_long()
+            try:
+                with nogil:
+                    pools_shrink(&self.c)
+            finally:
+                self.end_long()
         if self.c.super.flags & ARENA_PREALLOCATED:
             return 0
         page = self.c.first_page

@@ -891,6 +891,16 @@ cdef class Pool(Allocator):
                 f"{self.control.quick_bytes} bytes wait in the quick lists: drain() or "
                 "shrink() gives them back)"
             )
+        elif self.control.engine == ENGINE_TLSF and self.hooks is None:
+            free = (
+                self.control.region_pages * self.arena.c.page_bytes
+                - self.control.tlsf.used_bytes
+            )
+            if free >= self.arena.c.page_bytes:
+                limit += (
+                    f" with {free} free bytes in regions: shrink() gives back those "
+                    "that are wholly free"
+                )
         return self.arena.no_room(
             f"{verb}({n})", f"the pool holds {self.control.n_pages} pages{limit}; "
         )

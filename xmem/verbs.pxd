@@ -240,7 +240,7 @@ cdef inline offset_t pool_resize_by(
         memory_freed(pool, arena.base + payload, capacity)
     checker_pause()
     if unlikely(pool.flags & POOL_HARDENED):
-        moved = hard_resize(arena, pool, payload, n_bytes, alignment)
+        moved = hard_resize(arena, pool, payload, n_bytes, alignment, may_give)
     else:
         moved = plain_resize(arena, pool, payload, n_bytes, alignment, may_give)
     checker_resume()
@@ -325,7 +325,16 @@ cdef inline bint pool_resize_run(
 # For callers who would rather wait than fail ----------------------------------
 
 cdef enum:
-    PATIENCE = 32           # calls: 8 drain a quarantine, 16 return its regions
+    PATIENCE = 32           # attempts while blocks wait; as many while regions leave
+    PATIENT_DRAINS = 5      # times QUICK_DRAIN blocks, before an attempt
+
+
+cdef inline void pool_drain_patiently(arena_t* arena, pool_t* pool) noexcept nogil:
+    """Free PATIENT_DRAINS times QUICK_DRAIN blocks of the quick lists."""
+    cdef unsigned _i
+    for _i in range(PATIENT_DRAINS):
+        log_commit()
+        quick_give(arena, pool, QUICK_DRAIN)
 
 
 cdef inline offset_t pool_repeat(
@@ -336,15 +345,17 @@ cdef inline offset_t pool_repeat(
     uint64_t alignment,
     uint64_t n_pages,
 ) noexcept nogil:
-    """Repeat an attempt while it makes room, PATIENCE times at most.
+    """Repeat an attempt while it makes room.
 
-    Before the next, as many blocks again leave the quick lists. Where an attempt for
-    some ``n_pages`` makes no room, an empty region leaves.
+    First blocks leave the quick lists before each but the first, PATIENCE times at
+    most. Then it goes on as long as attempts for some ``n_pages`` make room, or an
+    empty region leaves after them, PATIENCE times at most.
     """
     cdef offset_t payload = 0
     cdef uint64_t n_regions, n_waiting
-    cdef unsigned _i
-    for _i in range(PATIENCE):
+    cdef unsigned n_drains = PATIENCE
+    cdef unsigned n_more = PATIENCE
+    while True:
         log_commit()
         n_regions = pool.n_regions
         n_waiting = pool.quick_bytes + pool.hard.n_waiting
@@ -352,14 +363,17 @@ cdef inline offset_t pool_repeat(
         if payload != 0 or pool.hard.damage.code != 0:
             break
         log_commit()
-        if pool.quick_count != 0:
-            quick_give(arena, pool, QUICK_DRAIN)
-        elif (
+        if pool.quick_count != 0 and n_drains != 0:
+            n_drains -= 1
+            pool_drain_patiently(arena, pool)
+            continue
+        if n_more == 0 or (
             n_regions == pool.n_regions
             and n_waiting == pool.quick_bytes + pool.hard.n_waiting
             and not region_give(arena, pool, n_pages)
         ):
             break
+        n_more -= 1
     return payload
 
 
@@ -426,7 +440,7 @@ cdef inline offset_t pool_alloc_patiently(
 
     A call frees a few of the blocks that wait on quick lists or in quarantine, or gives
     one empty region back. Where that does not suffice, the next goes on. Each attempt
-    is bounded as ``pool_alloc`` is, and there are PATIENCE more at most.
+    is bounded as ``pool_alloc`` is, and there are 2 * PATIENCE + 1 more at most.
     """
     cdef offset_t payload = 0
     if likely(alignment <= BLOCK_GRAIN):

@@ -15,7 +15,7 @@ from xmem.arena cimport (
     directory_entry,
     directory_name,
 )
-from xmem.arena.arena cimport Arena, arena_examine_by
+from xmem.arena.arena cimport Arena, arena_examine_by, arena_shrink_by
 from xmem.arena.recovery cimport recover_frames, recovery_t
 from xmem.base cimport checker_pause, checker_resume, finding_t
 from xmem.check.census cimport census_t
@@ -23,7 +23,8 @@ from xmem.check.control cimport check_control
 from xmem.check.pool cimport check_pool
 from xmem.check.repair cimport repair_pool
 from xmem.check.strays cimport clear_strays, repair_t
-from xmem.core.control cimport control_of
+from xmem.core.control cimport POOL_HOOKED, POOL_SHARED, control_of, pool_t
+from xmem.core.reserve cimport pool_shrink, waiting_give
 
 
 cdef bint is_sound(
@@ -152,4 +153,23 @@ def examine_arena(Arena arena not None):
     return found + examine(arena, False)
 
 
+cdef void shrink_sound(arena_t* arena) noexcept nogil:
+    """Give back what sound pools hold for later use: see `Arena.trim`."""
+    cdef uint32_t number
+    cdef finding_t finding
+    cdef pool_t* pool
+    for number in range(1, arena.super.max_pools + 1):
+        if directory_entry(arena, number).state != ENTRY_READY:
+            continue
+        checker_pause()
+        if is_sound(arena, number, &finding):
+            pool = control_of(arena, directory_entry(arena, number))
+            if pool.kept_pages != 0:
+                waiting_give(arena, pool, ~<uint64_t>0)
+            elif not pool.flags & (POOL_HOOKED | POOL_SHARED):
+                pool_shrink(arena, pool)
+        checker_resume()
+
+
 arena_examine_by(examine)
+arena_shrink_by(shrink_sound)

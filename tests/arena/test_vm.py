@@ -89,6 +89,40 @@ def test_trim_gives_memory_back(make: Callable[..., Arena]) -> None:
     arena.close()
 
 
+def test_trim_takes_what_pools_hold_for_later(make: Callable[..., Arena]) -> None:
+    """Blocks that wait and empty regions; not those of other owners."""
+    with make(4 << 20, page_size=SYSTEM_PAGE) as arena:
+        quick = Pool(arena, name="quick", quick=True)
+        hardened = Pool(arena, name="hardened", hardened=True)
+        reserved = Pool(arena, name="reserved", reserve=8, quick=True)
+        hooked = Pool(
+            arena,
+            name="hooked",
+            get_mem=arena.page_alloc_exact,
+            put_mem=lambda *_: None,
+        )
+        pools = [quick, hardened, reserved, hooked]
+        for pool in pools:
+            blocks = [pool.xmalloc(1000 + i) for i in range(200)]
+            for block in blocks[1:]:
+                pool.xfree(block)
+        held = {pool.name: pool.stats() for pool in pools}
+        for name in ("quick", "hardened", "reserved"):
+            assert held[name].waiting_blocks > 0
+        given = arena.trim()
+        assert given == arena.n_free_pages * arena.page_size
+        left = {pool.name: pool.stats() for pool in pools}
+        assert not any(stats.waiting_blocks for stats in left.values())
+        for name in ("quick", "hardened"):
+            assert left[name].n_pages < held[name].n_pages
+            assert left[name].live_blocks == 1
+        assert left["reserved"].region_pages == held["reserved"].region_pages
+        assert left["hooked"].region_pages == held["hooked"].region_pages
+        arena.check()
+        for pool in pools:
+            pool.check()
+
+
 def test_trim_of_pages_smaller_than_the_system_s(make: Callable[..., Arena]) -> None:
     """Only whole pages of the system go back, and never one that is in use."""
     with make(1 << 20, page_size=4096) as arena:

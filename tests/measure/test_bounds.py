@@ -12,9 +12,8 @@ from xmem.measure.scenarios import EXTREMES, scenario
 
 #: Of other compilers and versions.
 TOLERANCE = 1.25
-#: In an arena of 2**20 pages. Of hardened pools 4000 were promised, which an xrealloc
-#: that moves into a new region exceeds.
-LIMITS = {"plain": 1500, "quick": 1500, "hardened": 4180}
+#: In an arena of 2**20 pages.
+LIMITS = {"plain": 1500, "quick": 1500, "hardened": 4000}
 
 traced = pytest.mark.skipif(
     not insn.is_available(), reason="the system lets nobody trace a child"

@@ -16,6 +16,7 @@ from xmem.measure.steps import (
     RESIDENT,
     Step,
     apart,
+    aside,
     between,
     emptying,
     far,
@@ -265,6 +266,7 @@ def known(orders: int) -> Iterator[tuple[str, Case]]:
     waits = (*RESIDENT, ("rows", 17, 700), ("fill",))
     yield "xmalloc", Case(orders, hardened, waits, ((600, 2048), (16, 4096)), 0)
     yield "xrealloc", Case(orders, hardened, scattered(orders, n), helped)
+    yield "xrealloc", Case(orders, hardened, aside(), ((16, 2048),))
     # A free block of the size, which is found no more when one has left the quarantine.
     found = (
         *(("get", 3000), ("island", 2, 400), ("island", 2, 400), ("ladder", 40, 24)),

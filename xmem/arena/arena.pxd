@@ -18,6 +18,8 @@ cdef extern from "pythread.h" nogil:
 
 # The pools of an arena examined, and repaired if asked for: a tuple of Repair.
 ctypedef tuple (*examine_t)(Arena arena, bint repairs)
+# The pools of an arena shrunk, those that are sound.
+ctypedef void (*shrink_t)(arena_t* arena) noexcept nogil
 
 
 cdef class Arena:
@@ -59,6 +61,7 @@ cdef class Arena:
 
 
 cdef int arena_examine_by(examine_t examine) except -1
+cdef int arena_shrink_by(shrink_t shrink) except -1
 
 
 cdef inline bint arena_is_ready(Arena arena) noexcept:

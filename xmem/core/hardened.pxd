@@ -59,6 +59,7 @@ from xmem.core.hardening cimport (
 )
 from xmem.core.plain cimport (
     copy_payload,
+    has_top_room,
     outlined_owned,
     plain_capacity,
     plain_free,
@@ -439,18 +440,29 @@ cdef inline bint needs_room(
     pool_t* pool,
     uint64_t n_bytes,
     uint64_t alignment,
+    bint may_give,
 ) noexcept nogil:
-    """Whether a new block needs pages for which there is no room as things are."""
+    """Whether a new block needs pages for which there is no room as things are.
+
+    Unless ``may_give`` only the arena's end counts as room.
+    """
     cdef uint64_t need = block_bytes_for(n_bytes)
+    cdef uint64_t n_pages, stretch
     if alignment > BLOCK_ALIGN_MAX:
-        return run_find(arena, pool, run_pages_for(arena, n_bytes), alignment) == 0
+        stretch = run_find(arena, pool, run_pages_for(arena, n_bytes), alignment)
+        return stretch == 0 or (not may_give and stretch != arena.super.frames.top)
     if alignment > BLOCK_GRAIN:
         if tlsf_find_aligned(arena.base, &pool.tlsf, need, alignment) != 0:
             return False
     elif tlsf_find(arena.base, &pool.tlsf, need) != 0:
         return False
-    return (pool.flags & POOL_HOOKED) != 0 or (
-        not has_room(arena, pool, region_pages_for(arena, need, alignment))
+    if pool.flags & POOL_HOOKED:
+        return True
+    n_pages = region_pages_for(arena, need, alignment)
+    return not (
+        has_room(arena, pool, n_pages)
+        if may_give
+        else has_top_room(arena, pool, n_pages)
     )
 
 
@@ -460,18 +472,18 @@ cdef inline offset_t hard_move(
     offset_t payload,
     uint64_t n_bytes,
     uint64_t alignment,
+    bint may_give,
 ) noexcept nogil:
     """`plain_move` of a hardened pool, for a verified block or a run.
 
     One block leaves the quarantine for it, that in whose slot the old one will wait.
     """
     cdef uint64_t capacity = hard_capacity(arena, pool, payload)
-    cdef uint64_t n_pages = pool.n_pages
     cdef uint64_t total = n_bytes
     cdef offset_t moved
     if alignment <= BLOCK_ALIGN_MAX:
         total += hard_overhead(pool)
-    if needs_room(arena, pool, total, alignment) or (
+    if needs_room(arena, pool, total, alignment, may_give) or (
         not hard_prepare_free(arena, pool, payload)
     ):
         return 0
@@ -482,7 +494,7 @@ cdef inline offset_t hard_move(
     if (payload & (PAGE_RULE_BYTES - 1)) == 0:
         plain_free(arena, pool, payload)
     else:
-        hard_retire(arena, pool, payload, pool.n_pages <= n_pages)
+        hard_retire(arena, pool, payload, may_give)
     return moved
 
 
@@ -492,6 +504,7 @@ cdef inline offset_t hard_resize(
     offset_t payload,
     uint64_t n_bytes,
     uint64_t alignment,
+    bint may_give,
 ) noexcept nogil:
     """``pool_resize`` of a hardened pool; where `plain_move` returns 0, so does it."""
     cdef finding_t later
@@ -504,14 +517,14 @@ cdef inline offset_t hard_resize(
         return 0
     own = pool_alignment(arena, pool, payload)
     if alignment > own:
-        return hard_move(arena, pool, payload, n_bytes, alignment)
+        return hard_move(arena, pool, payload, n_bytes, alignment, may_give)
     if is_run:
         if hard_run_resize(arena, pool, payload, n_bytes):
             return payload
-        return hard_move(arena, pool, payload, n_bytes, own)
+        return hard_move(arena, pool, payload, n_bytes, own, may_give)
     moved = hard_resize_near(arena, pool, payload, n_bytes + hard_overhead(pool))
     if moved == 0:
-        return hard_move(arena, pool, payload, n_bytes, own)
+        return hard_move(arena, pool, payload, n_bytes, own, may_give)
     poison_rest(arena, pool, block_of(moved))
     seal_block(arena, pool, block_of(moved), n_bytes)
     return moved

@@ -63,7 +63,7 @@ BOUNDS: dict[tuple[str, Kind], Bound] = {
     ("xfree", "hardened"): Bound(2700, 20),
     ("xrealloc", "plain"): Bound(1240, 5),
     ("xrealloc", "quick"): Bound(1240, 5),
-    ("xrealloc", "hardened"): Bound(3880, 15),
+    ("xrealloc", "hardened"): Bound(3560, 2),
     **{("page_alloc", kind): Bound(400, 24) for kind in KINDS},
     **{("page_free", kind): Bound(390, 14) for kind in KINDS},
 }

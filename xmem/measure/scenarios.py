@@ -19,11 +19,11 @@ from xmem.measure.steps import (
     Heap,
     Step,
     apart,
+    aside,
     between,
     middle,
     moving,
     releasing,
-    scattered,
     waiting,
 )
 from xmem.measure.steps import emptying as emptying_steps
@@ -629,10 +629,11 @@ EXTREMES: list[Extreme] = [
     extreme(
         "xrealloc",
         "hardened",
-        "moving into a region between others, out of quarantine",
-        f"two blocks verified with their neighbours; {HELPS}",
-        scattered(ORDERS, PAGES),
-        lambda heap: (heap.blocks[1], PAGES * PAGE + 1700, 32),
+        "moving to the arena's end, out of quarantine",
+        "two blocks verified with their neighbours, the older of them merged on both "
+        "sides; 2 searches that fail, the last region extended, its block split twice",
+        aside(),
+        lambda heap: (heap.blocks[-2], 16, 2048),
     ),
     extreme(
         "page_alloc",

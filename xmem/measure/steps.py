@@ -295,6 +295,14 @@ def scattered(orders: int, n: int) -> tuple[Step, ...]:
     return (("rows", 40, 450), ("island", 2, 1), *between(orders, n))
 
 
+def aside() -> tuple[Step, ...]:
+    """Let the block next to leave the quarantine lie between free ones.
+
+    So does the one that is resized; neither has a great alignment.
+    """
+    return (("island", 2, 400), ("rows", 18, 700), ("size", 0, 400, 128))
+
+
 def emptying(orders: int, n: int) -> tuple[Step, ...]:
     """Have a block alone in a region of ``n`` pages, while another region is empty."""
     return apart(
