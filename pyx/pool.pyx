@@ -891,19 +891,25 @@ cdef class Pool(Allocator):
                 f"{self.control.quick_bytes} bytes wait in the quick lists: drain() or "
                 "shrink() gives them back)"
             )
-        elif self.control.engine == ENGINE_TLSF and self.hooks is None:
-            free = (
-                self.control.region_pages * self.arena.c.page_bytes
-                - self.control.tlsf.used_bytes
+        elif self.hooks is None and self.could_shrink_for(n):
+            limit += (
+                "; some of its regions may be wholly free: shrink() gives those back"
             )
-            if free >= self.arena.c.page_bytes:
-                limit += (
-                    f" with {free} free bytes in regions: shrink() gives back those "
-                    "that are wholly free"
-                )
         return self.arena.no_room(
             f"{verb}({n})", f"the pool holds {self.control.n_pages} pages{limit}; "
         )
+
+    cdef bint could_shrink_for(self, object n_bytes) except -1:
+        """Whether room might be found if all free bytes of the regions were elsewhere."""
+        cdef pool_t* control = self.control
+        if control.engine != ENGINE_TLSF:
+            return False
+        used = control.run_pages * self.arena.c.page_bytes + control.tlsf.used_bytes
+        free = control.n_pages * self.arena.c.page_bytes - used
+        more = self.arena.c.super.frames.n_free_pages * self.arena.c.page_bytes
+        if control.max_pages:
+            more = min(more, control.max_pages * self.arena.c.page_bytes - used - free)
+        return free >= self.arena.c.page_bytes and n_bytes <= free + more
 
     # What Allocator asks of a pool
 

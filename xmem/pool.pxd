@@ -35,6 +35,7 @@ cdef class Pool(Allocator):
     cdef int raise_damage(self) except -1
     cdef object damage(self, finding_t* finding)
     cdef object no_room(self, object n, str verb)
+    cdef bint could_shrink_for(self, object n_bytes) except -1
     cdef offset_t allocate_more(self, uint64_t n_bytes, uint64_t alignment,
                                 str verb) except 0
     cdef offset_t resize_more(self, offset_t payload, uint64_t n_bytes,

@@ -242,7 +242,7 @@ def test_a_clone_without_the_base_is_compared_with_the_history(
     monkeypatch.setattr(regress, "is_there", lambda commit: commit == "HEAD")
     monkeypatch.setattr(sys, "argv", ["regress.py"])
     for figure, status in ((107, None), (108, 1)):
-        monkeypatch.setattr(regress, "measured", lambda _, now=figure: {FIGURE: now})
+        monkeypatch.setattr(regress, "measured", lambda *_, now=figure: {FIGURE: now})
         if status is None:
             regress.main()
         else:
@@ -253,7 +253,7 @@ def test_a_clone_without_the_base_is_compared_with_the_history(
         assert "NOT COMPARED WITH HEAD~1" in printed
         assert "33333333" in printed
         assert "1 figures of" in printed
-    monkeypatch.setattr(regress, "measured", lambda _: {"other": 1})
+    monkeypatch.setattr(regress, "measured", lambda *_: {"other": 1})
     with pytest.raises(SystemExit, match="no figure in common"):
         regress.main()
     monkeypatch.setattr(regress, "is_there", lambda commit: False)
