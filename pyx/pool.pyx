@@ -900,7 +900,7 @@ cdef class Pool(Allocator):
         )
 
     cdef bint could_shrink_for(self, object n_bytes) except -1:
-        """Whether room might be found if all free bytes of the regions were elsewhere."""
+        """Whether there would be room if no region kept its free bytes."""
         cdef pool_t* control = self.control
         if control.engine != ENGINE_TLSF:
             return False
