@@ -4,6 +4,8 @@
 And tests that each proof can fail.
 """
 
+import math
+
 import numpy as np
 import pytest
 import support.damage as fmt
@@ -155,13 +157,15 @@ def test_soak_kill(seed, shared_module, quick):
 @steps
 @pytest.mark.release
 def test_bounds(seed):
-    """A few seconds of the search, which exceed no bound; heaps that come close do."""
-    search = bounds.prove(8, seed)
+    """A part of the search exceeds no bound; the heaps known to come close do so."""
+    search = bounds.Search(seed)
+    search.recall((20,), math.inf)
+    for _ in range(20):
+        search.climb()
     bounds.refute(search)
     best = search.best()
     for verb in bounds.VERBS:
         assert max(f.share for (v, _), f in best.items() if v == verb) > 0.8
-    assert search.n_cases > 20
 
 
 @steps
