@@ -14,6 +14,7 @@ method but ``close`` is refused, and ``close`` only unmaps.
 """
 
 import os
+from time import sleep
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from xmem.base.errors import (
     BadArgument,
     BadArgumentType,
     DoubleFree,
+    HeapCorruption,
     MismatchedFree,
     NotABlock,
     OutOfMemory,
@@ -36,6 +38,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from xmem.arena.check cimport check_frames
@@ -45,6 +48,7 @@ from xmem.arena.frames cimport (
     frames_free,
     frames_head_of,
     frames_init,
+    frames_largest_order,
     frames_longest,
 )
 from xmem.arena.holds cimport (
@@ -54,7 +58,24 @@ from xmem.arena.holds cimport (
     holds_drain,
     holds_end,
 )
-from xmem.arena.orders cimport orders_largest
+from xmem.arena.members cimport (
+    area_begin,
+    busy_error,
+    is_done,
+    is_forked,
+    is_where_verified,
+    member_begin,
+    member_forget,
+    member_hold,
+    member_join,
+    member_leave,
+    member_reap,
+    member_settle,
+    member_slots,
+    member_unhold,
+    moment_ns,
+    verified_here,
+)
 from xmem.arena.records cimport (
     FRAME_CONTROL as _CONTROL,
     FRAME_FREE as _FREE,
@@ -76,6 +97,7 @@ from xmem.arena.superblock cimport (
     ARENA_MAX_LOG2 as _MAX_LOG2,
     ARENA_PREALLOCATED,
     ARENA_READY,
+    ARENA_SHARED,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
     arena_attach,
@@ -179,6 +201,16 @@ cdef int arena_shrink_by(shrink_t shrink) except -1:
     return 0
 
 
+cdef sharing_t* sharing = NULL
+
+
+cdef int arena_share_by(sharing_t* verbs) except -1:
+    """Name the verbs of arenas that processes share."""
+    global sharing
+    sharing = verbs
+    return 0
+
+
 cdef tuple say_recovered(recovery_t* recovery):
     """What the recovery of the page frames found and did, if anything."""
     cdef finding_t* broken = &recovery.broken
@@ -194,6 +226,91 @@ cdef tuple say_recovered(recovery_t* recovery):
         return ()
     done = "records, lists and counts of the page frames were written anew"
     return (Repair(None, "; ".join(found), done, True),)
+
+
+# Sharing ---------------------------------------------------------------------
+
+cdef enum:
+    STEP_NS = 1000000000
+
+#: Seconds that a method waits for the lock of a shared arena, unless it is told.
+_LOCK_TIMEOUT = 10.0
+#: Between two looks whether a file is open for one process alone.
+cdef double POLL_SECONDS = 0.001
+_MOST_SECONDS = 1e9
+
+
+cdef uint64_t _nanoseconds(object seconds) except? 0:
+    """A time given by the caller in seconds."""
+    try:
+        found = float(seconds)
+    except (TypeError, ValueError):
+        raise BadArgumentType(
+            f"lock_timeout must be seconds, not {type(seconds).__name__}"
+        ) from None
+    if not 0 <= found <= _MOST_SECONDS:
+        raise BadArgument(
+            f"lock_timeout must be from 0 to {_MOST_SECONDS:.0e} seconds, not {found}"
+        )
+    return <uint64_t>(found * STEP_NS)
+
+
+cdef object _open_file(str path, object shared):
+    """Descriptor of an arena's file; alone, if it is not shared or not wanted so."""
+    cdef bytes head
+    try:
+        fd = _vm.file_open(path)
+    except _vm.NotAFile:
+        raise ArenaFormatError(f"{path}: not an arena (not a regular file)") from None
+    try:
+        head = _vm.file_head(fd, SUPERBLOCK_BYTES)
+        is_shared = len(head) >= <Py_ssize_t>sizeof(superblock_t) and bool(
+            (<superblock_t*><char*>head).flags & ARENA_SHARED
+        )
+        if is_shared and shared is not False:
+            _vm.file_refuse_remote(fd, path)
+        elif not _vm.file_lock(fd):
+            raise ArenaInUse(f"{path}: already open, in this process or another")
+        # Read once more: it may have changed until it was locked.
+        superblock_verify(
+            _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
+        )
+        if shared and not is_shared:
+            raise BadArgument(
+                f"{path}: was not created with shared=True: open it without"
+            )
+    except BaseException:
+        _vm.file_close(fd)
+        raise
+    return fd
+
+
+cdef object _create_shared(Arena arena, superblock_t* plan, str path):
+    """Make a shared arena in a file, and give that its name at last."""
+    cdef bint preallocate = (plan.flags & ARENA_PREALLOCATED) != 0
+    if path is None:
+        fd = _vm.file_in_memory(plan.n_bytes, preallocate)
+    else:
+        fd = _vm.file_create_unnamed(path, plan.n_bytes, preallocate)
+    try:
+        arena.map(plan.n_bytes, fd)
+        arena.path = path
+        memcpy(arena.c.base, plan, sizeof(superblock_t))
+        arena.format()
+        arena.share(fd)
+        verified_here(arena.member, &arena.c)
+        arena.join()
+        if path is not None:
+            _vm.file_link(fd, path)
+    except BaseException:
+        arena.abandon()
+        if path is None:
+            _vm.file_close(fd)
+        else:
+            _vm.file_abandon(fd)
+        raise
+    arena.fd = fd
+    return arena
 
 
 # Views -----------------------------------------------------------------------
@@ -335,21 +452,35 @@ cdef class Arena:
 
     @staticmethod
     def create(
-        path, n_bytes, *, page_size=None, max_pools=_DEFAULT_POOLS, preallocate=False
+        path,
+        n_bytes,
+        *,
+        page_size=None,
+        max_pools=_DEFAULT_POOLS,
+        preallocate=None,
+        shared=False,
+        lock_timeout=_LOCK_TIMEOUT,
     ):
-        """An arena in a new file, which later processes can open.
+        """An arena in a new file, which other processes can open.
 
         Parameters
         ----------
         path : str or os.PathLike
-            Of the file, which must not exist.
+            Of the file, which must not exist. A shared one appears there only when
+            it is complete.
         n_bytes, page_size, max_pools
             As in `anonymous`.
-        preallocate : bool
-            Allocate all disk blocks of the file now. Otherwise the file is sparse,
-            and touching a page for which the file system has no room kills the
-            process (SIGBUS), as with every mapped file. The file keeps its blocks:
-            `trim` returns none of them.
+        preallocate : bool, optional
+            Allocate all disk blocks of the file now; by default those of a shared
+            arena. Otherwise the file is sparse, and touching a page for which the
+            file system has no room kills the process (SIGBUS), as with every mapped
+            file. The file keeps its blocks: `trim` returns none of them.
+        shared : bool
+            Whether several processes may have the arena open at a time. Then each
+            verb takes the arena's lock, and what a process that is killed leaves half
+            done is undone by the next. Otherwise it is one process at a time.
+        lock_timeout : float
+            Seconds that a method waits for that lock.
 
         Raises
         ------
@@ -359,15 +490,25 @@ cdef class Arena:
             The path exists.
         OSError
             The system refuses the file or the mapping, or has no room to
-            preallocate. No file is left behind.
+            preallocate; or a shared arena would lie on a file system of other
+            machines. No file is left behind.
         """
         cdef superblock_t plan
         cdef Arena arena = Arena.__new__(Arena)
+        cdef bint is_shared
         path = _vm.path_argument(path)
+        is_shared = flag_argument(shared, "shared")
+        if preallocate is None:
+            preallocate = is_shared
         flag_argument(preallocate, "preallocate")
+        arena.timeout_ns = _nanoseconds(lock_timeout)
         memset(&plan, 0, sizeof(superblock_t))
-        superblock_plan(&plan, n_bytes, page_size, max_pools)
         plan.flags = ARENA_PREALLOCATED if preallocate else 0
+        if is_shared:
+            plan.flags |= ARENA_SHARED
+        superblock_plan(&plan, n_bytes, page_size, max_pools)
+        if is_shared:
+            return _create_shared(arena, &plan, path)
         fd = _vm.file_create(path, plan.n_bytes, preallocate)
         try:
             arena.map(plan.n_bytes, fd)
@@ -382,7 +523,94 @@ cdef class Arena:
         return arena
 
     @staticmethod
-    def open(path, *, verify=True, repair=False):
+    def memfd(
+        n_bytes,
+        *,
+        page_size=None,
+        max_pools=_DEFAULT_POOLS,
+        preallocate=True,
+        lock_timeout=_LOCK_TIMEOUT,
+    ):
+        """A shared arena in memory, in a file without a name.
+
+        Another process opens it as ``/proc/PID/fd/N`` with the number that `fileno`
+        returns, or as ``/proc/self/fd/N`` if it inherited the descriptor. The memory
+        is freed when the last process has closed the arena.
+
+        Parameters
+        ----------
+        n_bytes, page_size, max_pools, preallocate, lock_timeout
+            As in `create`.
+
+        Raises
+        ------
+        BadArgument
+            The size is impossible for an arena.
+        OSError
+            The system refuses, or has no room to preallocate.
+        """
+        cdef superblock_t plan
+        cdef Arena arena = Arena.__new__(Arena)
+        flag_argument(preallocate, "preallocate")
+        arena.timeout_ns = _nanoseconds(lock_timeout)
+        memset(&plan, 0, sizeof(superblock_t))
+        plan.flags = ARENA_SHARED | (ARENA_PREALLOCATED if preallocate else 0)
+        superblock_plan(&plan, n_bytes, page_size, max_pools)
+        return _create_shared(arena, &plan, None)
+
+    @staticmethod
+    def open_or_create(
+        path,
+        n_bytes,
+        *,
+        page_size=None,
+        max_pools=_DEFAULT_POOLS,
+        preallocate=None,
+        lock_timeout=_LOCK_TIMEOUT,
+    ):
+        """The shared arena in a file, which is made if there is none.
+
+        Of processes that start together one makes it, and all have the same.
+
+        Parameters
+        ----------
+        path, n_bytes, page_size, max_pools, preallocate, lock_timeout
+            As in `create`. A file that is there stays as it is.
+
+        Raises
+        ------
+        BadArgument, OSError
+            As in `create`.
+        ArenaFormatError, ArenaInUse, ArenaBusy, TooManyProcesses, HeapCorruption
+            As in `open`.
+        """
+        while True:
+            try:
+                return Arena.open(path, shared=True, lock_timeout=lock_timeout)
+            except FileNotFoundError:
+                pass
+            try:
+                return Arena.create(
+                    path,
+                    n_bytes,
+                    page_size=page_size,
+                    max_pools=max_pools,
+                    preallocate=preallocate,
+                    shared=True,
+                    lock_timeout=lock_timeout,
+                )
+            except FileExistsError:
+                pass        # another was first
+
+    @staticmethod
+    def open(
+        path,
+        *,
+        verify=True,
+        repair=False,
+        shared=None,
+        lock_timeout=_LOCK_TIMEOUT,
+    ):
         """Open the arena in a file.
 
         Where a process died that had it open, the page frames are made whole
@@ -401,14 +629,26 @@ cdef class Arena:
             from headers, frame table and start bits, in time linear in the
             arena. Freed blocks that waited, in the quarantine or in quick lists,
             are given back. A pool whose headers are damaged is left as it is.
+        shared : bool, optional
+            True: with others, as the arena was created for. False: alone, whatever it
+            was created for. By default as it was created. Where others have it open
+            nothing is verified, for they have; `repair` wants to be alone.
+        lock_timeout : float
+            As in `create`.
 
         Raises
         ------
         ArenaFormatError
             The file is not an arena, is truncated, is damaged in its superblock,
-            or has another format version; the message says which.
+            or has another format version; or a pool of a shared arena is damaged that
+            has to be verified, a copy for example. The message says which.
         ArenaInUse
-            The file is already open, in this process or another.
+            The file is already open, in this process or another, and is not shared or
+            wanted alone.
+        BadArgument
+            It is to be shared, and was not created for that.
+        ArenaBusy, TooManyProcesses
+            It is shared; its lock was not to be had, or all its slots are taken.
         HeapCorruption
             The frame table violates an invariant that cannot be restored.
         OSError
@@ -418,42 +658,121 @@ cdef class Arena:
         path = _vm.path_argument(path)
         flag_argument(verify, "verify")
         flag_argument(repair, "repair")
+        if shared is not None:
+            flag_argument(shared, "shared")
+        arena.timeout_ns = _nanoseconds(lock_timeout)
+        arena.path = path
+        fd = _open_file(path, shared)
         try:
-            fd = _vm.file_open(path)
-        except BlockingIOError:
-            raise ArenaInUse(
-                f"{path}: already open, in this process or another"
-            ) from None
-        except _vm.NotAFile:
-            raise ArenaFormatError(
-                f"{path}: not an arena (not a regular file)"
-            ) from None
-        try:
-            superblock_verify(
-                _vm.file_head(fd, SUPERBLOCK_BYTES), _vm.file_bytes(fd), path
-            )
             arena.map(_vm.file_bytes(fd), fd)
-            arena.path = path
             arena_attach(&arena.c, arena.c.base)
-            arena.refuse_unsealed()
-            if repair:
-                arena.make_whole()
-                arena.repairs += pools_examine(arena, True)
-            elif verify and arena.c.super.state == ARENA_READY:
-                arena.make_whole()
-            elif verify:
-                arena.check()
+            if shared is not False and arena.c.super.flags & ARENA_SHARED:
+                arena.open_shared(fd, verify, repair)
             else:
-                arena.is_unseen = arena.c.super.state == ARENA_READY
+                arena.open_alone(fd, verify, repair)
         except BaseException:
-            if arena.c.base != NULL:
-                vm_unmap(arena.c.base, arena.c.n_bytes)
-                arena.c.base = NULL
+            arena.abandon()
             _vm.file_close(fd)
             raise
         arena.fd = fd
         arena.c.super.state = ARENA_READY
         return arena
+
+    cdef int open_alone(self, int fd, bint verify, bint repair) except -1:
+        """Verify an arena that nobody else has open, and repair it if asked to."""
+        self.refuse_unsealed()
+        if self.c.super.flags & ARENA_SHARED:
+            self.share(fd)
+            member_settle(self.member, repair)
+            self.leave()
+        if repair:
+            self.make_whole()
+            self.repairs += pools_examine(self, True)
+        elif verify and self.c.super.state == ARENA_READY:
+            self.make_whole()
+        elif verify:
+            self.check()
+        else:
+            self.is_unseen = self.c.super.state == ARENA_READY
+        return 0
+
+    cdef int abandon(self) except -1:
+        """Undo what a creation or an opening that failed has done."""
+        if self.member != NULL:
+            self.leave()
+        if self.c.base != NULL:
+            vm_unmap(self.c.base, self.c.n_bytes)
+            self.c.base = NULL
+        return 0
+
+    # Sharing
+
+    cdef int share(self, int fd) except -1:
+        """Prepare to be a member of those who share the arena."""
+        cdef void* routes = sharing.make()
+        if routes == NULL:
+            raise MemoryError("no memory for a share in an arena")
+        self.c.routes = routes
+        self.member = <member_t*>routes
+        member_begin(self.member, &self.c, fd)
+        return 0
+
+    cdef int leave(self) except -1:
+        """Be a member no more."""
+        try:
+            if self.member.identity != NULL and self.forks == vm_forks:
+                member_leave(self.member, self.timeout_ns)
+        finally:
+            free(self.member)
+            self.member = NULL
+            self.c.routes = NULL
+        return 0
+
+    cdef int join(self) except -1:
+        """Become a member; wait as long as somebody has the file for himself."""
+        cdef uint64_t until = moment_ns() + self.timeout_ns
+        while not member_join(self.member, self.timeout_ns, str(self.path)):
+            if moment_ns() >= until:
+                raise ArenaInUse(f"{self.path}: somebody has it open alone")
+            sleep(POLL_SECONDS)
+        return 0
+
+    cdef int open_shared(self, int fd, bint verify, bint repair) except -1:
+        """Join those who have the arena open, or verify it if there are none."""
+        self.share(fd)
+        if _vm.file_lock(fd):
+            try:
+                self.verify_alone(verify, repair)
+                self.c.super.state = ARENA_READY
+            finally:
+                _vm.file_unlock(fd)
+        elif repair:
+            raise ArenaInUse(f"{self.path}: others have it open: repair it alone")
+        return self.join()
+
+    cdef int verify_alone(self, bint verify, bint repair) except -1:
+        """Undo what the dead left, and verify what may not be as they left it."""
+        cdef bint is_known = is_where_verified(self.member, &self.c)
+        member_settle(self.member, repair)
+        if not is_known:
+            member_forget(self.member)
+        self.refuse_unsealed()
+        if repair:
+            self.make_whole()
+            self.repairs += pools_examine(self, True)
+        elif self.c.super.state == ARENA_CLEAN:
+            if verify:
+                self.check()
+        elif verify or not is_known:
+            self.make_whole()
+            if not is_known:
+                for broken in pools_examine(self, False):
+                    raise ArenaFormatError(
+                        f"{self.path}: {broken}. The file is a copy, or the machine "
+                        "has stopped since it was verified; Arena.open with "
+                        "repair=True repairs what can be repaired"
+                    )
+        return verified_here(self.member, &self.c)
 
     cdef int refuse_unsealed(self) except -1:
         """ArenaFormatError if a clean arena is not as it was closed (S2)."""
@@ -506,11 +825,13 @@ cdef class Arena:
         cdef superblock_t* super = self.c.super
         cdef uint64_t tables = page_offset(&self.c, self.c.first_page)
         cdef uint64_t discarded = 0
+        if self.member != NULL:
+            raise BadArgument("a shared arena is not made anew")
         memset(&plan, 0, sizeof(superblock_t))
+        plan.flags = super.flags
         superblock_layout(
             &plan, super.n_bytes, super.page_bytes, super.max_pools
         )
-        plan.flags = super.flags
         if tables > TOUCHED_BYTES and not plan.flags & ARENA_PREALLOCATED:
             discarded = align_down(tables, vm_page_bytes())
             if vm_discard(self.c.base, discarded, self.fd >= 0):
@@ -524,6 +845,8 @@ cdef class Arena:
         cdef superblock_t* super = <superblock_t*>self.c.base
         superblock_write(super, int.from_bytes(os.urandom(8), "little"))
         arena_attach(&self.c, self.c.base)
+        if super.flags & ARENA_SHARED:
+            area_begin(self.c.base + super.area)
         frames_init(&self.c)
         self.frames_checked = True      # they have just been written
         store_barrier()
@@ -560,7 +883,9 @@ cdef class Arena:
                 f"views of the arena are alive ({self.n_exports}): release "
                 "them before closing it"
             )
-        if self.fd >= 0 and self.forks == vm_forks:
+        if self.member != NULL:
+            self.leave_for_good()
+        elif self.fd >= 0 and self.forks == vm_forks:
             # What was left half done and not looked at is left so.
             if not self.is_unseen:
                 self.c.super.page_crc = superblock_seal(self.c.super)
@@ -576,6 +901,28 @@ cdef class Arena:
         if self.fd >= 0:
             _vm.file_close(self.fd)
             self.fd = -1
+        return 0
+
+    cdef int leave_for_good(self) except -1:
+        """Leave a shared arena; the last one seals it if its journal is whole."""
+        cdef bint is_whole = True
+        self.leave()
+        if self.forks != vm_forks or not _vm.file_lock(self.fd):
+            return 0
+        try:
+            self.share(self.fd)
+            try:
+                member_settle(self.member, False)
+            except HeapCorruption:
+                is_whole = False
+            self.leave()
+            if is_whole:
+                self.c.super.page_crc = superblock_seal(self.c.super)
+                self.c.super.state = ARENA_CLEAN
+                if vm_sync(self.c.base, self.c.n_bytes) != 0:
+                    self.c.super.state = ARENA_READY
+        finally:
+            _vm.file_unlock(self.fd)
         return 0
 
     def __enter__(self):
@@ -626,6 +973,57 @@ cdef class Arena:
         self.forks = vm_forks
         holds_drain(&self.holds)
         return 0
+
+    cdef int hold(self) except -1:
+        """Begin a method that reads what other processes change; `unhold` ends it."""
+        self.enter()
+        if self.member == NULL:
+            return 0
+        if member_hold(self.member, 0):
+            return 0
+        return self.hold_slowly()
+
+    cdef int hold_slowly(self) except -1:
+        """`hold` a lock that is not free, without the GIL."""
+        cdef bint is_held
+        self.begin_long()
+        try:
+            with nogil:
+                is_held = member_hold(self.member, self.timeout_ns)
+        finally:
+            self.end_long()
+        if not is_held:
+            raise busy_error(self.member, str(self.path))
+        return 0
+
+    cdef void unhold(self) noexcept:
+        """End what `hold` began."""
+        if self.member == NULL:
+            return
+        member_unhold(self.member)
+        if self.holds.deferred != NULL and self.member.depth == 0:
+            holds_drain(&self.holds)
+
+    cdef bint hold_at_once(self) noexcept:
+        """`hold` in a method that may not wait; False if the lock is not free."""
+        if self.is_copied:      # by a thread whose finaliser this is
+            return False
+        return self.member == NULL or member_hold(self.member, 0)
+
+    cdef int refuse_shared(self, str what) except -1:
+        """BadArgument for what cannot be in a shared arena."""
+        self.enter()
+        if self.member != NULL:
+            raise BadArgument(f"{what} in a shared arena")
+        return 0
+
+    cdef int refuse_cause(self, int cause) except -1:
+        """Raise the error for a verb that did nothing because of the lock."""
+        if is_done(cause):
+            return 0
+        if is_forked(cause):
+            self.inherited()
+        raise busy_error(self.member, str(self.path))
 
     cdef int begin_long(self) except -1:
         """Enter for work without the GIL."""
@@ -693,7 +1091,7 @@ cdef class Arena:
     def largest_free_order(self):
         """Greatest order that `page_alloc` has room for, -1 when no page is free."""
         self.enter()
-        return orders_largest(&self.c)
+        return frames_largest_order(&self.c)
 
     @property
     def longest_free_run(self):
@@ -725,7 +1123,100 @@ cdef class Arena:
         self.enter()
         if word >= self.c.n_bytes:
             raise BadArgument(f"root {offset} is outside the arena")
-        self.c.super.root = word
+        if self.member == NULL:
+            self.c.super.root = word
+            return
+        self.hold()
+        try:
+            sharing.set_root(&self.c, word)
+        finally:
+            self.unhold()
+
+    # Processes
+
+    @property
+    def shared(self):
+        """Whether other processes may have the arena open now."""
+        self.enter()
+        return self.member != NULL
+
+    @property
+    def lock_timeout(self):
+        """Seconds that a method waits for the lock of a shared arena."""
+        return self.timeout_ns / <double>STEP_NS
+
+    @lock_timeout.setter
+    def lock_timeout(self, seconds):
+        self.timeout_ns = _nanoseconds(seconds)
+
+    def fileno(self):
+        """Descriptor of the arena's file, which stays the arena's.
+
+        Raises
+        ------
+        OSError
+            The arena is anonymous.
+        """
+        self.enter()
+        if self.fd < 0:
+            raise OSError("an anonymous arena has no file")
+        return self.fd
+
+    def slots(self):
+        """What the processes are about that have this shared arena open.
+
+        Those that were killed are among them, until `reap` or until another process
+        needs the slot.
+
+        Returns
+        -------
+        tuple of SlotInfo
+
+        Raises
+        ------
+        BadArgument
+            The arena is not shared.
+        ArenaBusy
+            Its lock was not to be had.
+        """
+        self.require_shared()
+        self.hold()
+        try:
+            return member_slots(self.member)
+        finally:
+            self.unhold()
+
+    def reap(self):
+        """Empty the slots of processes that were killed.
+
+        Their blocks are not freed: nobody knows what they had handed on. `left` of
+        what is returned names the last one that each was given.
+
+        Returns
+        -------
+        tuple of SlotInfo
+            What their slots said.
+
+        Raises
+        ------
+        BadArgument, ArenaBusy
+            As in `slots`.
+        """
+        self.require_shared()
+        self.hold()
+        try:
+            return member_reap(self.member)
+        finally:
+            self.unhold()
+
+    cdef int require_shared(self) except -1:
+        """BadArgument if the arena is not shared."""
+        self.enter()
+        if self.member == NULL:
+            raise BadArgument(
+                "this arena is not shared: make it with Arena.create(..., shared=True)"
+            )
+        return 0
 
     # Page runs
 
@@ -779,7 +1270,15 @@ cdef class Arena:
 
     cdef object allocate_run(self, uint64_t n_pages, unsigned order, str call):
         """Offset of a new run of the caller's, aligned to ``2**order`` pages."""
-        cdef uint32_t page = frames_alloc_aligned(&self.c, n_pages, order, _RUN, 0)
+        cdef uint32_t page
+        if self.member == NULL:
+            page = frames_alloc_aligned(&self.c, n_pages, order, _RUN, 0)
+        else:
+            self.hold()
+            try:
+                page = sharing.take(&self.c, n_pages, order)
+            finally:
+                self.unhold()
         if page == 0:
             raise self.no_room(call, "")
         site_allocated(
@@ -845,11 +1344,17 @@ cdef class Arena:
         """
         cdef offset_t where = offset_argument(offset)
         cdef uint32_t page
-        self.enter()
-        page = self.require_run(where, "page_free")
-        self.refuse_exported(where)
-        site_freed(&self.c, where)
-        frames_free(&self.c, page)
+        self.hold()
+        try:
+            page = self.require_run(where, "page_free")
+            self.refuse_exported(where)
+            site_freed(&self.c, where)
+            if self.member == NULL:
+                frames_free(&self.c, page)
+            else:
+                sharing.give(&self.c, where)
+        finally:
+            self.unhold()
 
     def run_pages(self, offset, /):
         """Pages of the live run that starts at ``offset``.
@@ -860,10 +1365,13 @@ cdef class Arena:
             As in `page_free`.
         """
         cdef offset_t where = offset_argument(offset)
-        self.enter()
-        return frame_pages(
-            self.c.frames[self.require_run(where, "run_pages")].word
-        )
+        self.hold()
+        try:
+            return frame_pages(
+                self.c.frames[self.require_run(where, "run_pages")].word
+            )
+        finally:
+            self.unhold()
 
     def view(self, offset, n_bytes=None, /):
         """Memory of a live run of pages.
@@ -886,9 +1394,12 @@ cdef class Arena:
         cdef offset_t where = offset_argument(offset)
         cdef View view = View.of(n_bytes)
         cdef uint64_t n_pages
-        self.enter()
-        n_pages = frame_pages(self.c.frames[self.require_run(where, "view")].word)
-        return view.export(self, where, page_offset(&self.c, n_pages))
+        self.hold()
+        try:
+            n_pages = frame_pages(self.c.frames[self.require_run(where, "view")].word)
+            return view.export(self, where, page_offset(&self.c, n_pages))
+        finally:
+            self.unhold()
 
     def address(self, offset, /):
         """Address of ``offset`` in this process."""
@@ -977,10 +1488,16 @@ cdef class Arena:
             constants ``FRAME_*``), ``order``, ``owner`` (pool id, 0 for the
             caller's runs).
         """
+        self.hold()
+        try:
+            return self._frames()
+        finally:
+            self.unhold()
+
+    cdef object _frames(self):
         cdef row_t[::1] rows
         cdef uint64_t page, word
         cdef Py_ssize_t i = 0
-        self.enter()
         # From Python's memory: NumPy's may come from this very arena.
         found = np.frombuffer(
             bytearray(self._count_runs() * sizeof(row_t)), dtype=FRAME_DTYPE
@@ -1029,12 +1546,16 @@ cdef class Arena:
         """
         cdef finding_t finding
         cdef bint sound
-        self.begin_long()
+        self.hold()
         try:
-            with nogil:
-                sound = check_frames(&self.c, &finding)
+            self.begin_long()
+            try:
+                with nogil:
+                    sound = check_frames(&self.c, &finding)
+            finally:
+                self.end_long()
         finally:
-            self.end_long()
+            self.unhold()
         if not sound:
             raise corruption(
                 finding.code, finding.offset, finding.found, finding.expected
@@ -1046,6 +1567,54 @@ cdef class Arena:
         self.enter()
         if self.fd >= 0 and vm_sync(self.c.base, self.c.n_bytes) != 0:
             raise vm_error("the arena could not be written back")
+
+    def snapshot(self, path):
+        """Write the arena, as it is at one moment, to another file.
+
+        That is all that is promised against the end of the machine: when this returns,
+        the copy is on the disk, and it is a complete arena. Processes that share the
+        arena wait meanwhile; where the file system can share the blocks of both files
+        (reflink), for one system call.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Of the copy. A file that is there is replaced, when the copy is complete.
+
+        Raises
+        ------
+        OSError
+            The arena is anonymous, or the copy cannot be written: nothing was replaced.
+        ArenaBusy
+            The lock of a shared arena was not to be had.
+        """
+        cdef bytearray head
+        cdef superblock_t* super
+        path = _vm.path_argument(path)
+        fd = self.fileno()
+        self.hold()
+        try:
+            self.begin_long()
+            self.is_copied = True
+            try:
+                copy = _vm.file_copy(fd, path, self.c.n_bytes)
+            finally:
+                self.is_copied = False
+                self.end_long()
+        finally:
+            self.unhold()
+        try:
+            head = bytearray(os.pread(copy, page_offset(&self.c, self.c.first_page), 0))
+            super = <superblock_t*><char*>head
+            if super.area != 0:
+                area_begin(<char*>head + super.area)
+            super.page_crc = superblock_seal(super)
+            super.state = ARENA_CLEAN
+            os.pwrite(copy, head, 0)
+            _vm.file_publish(copy, path)
+        except BaseException:
+            _vm.file_abandon(copy)
+            raise
 
     def trim(self):
         """Return the memory of free page runs to the system.
@@ -1068,10 +1637,17 @@ cdef class Arena:
         ------
         HeapCorruption
             The runs do not tile the page frames; nothing was returned.
+        BadArgument
+            The arena is shared.
         """
         cdef uint64_t page, word, first, last
         cdef uint64_t returned = 0
         self.enter()
+        if self.member != NULL:
+            raise BadArgument(
+                "a shared arena keeps its pages: another process may take them "
+                "meanwhile"
+            )
         self._count_runs()
         if pools_shrink != NULL:
             self.begin_long()

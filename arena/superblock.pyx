@@ -22,7 +22,7 @@ cdef bytes MAGIC = b"XMEM\r\n\x1a\n"
 cdef int superblock_plan(
     superblock_t* plan, object n_bytes, object page_size, object max_pools
 ) except -1:
-    """Check the arguments of a new arena and compute its layout."""
+    """Check the arguments of a new arena with its flags, and compute its layout."""
     cdef uint64_t page_bytes, total, pools
     superblock_claims()
     if page_size is None:
@@ -123,7 +123,12 @@ cdef int _read_fixed_part(
 cdef int _check_geometry(superblock_t* super, str path) except -1:
     """S1: the tables are where ``superblock_layout`` puts them."""
     cdef superblock_t plan
+    if super.flags & ~<uint64_t>ARENA_FLAGS:
+        raise ArenaFormatError(
+            f"{path}: damaged in its superblock (flags {super.flags:#x})"
+        )
     memset(&plan, 0, sizeof(superblock_t))
+    plan.flags = super.flags
     try:
         superblock_plan(&plan, super.n_bytes, super.page_bytes, super.max_pools)
     except BadArgument as error:
@@ -139,6 +144,7 @@ cdef int _check_geometry(superblock_t* super, str path) except -1:
         or plan.start_bitmap != super.start_bitmap
         or plan.runheads != super.runheads
         or plan.stretches != super.stretches
+        or plan.area != super.area
     ):
         raise ArenaFormatError(f"{path}: damaged in its superblock (geometry)")
     return 0

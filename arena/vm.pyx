@@ -7,14 +7,16 @@ The C functions return NULL or -1 and leave the reason in ``errno``, of which
 ``vm_error`` makes an exception. Those on files are Python and raise ``OSError``.
 """
 
+import errno as errno_module
 import fcntl
 import os
 import stat
+import tempfile
 
 from xmem.base.errors import BadArgument, BadArgumentType
 
 from libc.errno cimport errno
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from posix.mman cimport (
     MAP_ANONYMOUS,
     MAP_FAILED,
@@ -55,7 +57,29 @@ cdef extern from "<sys/mman.h>" nogil:
     int MADV_REMOVE
 
 
+cdef extern from "<sys/vfs.h>":
+    ctypedef struct statfs_t "struct statfs":
+        long f_type
+
+    int fstatfs(int fd, statfs_t* found)
+
+
+#: File systems that other machines, or programs, stand behind; see statfs(2).
+REMOTE = {
+    0x6969: "NFS",
+    0x517B: "SMB",
+    0xFE534D42: "SMB",
+    0xFF534D42: "CIFS",
+    0x65735546: "FUSE",
+    0x01021997: "9P",
+    0x5346414F: "AFS",
+    0x00C36400: "Ceph",
+    0x73757245: "Coda",
+}
+
 cdef enum:
+    FICLONE = 0x40049409            # see ioctl_ficlone(2)
+    COPY_BYTES = 1 << 20
     VM_MAX_ALIGNMENT = 1 << 30      # of a mapping
 
 
@@ -193,16 +217,155 @@ def file_create(path: str, n_bytes: int, preallocate: bool) -> int:
 
 
 def file_open(path: str) -> int:
-    """Descriptor of an existing file, locked; BlockingIOError if it is open already."""
+    """Descriptor of an existing regular file."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotAFile
+    return fd
+
+
+def file_lock(fd: int) -> bool:
+    """Lock a file for oneself, if nobody else has it open."""
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotAFile
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def file_unlock(fd: int) -> None:
+    """Let others have a file again."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+# Files that processes share -----------------------------------------------------------
+
+def file_create_unnamed(path: str, n_bytes: int, preallocate: bool) -> int:
+    """Descriptor of a new file on the file system of a path, which it will have.
+
+    Until `file_link` it has no name, or another where the system has no such files.
+    """
+    if os.path.lexists(path):
+        there = errno_module.EEXIST
+        raise FileExistsError(there, os.strerror(there), path)
+    folder = os.path.dirname(path) or os.curdir
+    try:
+        fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno_module.EOPNOTSUPP, errno_module.EISDIR):
+            raise
+        fd, _ = tempfile.mkstemp(prefix=".xmem-", dir=folder)
+    try:
+        file_refuse_remote(fd, path)
+        os.ftruncate(fd, n_bytes)
+        if preallocate:
+            os.posix_fallocate(fd, 0, n_bytes)
+    except BaseException:
+        file_abandon(fd)
+        raise
+    return fd
+
+
+def file_link(fd: int, path: str) -> None:
+    """Give a file of `file_create_unnamed` its name; FileExistsError if it is taken."""
+    name = f"/proc/self/fd/{fd}"
+    if os.fstat(fd).st_nlink:
+        other = os.readlink(name)
+        os.link(other, path)
+        os.unlink(other)
+    else:
+        # With a descriptor this is linkat, which follows the link in /proc.
+        os.link(name, path, src_dir_fd=fd, follow_symlinks=True)
+
+
+def file_copy(fd: int, path: str, n_bytes: int) -> int:
+    """Descriptor of a copy of a file, under another name next to a path.
+
+    Where the file system can, both share their blocks until one is written.
+    """
+    copy, _ = tempfile.mkstemp(prefix=".xmem-", dir=os.path.dirname(path) or os.curdir)
+    try:
+        try:
+            fcntl.ioctl(copy, FICLONE, fd)
+        except OSError:
+            os.ftruncate(copy, n_bytes)
+            _copy_data(fd, copy, n_bytes)
+    except BaseException:
+        file_abandon(copy)
+        raise
+    return copy
+
+
+def _copy_data(fd: int, copy: int, n_bytes: int) -> None:
+    """Copy the parts of a file that are no holes."""
+    at = 0
+    while at < n_bytes:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno_module.ENXIO:
+                return      # nothing but a hole follows
+            raise
+        end = os.lseek(fd, at, os.SEEK_HOLE)
+        while at < end:
+            data = os.pread(fd, min(end - at, COPY_BYTES), at)
+            at += os.pwrite(copy, data, at)
+
+
+def file_publish(fd: int, path: str) -> None:
+    """Give a copy the name of a path, in place of what is there, and close it.
+
+    When this returns, the copy is on the disk, whatever happens to the machine.
+    """
+    os.fsync(fd)
+    os.rename(os.readlink(f"/proc/self/fd/{fd}"), path)
+    os.close(fd)
+    folder = os.open(os.path.dirname(path) or os.curdir, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def file_abandon(fd: int) -> None:
+    """Close a file of `file_create_unnamed` that gets no name."""
+    if os.fstat(fd).st_nlink:
+        os.unlink(os.readlink(f"/proc/self/fd/{fd}"))
+    os.close(fd)
+
+
+def file_in_memory(n_bytes: int, preallocate: bool) -> int:
+    """Descriptor of a file in memory, which keeps its length."""
+    fd = os.memfd_create("xmem", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, n_bytes)
+        if preallocate:
+            os.posix_fallocate(fd, 0, n_bytes)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+        )
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def file_refuse_remote(fd: int, path: str) -> None:
+    """OSError if a file is not on this machine alone.
+
+    Other machines may grant the locks and have other bytes.
+    """
+    cdef statfs_t found
+    if fstatfs(fd, &found) != 0:
+        raise vm_error(f"{path}: its file system cannot be told")
+    name = REMOTE.get(<uint32_t>found.f_type)
+    if name is not None:
+        raise OSError(
+            errno_module.EOPNOTSUPP,
+            f"{path} is on {name}: processes can share an arena on a file system of "
+            "this machine, such as /dev/shm",
+        )
 
 
 def file_head(fd: int, n_bytes: int) -> bytes:

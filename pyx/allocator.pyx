@@ -370,10 +370,21 @@ cdef class Allocator:
             return 0
         if arena.forks != vm_forks and arena.fd >= 0:
             return 0            # the file is our parent's
-        if arena_is_busy(arena) and arena.forks == vm_forks:
+        if arena.forks == vm_forks and (
+            arena_is_busy(arena) or not arena.hold_at_once()
+        ):
             if holds_defer(&arena.holds, <PyObject*>self, payload):
                 raise MemoryError(f"the block at {payload:#x} could not be freed")
             return 0
+        try:
+            self.free_unviewed(payload)
+        finally:
+            arena.unhold()
+        return 0
+
+    cdef int free_unviewed(self, offset_t payload) except -1:
+        """Free the block of a collected owner, now or when the last view has ended."""
+        cdef Arena arena = self.arena
         if self.is_destroyed() or not hold_test(&arena.holds, payload):
             return 0
         if arena.n_exports and payload in arena.exports:

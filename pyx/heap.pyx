@@ -28,7 +28,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from xmem.allocator cimport Allocator, Block
-from xmem.arena.arena cimport View, arena_refuse_held, pages_of_order
+from xmem.arena.arena cimport Arena, View, arena_refuse_held, pages_of_order
 from xmem.arena.sites cimport site_allocated, site_freed
 from xmem.arena.superblock cimport page_offset
 from xmem.base cimport (
@@ -146,6 +146,8 @@ cdef class Heap(Allocator):
         cdef Pool subpage = None
         self.refuse_again()
         interface = _interface_argument(interface)
+        if isinstance(arena, Arena):
+            (<Arena>arena).refuse_shared("a heap cannot be")
         if max_pages is not None:
             max_pages = count_argument(max_pages, "max_pages", 1)
         settings = {
@@ -233,7 +235,10 @@ cdef class Heap(Allocator):
             An invariant does not hold.
         """
         cdef Heap heap
-        cdef Pool main = _Pool.open(arena, name, verify=verify)
+        cdef Pool main
+        if isinstance(arena, Arena):
+            (<Arena>arena).refuse_shared("a heap cannot be")
+        main = _Pool.open(arena, name, verify=verify)
         cdef Pool subpage = None
         cdef unsigned interface
         main.enter()

@@ -7,17 +7,34 @@ verbs is that of every other pool. Each is one transaction::
     lock, say in the slot what is under way, the verb, its answer into the slot, commit
 
 The commit is one store: the verb has happened when the journal is empty again. Whoever
-is killed before it has done nothing, and after it all.
+is killed before it has done nothing, and after it all. A verb of a thread that holds
+the lock already is part of what that does.
+
+A thread waits for the lock as long as `limit_wait` says, at first without end.
 
 A block that has to move is allocated in one transaction and freed in another. Its
 contents are copied in between, without the lock: a copy has no bound, and its stores
 are not in the journal. The slot names the new block meanwhile.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
-from xmem.arena.superblock cimport arena_t
+from xmem.arena cimport (
+    ENTRY_EMPTY,
+    FRAME_RUN,
+    arena_t,
+    directory_entry,
+    frame_owner,
+    frame_state,
+    frames_alloc_aligned,
+    frames_free,
+    page_of,
+    page_offset,
+)
+from xmem.arena.arena cimport arena_share_by, sharing_t
+from xmem.arena.vm cimport vm_forks
 from xmem.base cimport (
     LOGGED,
     claim,
@@ -26,19 +43,48 @@ from xmem.base cimport (
     log_to,
     offset_t,
     put,
+    put32,
     unlikely,
 )
-from xmem.core cimport pool_capacity, pool_owns, pool_t
+from xmem.core cimport (
+    CREATION_DONE,
+    creation_t,
+    pool_capacity,
+    pool_create,
+    pool_keep,
+    pool_owns,
+    pool_release_next,
+    pool_reserve,
+    pool_retire,
+    pool_t,
+    released_t,
+    settings_t,
+    shrink_next,
+    waiting_give,
+)
 from xmem.core.plain cimport alloc_t, plain_resize_near, pool_alignment
-from xmem.core.routes cimport door_t, routes_of, routes_t
+from xmem.core.routes cimport door_t, leads_nowhere, routes_of, routes_t
 from xmem.shared.area cimport (
     SHARED_ALLOC,
+    SHARED_CREATE,
+    SHARED_DESTROY,
+    SHARED_DRAIN,
     SHARED_FREE,
+    SHARED_GIVE,
     SHARED_PAGES,
+    SHARED_RESERVE,
     SHARED_RESIZE,
+    SHARED_ROOT,
+    SHARED_SHRINK,
     slot_t,
 )
-from xmem.shared.lock cimport LOCK_TAKEN, lock_acquire, lock_release
+from xmem.shared.lock cimport (
+    LOCK_FORKED,
+    LOCK_GONE,
+    LOCK_TAKEN,
+    lock_enter,
+    lock_leave,
+)
 from xmem.verbs cimport (
     pool_alloc_patiently,
     pool_alloc_run_patiently,
@@ -46,12 +92,19 @@ from xmem.verbs cimport (
     pool_lend_pages_patiently,
 )
 
+cdef enum:
+    DRAIN_SLICE = 8             # blocks: the journal has room for what they change
+
+
 cdef extern from *:
     """
     /* Why this thread's last verb did nothing: a LOCK_ constant. */
     XMEM_TLS int xmem_cause;
+    /* How long this thread waits for a lock, less one: 0 is without end. */
+    XMEM_TLS uint64_t xmem_limit;
     """
     int cause "xmem_cause"
+    uint64_t limit "xmem_limit"
 
 
 cdef inline pool_t* pool_behind(pool_t* door) noexcept nogil:
@@ -64,20 +117,34 @@ cdef inline slot_t* own_slot(routes_t* routes) noexcept nogil:
     return &routes.member.area.slots[routes.member.slot]
 
 
+cdef inline int enter(routes_t* routes) noexcept nogil:
+    """Own the lock of the arena, or say why not."""
+    if unlikely(routes.member.forks != vm_forks):
+        return LOCK_FORKED
+    return lock_enter(&routes.member, limit - 1)
+
+
 cdef bint begin(
     arena_t* arena, pool_t* door, unsigned verb, uint64_t subject
 ) noexcept nogil:
-    """Take the lock and say what is under way; False, and ``cause``, if it cannot."""
+    """Take the lock and say what is under way; False, and ``cause``, if it cannot.
+
+    ``door`` is NULL for what is no pool's.
+    """
     global cause
     cdef routes_t* routes = routes_of(arena)
     cdef slot_t* slot = own_slot(routes)
     claim(LOGGED)
-    cause = lock_acquire(&routes.member)
+    cause = enter(routes)
     if unlikely(cause != LOCK_TAKEN):
+        return False
+    if unlikely(door != NULL and leads_nowhere(door)):
+        lock_leave(&routes.member)
+        cause = LOCK_GONE
         return False
     # Plain stores: they are never undone, and tell of a verb that a kill cut short.
     slot.subject = subject
-    slot.pool = pool_behind(door).number
+    slot.pool = 0 if door == NULL else pool_behind(door).number
     slot.verb = verb
     slot.n_begun = slot.n_done + 1
     log_to(&routes.member.area.journal.end)
@@ -85,12 +152,17 @@ cdef bint begin(
 
 
 cdef void end(arena_t* arena, uint64_t answer) noexcept nogil:
-    """Commit, so that no store can be undone any more, and give the lock up."""
-    cdef slot_t* slot = own_slot(routes_of(arena))
+    """Commit, so that no store can be undone any more, and give the lock up.
+
+    In a transaction of the caller's its end commits.
+    """
+    cdef routes_t* routes = routes_of(arena)
+    cdef slot_t* slot = own_slot(routes)
     put(&slot.answer, answer)
     put(&slot.n_done, slot.n_done + 1)
-    log_commit()
-    lock_release(&routes_of(arena).member)
+    if likely(not routes.member.in_transaction):
+        log_commit()
+    lock_leave(&routes.member)
 
 
 # Blocks ------------------------------------------------------------------------------
@@ -115,8 +187,26 @@ cdef inline offset_t request(
         return 0
     answer = serve(arena, pool_behind(door), n, alignment)
     tell_damage(door)
+    if unlikely(routes_of(arena).member.in_transaction) and answer != 0:
+        note_contents(arena, answer, pool_capacity(arena, pool_behind(door), answer))
     end(arena, answer)
     return answer
+
+
+cdef void note_contents(
+    arena_t* arena, offset_t payload, uint64_t capacity
+) noexcept nogil:
+    """Note the words of a new block that the engine uses while it is free.
+
+    Its owner may write them before the transaction ends.
+    """
+    cdef uint64_t* first = <uint64_t*>(arena.base + payload)
+    cdef uint64_t* last = <uint64_t*>(arena.base + payload + (capacity & ~<uint64_t>7))
+    if payload & (arena.page_bytes - 1) == 0:
+        return          # pages: a free one has no contents
+    put(first, first[0])
+    put(first + 1, first[1])
+    put(last - 1, last[-1])
 
 
 cdef offset_t do_alloc(
@@ -142,11 +232,13 @@ cdef bint do_free(arena_t* arena, pool_t* door, offset_t payload) noexcept nogil
 cdef bint do_owns(arena_t* arena, pool_t* door, offset_t payload) noexcept nogil:
     global cause
     cdef bint is_owned
-    cause = lock_acquire(&routes_of(arena).member)
+    cause = enter(routes_of(arena))
     if unlikely(cause != LOCK_TAKEN):
         return False
-    is_owned = pool_owns(arena, pool_behind(door), payload)
-    lock_release(&routes_of(arena).member)
+    is_owned = not leads_nowhere(door) and (
+        pool_owns(arena, pool_behind(door), payload)
+    )
+    lock_leave(&routes_of(arena).member)
     return is_owned
 
 
@@ -210,7 +302,176 @@ cdef offset_t do_lend_pages(
     )
 
 
-cdef int routes_fill(routes_t* routes) except -1:
+cdef uint32_t do_take(
+    arena_t* arena, uint64_t n_pages, unsigned order
+) noexcept nogil:
+    """First page of a run of the arena's own, aligned to ``2**order`` pages, or 0."""
+    cdef uint32_t page
+    if unlikely(not begin(arena, NULL, SHARED_PAGES, n_pages)):
+        return 0
+    page = frames_alloc_aligned(arena, n_pages, order, FRAME_RUN, 0)
+    end(arena, page_offset(arena, page))
+    return page
+
+
+cdef bint do_give(arena_t* arena, offset_t offset) noexcept nogil:
+    """Free a run of the arena's own; False if none starts there."""
+    cdef uint64_t page = page_of(arena, offset)
+    cdef uint64_t word
+    cdef bint is_run
+    if unlikely(not begin(arena, NULL, SHARED_GIVE, offset)):
+        return False
+    word = arena.frames[page].word
+    is_run = (
+        offset < arena.n_bytes
+        and page >= arena.first_page
+        and offset & (arena.page_bytes - 1) == 0
+        and frame_state(word) == FRAME_RUN
+        and frame_owner(word) == 0
+    )
+    if likely(is_run):
+        frames_free(arena, <uint32_t>page)
+    end(arena, is_run)
+    return is_run
+
+
+cdef bint do_set_root(arena_t* arena, uint64_t offset) noexcept nogil:
+    if unlikely(not begin(arena, NULL, SHARED_ROOT, offset)):
+        return False
+    put(&arena.super.root, offset)
+    end(arena, offset)
+    return True
+
+
+# Pools -------------------------------------------------------------------------------
+
+cdef creation_t shared_create(
+    arena_t* arena,
+    const char* name,
+    uint64_t name_bytes,
+    settings_t* settings,
+    uint32_t* number,
+) noexcept nogil:
+    """`pool_create` in a shared arena; with number 0 see `last_cause`."""
+    cdef creation_t reason
+    number[0] = 0
+    if unlikely(not begin(arena, NULL, SHARED_CREATE, 0)):
+        return CREATION_DONE
+    reason = pool_create(arena, name, name_bytes, settings, number)
+    end(arena, number[0])
+    return reason
+
+
+cdef bint shared_retire(arena_t* arena, pool_t* door) noexcept nogil:
+    """Take a pool out of the directory; False if it cannot."""
+    if unlikely(not begin(arena, door, SHARED_DESTROY, 0)):
+        return False
+    pool_retire(arena, pool_behind(door))
+    end(arena, True)
+    return True
+
+
+cdef bint shared_release_next(
+    arena_t* arena, uint32_t number, uint32_t* page, released_t* released
+) noexcept nogil:
+    """`pool_release_next`, a transaction of its own; the last frees the number."""
+    cdef bint is_more
+    if unlikely(not begin(arena, NULL, SHARED_DESTROY, page[0])):
+        return False
+    is_more = pool_release_next(arena, number, False, page, released)
+    if not is_more:
+        put32(&directory_entry(arena, number).state, ENTRY_EMPTY)
+    end(arena, is_more)
+    return is_more
+
+
+cdef uint64_t shared_reserve(
+    arena_t* arena, pool_t* door, uint64_t n_pages, bint keeps
+) noexcept nogil:
+    """`pool_reserve` or `pool_keep`; how many pages it got."""
+    cdef uint64_t taken
+    if unlikely(not begin(arena, door, SHARED_RESERVE, n_pages)):
+        return 0
+    if keeps:
+        taken = pool_keep(arena, pool_behind(door), n_pages)
+    else:
+        taken = pool_reserve(arena, pool_behind(door), n_pages)
+    end(arena, taken)
+    return taken
+
+
+cdef uint64_t shared_give_waiting(
+    arena_t* arena, pool_t* door, uint64_t n_most
+) noexcept nogil:
+    """`waiting_give`, in transactions of DRAIN_SLICE blocks."""
+    cdef uint64_t given = 0
+    cdef uint64_t n, part
+    while given < n_most:
+        if unlikely(not begin(arena, door, SHARED_DRAIN, n_most)):
+            break
+        n = n_most - given
+        part = waiting_give(
+            arena, pool_behind(door), n if n < DRAIN_SLICE else DRAIN_SLICE
+        )
+        end(arena, part)
+        given += part
+        if part == 0:
+            break
+    return given
+
+
+cdef uint64_t shared_shrink_next(
+    arena_t* arena, pool_t* door, uint64_t* page
+) noexcept nogil:
+    """`shrink_next`, a transaction of its own."""
+    cdef uint64_t n_pages
+    if unlikely(not begin(arena, door, SHARED_SHRINK, page[0])):
+        return 0
+    put(&pool_behind(door).spare, 0)
+    n_pages = shrink_next(arena, pool_behind(door), page)
+    end(arena, n_pages)
+    return n_pages
+
+
+# A caller's own transactions ---------------------------------------------------------
+
+cdef bint shared_begin(arena_t* arena) noexcept nogil:
+    """Begin a transaction; False, and `last_cause` says why, if it cannot."""
+    global cause
+    cdef routes_t* routes = routes_of(arena)
+    cause = enter(routes)
+    if unlikely(cause != LOCK_TAKEN):
+        return False
+    log_to(&routes.member.area.journal.end)
+    routes.member.in_transaction += 1
+    return True
+
+
+cdef void shared_put(arena_t* arena, uint64_t* word, uint64_t value) noexcept nogil:
+    """Store into a word of the arena; undone if the transaction is not committed."""
+    put(word, value)
+
+
+cdef void shared_commit(arena_t* arena) noexcept nogil:
+    """End a transaction: all of it has happened."""
+    cdef routes_t* routes = routes_of(arena)
+    routes.member.in_transaction -= 1
+    if routes.member.in_transaction == 0:
+        log_commit()
+    lock_leave(&routes.member)
+
+
+# The way here ------------------------------------------------------------------------
+
+cdef void* make_routes() noexcept nogil:
+    """The routes of a shared arena of this process, or NULL."""
+    cdef routes_t* routes = <routes_t*>calloc(1, sizeof(routes_t))
+    if routes != NULL:
+        routes_fill(routes)
+    return routes
+
+
+cdef void routes_fill(routes_t* routes) noexcept nogil:
     """Enter the verbs."""
     routes.alloc = do_alloc
     routes.free = do_free
@@ -218,9 +479,24 @@ cdef int routes_fill(routes_t* routes) except -1:
     routes.resize = do_resize
     routes.alloc_run = do_alloc_run
     routes.lend_pages = do_lend_pages
-    return 0
 
 
 cdef int last_cause() noexcept nogil:
     """Why this thread's last verb did nothing: a LOCK_ constant."""
     return cause
+
+
+cdef void limit_wait(uint64_t most_ns) noexcept nogil:
+    """How long this thread waits for the lock of an arena; ~0: without end."""
+    global limit
+    limit = most_ns + 1
+
+
+cdef sharing_t verbs
+verbs.make = make_routes
+verbs.take = do_take
+verbs.give = do_give
+verbs.set_root = do_set_root
+verbs.cause = last_cause
+verbs.limit = limit_wait
+arena_share_by(&verbs)

@@ -270,15 +270,15 @@ cdef uint32_t _create(Arena arena, bytes name, settings_t* settings) except 0:
     """Number of a new pool; if anything is refused nothing has changed."""
     cdef uint32_t number = 0
     cdef creation_t reason
-    arena.enter()
     if settings.grow_pages > arena.c.n_pages:
         raise BadArgument(
             f"grow_pages is {settings.grow_pages}; the arena has {arena.c.n_pages} "
             "pages"
         )
-    reason = pool_create(
-        &arena.c, <char*>name, len(name), settings, &number
-    )
+    if arena.member != NULL:
+        reason = Door.create(arena, name, settings, &number)
+    else:
+        reason = pool_create(&arena.c, <char*>name, len(name), settings, &number)
     if reason != CREATION_DONE:
         raise _creation_error(arena, reason, settings, name)
     return number
@@ -571,11 +571,17 @@ cdef class Pool(Allocator):
         hooks = hooks_from(settings.engine, get_mem, put_mem)
         encoded = b"" if name is None else _encode_name(name)
         (<Arena>arena).enter()
+        if (<Arena>arena).member != NULL:
+            Door.refuse(&settings, hooks)
         # What converted the arguments may have initialised this pool; from here to
         # its end it cannot.
         self.refuse_again()
-        number = _create(arena, encoded, &settings)
-        self.attach(arena, directory_name(&(<Arena>arena).c, number), number)
+        (<Arena>arena).hold()
+        try:
+            number = _create(arena, encoded, &settings)
+            self.attach(arena, directory_name(&(<Arena>arena).c, number), number)
+        finally:
+            (<Arena>arena).unhold()
         self.hook(hooks)
         if kept != 0:
             self.keep(kept)
@@ -584,7 +590,9 @@ cdef class Pool(Allocator):
         """Obtain the pages that the pool keeps, or destroy it."""
         cdef uint64_t taken = 0
         try:
-            if self.hooks is None:
+            if self.door is not None:
+                taken = self.door.reserve(n_pages, True)
+            elif self.hooks is None:
                 taken = pool_keep(&self.arena.c, self.c, n_pages)
             else:
                 # Before the caller's function, which can end pool and arena.
@@ -611,6 +619,8 @@ cdef class Pool(Allocator):
         self.enter()        # making the hooks can have run a finaliser
         self.hooks = hooks
         self.ordinary = 0
+        if self.door is not None:
+            return 0
         if hooks is None:
             self.control.flags &= ~<uint32_t>POOL_HOOKED
         else:
@@ -647,11 +657,7 @@ cdef class Pool(Allocator):
         """
         cdef Pool pool = Pool.__new__(Pool)
         cdef Arena owner
-        cdef finding_t finding
-        cdef entry_t* entry
-        cdef uint32_t number
         cdef bytes encoded
-        cdef census_t census
         if not isinstance(arena, Arena):
             raise BadArgumentType(
                 f"arena must be an Arena, not {type(arena).__name__}"
@@ -659,8 +665,25 @@ cdef class Pool(Allocator):
         owner = arena
         encoded = _encode_name(name)
         flag_argument(verify, "verify")
-        owner.enter()
-        entry = directory_find(&owner.c, encoded, len(encoded))
+        if owner.member == NULL:
+            owner.enter()
+        elif get_mem is not None or put_mem is not None:
+            owner.refuse_shared("get_mem and put_mem cannot be")
+        owner.hold()
+        try:
+            pool._find(owner, encoded, verify)
+        finally:
+            owner.unhold()
+        pool.enter()        # a free that was deferred can have called put_mem
+        pool.hook(hooks_from(pool.control.engine, get_mem, put_mem))
+        return pool
+
+    cdef int _find(self, Arena owner, bytes encoded, bint verify) except -1:
+        """Become the handle of the pool of a name."""
+        cdef finding_t finding
+        cdef census_t census
+        cdef uint32_t number
+        cdef entry_t* entry = directory_find(&owner.c, encoded, len(encoded))
         if entry == NULL:
             known = ", ".join(map(repr, owner.pools())) or "none"
             raise BadArgument(
@@ -674,15 +697,61 @@ cdef class Pool(Allocator):
                     finding.code, finding.offset, finding.found, finding.expected
                 ),
             )
-        pool.attach(owner, encoded.decode(), number)
+        self.attach(owner, encoded.decode(), number)
         if verify:
             try:
-                pool.verify(&census, not owner.frames_checked, False)
+                self.verify(&census, not owner.frames_checked, False)
             except HeapCorruption as error:
                 raise _say_repair(owner, error) from None
-        pool.enter()        # a free that was deferred can have called put_mem
-        pool.hook(hooks_from(pool.control.engine, get_mem, put_mem))
-        return pool
+        return 0
+
+    @staticmethod
+    def open_or_create(
+        arena,
+        name,
+        *,
+        grow_pages=None,
+        max_pages=None,
+        join_regions=True,
+        quick=False,
+        reserve=0,
+    ):
+        """The pool of a name, which is made if there is none.
+
+        Of processes that ask together one makes it, and all have the same.
+
+        Parameters
+        ----------
+        arena, name, grow_pages, max_pages, join_regions, quick, reserve
+            As in `Pool`. A pool that is there stays as it is.
+
+        Raises
+        ------
+        BadArgument, OutOfMemory
+            As in `Pool`.
+        HeapCorruption
+            As in `Pool.open`.
+        """
+        if not isinstance(arena, Arena):
+            raise BadArgumentType(
+                f"arena must be an Arena, not {type(arena).__name__}"
+            )
+        name = _encode_name(name).decode()
+        (<Arena>arena).hold()
+        try:
+            if name in (<Arena>arena).pools():
+                return Pool.open(arena, name)
+            return Pool(
+                arena,
+                name=name,
+                grow_pages=grow_pages,
+                max_pages=max_pages,
+                join_regions=join_regions,
+                quick=quick,
+                reserve=reserve,
+            )
+        finally:
+            (<Arena>arena).unhold()
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1:
         """Become the handle of an existing pool."""
@@ -692,6 +761,9 @@ cdef class Pool(Allocator):
         self.serial = arena.c.directory[number - 1].serial
         self.c = self.control = pool_numbered(&arena.c, number)
         self.entry = &arena.c.directory[number - 1]
+        if arena.member != NULL:
+            self.door = Door.to(arena, number, name)
+            self.c = self.door.stub()
         self.arena = arena
         return 0
 
@@ -828,17 +900,30 @@ cdef class Pool(Allocator):
         """
         if unlikely(not pool_is_ordinary(self)):
             self.enter()
+            if self.door is not None:
+                return self.require_shared(payload, verb)
         if unlikely(not pool_owns(&self.arena.c, self.c, payload)):
             self.refuse(payload, verb)
         if self.c.flags & POOL_HARDENED:
             self.require_sound(payload)
         return payload
 
+    cdef offset_t require_shared(self, offset_t payload, str verb) except 0:
+        """`require_live` in a shared arena, where others may free the block then."""
+        self.arena.hold()
+        try:
+            _refuse_destroyed(self)
+            if not pool_owns(&self.arena.c, self.control, payload):
+                self.refuse(payload, verb)
+        finally:
+            self.arena.unhold()
+        return payload
+
     cdef int refuse(self, offset_t payload, str verb) except -1:
         """Say why ``payload`` is no live block of this pool; always raises."""
         call = f"{verb}({payload:#x})"
         self.enter()        # making a text can run a finaliser
-        raise explain_refusal(&self.arena.c, self.c, payload, call)
+        raise explain_refusal(&self.arena.c, self.control, payload, call)
 
     cdef int require_sound(self, offset_t payload) except -1:
         """HeapCorruption if a hardened pool's live block is damaged."""
@@ -920,6 +1005,8 @@ cdef class Pool(Allocator):
         cdef offset_t payload
         if unlikely(not pool_is_ordinary(self)):
             self.enter()
+            if self.door is not None:
+                return self.allocate_shared(n_bytes, alignment, verb)
         if unlikely(alignment > BLOCK_GRAIN):
             self.require_alignment(alignment)
         payload = pool_alloc(&self.arena.c, self.c, n_bytes, alignment)
@@ -943,6 +1030,37 @@ cdef class Pool(Allocator):
             raise self.no_room(n_bytes, verb)
         return payload
 
+    cdef offset_t allocate_shared(
+        self, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except 0:
+        """`allocate` in a shared arena."""
+        cdef offset_t payload
+        self.require_alignment(alignment)
+        payload = self.door.alloc(n_bytes, alignment)
+        if payload == 0:
+            raise self.no_room(n_bytes, verb)
+        site_allocated(&self.arena.c, payload, n_bytes)
+        return payload
+
+    cdef offset_t resize_shared(
+        self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
+    ) except 0:
+        """`resize` in a shared arena."""
+        cdef offset_t moved = self.door.resize(payload, n_bytes, alignment)
+        if moved == 0:
+            self.require_live(payload, verb)
+            raise self.no_room(n_bytes, verb)
+        site_freed(&self.arena.c, payload)
+        site_allocated(&self.arena.c, moved, n_bytes)
+        return moved
+
+    cdef int free_shared(self, offset_t payload) except -1:
+        """`free_live` in a shared arena: another process may have been first."""
+        if not self.door.give(payload):
+            self.refuse(payload, "xfree")
+        site_freed(&self.arena.c, payload)
+        return 0
+
     cdef offset_t resize(
         self,
         offset_t payload,
@@ -954,6 +1072,8 @@ cdef class Pool(Allocator):
         """Resize a block that was proved live and that nobody else holds."""
         cdef offset_t moved
         self.require_alignment(alignment)
+        if self.door is not None:
+            return self.resize_shared(payload, n_bytes, alignment, verb)
         moved = pool_resize_patiently(
             &self.arena.c, self.c, payload, n_bytes, alignment
         )
@@ -999,6 +1119,8 @@ cdef class Pool(Allocator):
 
     cdef int free_live(self, offset_t payload) except -1:
         """Free a block that was proved live and that nobody holds."""
+        if self.door is not None:
+            return self.free_shared(payload)
         site_freed(&self.arena.c, payload)
         pool_free(&self.arena.c, self.c, payload)
         if self.c.returned and self.hooks is not None:
@@ -1042,7 +1164,18 @@ cdef class Pool(Allocator):
     cdef uint64_t capacity(self, offset_t payload, str verb) except? 0:
         """Bytes that may be used at a live block, or the error."""
         self.require_live(payload, verb)
+        if self.door is not None:
+            return self.capacity_shared(payload, verb)
         return pool_capacity(&self.arena.c, self.c, payload)
+
+    cdef uint64_t capacity_shared(self, offset_t payload, str verb) except? 0:
+        """`capacity` in a shared arena: proof and answer are one hold of the lock."""
+        self.arena.hold()
+        try:
+            self.require_live(payload, verb)
+            return pool_capacity(&self.arena.c, self.control, payload)
+        finally:
+            self.arena.unhold()
 
     # Verbs
 
@@ -1206,9 +1339,15 @@ cdef class Pool(Allocator):
             raise self.no_room(words[done], "xmalloc_many")
         if self.hooks is not None:
             return _allocate_hooked(self, wanted, alignment, offsets)
-        done = _allocate_each(&self.arena.c, self.c, words, n, alignment, blocks)
+        if self.door is not None:
+            done = self.door.alloc_each(words, n, alignment, blocks)
+        else:
+            done = _allocate_each(&self.arena.c, self.c, words, n, alignment, blocks)
         if done < <uint64_t>n:
-            _free_each(&self.arena.c, self.c, blocks, done)
+            if self.door is not None:
+                self.door.free_each(blocks, done)
+            else:
+                _free_each(&self.arena.c, self.c, blocks, done)
             self.raise_damage()
             raise self.no_room(words[done], "xmalloc_many")
         if sites_on:
@@ -1241,7 +1380,11 @@ cdef class Pool(Allocator):
         if _has_runs(blocks, n):
             _refuse_repeated_runs(words)
         self.enter()
-        if not self.control.flags & POOL_HARDENED and not arena_is_viewed(self.arena):
+        if (
+            self.door is None
+            and not self.control.flags & POOL_HARDENED
+            and not arena_is_viewed(self.arena)
+        ):
             proved = _count_free_to_go(
                 &self.arena.c, self.c, &self.arena.holds, blocks, n
             )
@@ -1256,9 +1399,18 @@ cdef class Pool(Allocator):
         if sites_on:
             for i in range(n):
                 site_freed(&self.arena.c, blocks[i])
+        if self.door is not None:
+            self.refuse_gone(self.door.free_each(blocks, n), "xfree_many")
+            return
         _free_each(&self.arena.c, self.c, blocks, n)
         if self.control.flags & POOL_HARDENED:
             self.raise_damage()
+
+    cdef int refuse_gone(self, offset_t payload, str verb) except -1:
+        """InvalidFree for a block that another process has freed, unless it is 0."""
+        if payload != 0:
+            self.refuse(payload, verb)
+        return 0
 
     def usable_size(self, offset, /):
         """Bytes that may be used at a live block: at least those requested.
@@ -1271,6 +1423,8 @@ cdef class Pool(Allocator):
         cdef offset_t payload = self.require_live(
             offset_argument(offset), "usable_size"
         )
+        if unlikely(self.door is not None):
+            return self.capacity_shared(payload, "usable_size")
         return pool_capacity(&self.arena.c, self.c, payload)
 
     def view(self, offset, n_bytes=None, /):
@@ -1312,6 +1466,8 @@ cdef class Pool(Allocator):
         self.enter()
         if self.control.engine != ENGINE_TLSF:
             raise BadArgument("only the tlsf engine can reserve pages")
+        if self.door is not None:
+            return self.door.reserve(count, False)
         if self.hooks is None:
             return pool_reserve(&self.arena.c, self.c, count)
         if self.control.max_pages:
@@ -1342,6 +1498,8 @@ cdef class Pool(Allocator):
         """
         cdef uint64_t count = count_argument(n_blocks, "n_blocks", 0)
         self.enter()
+        if self.door is not None:
+            return self.door.drain(count)
         count = waiting_give(&self.arena.c, self.c, count)
         self.raise_damage()
         return count
@@ -1362,6 +1520,8 @@ cdef class Pool(Allocator):
         if self.control.engine != ENGINE_TLSF:
             return 0
         page = self.arena.c.first_page
+        if self.door is not None:
+            return self.door.shrink()
         shrink_begin(&self.arena.c, self.c)
         self.raise_damage()
         while True:
@@ -1413,12 +1573,17 @@ cdef class Pool(Allocator):
             A view of a block is alive.
         """
         flag_argument(force, "force")
-        live = self.walk_live(force)
-        offsets = live["offset"].tolist()
-        regions = []
         self.enter()
-        self.refuse_end(force)
-        self.end(offsets, regions)
+        self.arena.hold()
+        try:
+            live = self.walk_live(force)
+            offsets = live["offset"].tolist()
+            regions = []
+            self.enter()
+            self.refuse_end(force)
+            self.end(offsets, regions)
+        finally:
+            self.arena.unhold()
         given = tuple(regions)          # the collector shows lists to put_mem
         for i in range(0, len(given), 2):
             self.hooks.put(given[i], given[i + 1])
@@ -1438,11 +1603,18 @@ cdef class Pool(Allocator):
         """
         cdef released_t released
         cdef uint32_t page = self.arena.c.first_page
-        pool_retire(&self.arena.c, self.c)
+        if self.door is not None:
+            self.door.retire()
+        else:
+            pool_retire(&self.arena.c, self.c)
         for offset in offsets:
             site_freed(&self.arena.c, offset)
-        while pool_release_next(
-            &self.arena.c, self.number, self.hooks is not None, &page, &released
+        while (
+            self.door.release_next(&page, &released)
+            if self.door is not None
+            else pool_release_next(
+                &self.arena.c, self.number, self.hooks is not None, &page, &released
+            )
         ):
             hold_clear_pages(
                 &self.arena.holds, released.start, released.n_bytes
@@ -1518,11 +1690,20 @@ cdef class Pool(Allocator):
 
         In a small arena it is everything all the same.
         """
-        cdef finding_t finding
-        cdef arena_t* arena
-        cdef bint is_sound
         self.enter()
-        arena = &self.arena.c
+        self.arena.hold()
+        try:
+            return self.verify_held(census, all_frames, control, everywhere)
+        finally:
+            self.arena.unhold()
+
+    cdef int verify_held(
+        self, census_t* census, bint all_frames, bint control, bint everywhere
+    ) except -1:
+        """``verify_by`` under the lock, where the arena is shared."""
+        cdef finding_t finding
+        cdef arena_t* arena = &self.arena.c
+        cdef bint is_sound
         if not everywhere and arena.n_pages <= SMALL_ARENA_PAGES:
             all_frames = everywhere = True
         self.arena.begin_long()
@@ -1601,9 +1782,11 @@ cdef class Pool(Allocator):
         cdef uint64_t left = count_argument(n_blocks, "n_blocks", 1)
         cdef slice_t end
         self.enter()
+        self.arena.hold()
         checker_pause()
         end = check_slice(&self.arena.c, self.control, &self.step_at, left, &finding)
         checker_resume()
+        self.arena.unhold()
         if end == SLICE_DAMAGE:
             raise self.damage(&finding)
         return end == SLICE_END
@@ -1624,6 +1807,14 @@ cdef class Pool(Allocator):
         HeapCorruption
             An invariant does not hold, so figures would mean nothing.
         """
+        self.enter()
+        self.arena.hold()
+        try:
+            return self._stats()
+        finally:
+            self.arena.unhold()
+
+    cdef object _stats(self):
         cdef census_t census
         cdef uint64_t live, used, header, overhead, largest, run_bytes
         self.verify_by(&census, False, True, False)
@@ -1683,6 +1874,14 @@ cdef class Pool(Allocator):
         HeapCorruption
             An invariant does not hold.
         """
+        self.enter()
+        self.arena.hold()
+        try:
+            return self._walk()
+        finally:
+            self.arena.unhold()
+
+    cdef object _walk(self):
         cdef census_t census
         cdef cursor_t cursor
         cdef block_info_t info

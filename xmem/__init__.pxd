@@ -17,6 +17,7 @@ from xmem.core cimport (
     CREATION_NAME_TAKEN,
     CREATION_NO_ENTRY,
     CREATION_NO_PAGES,
+    CREATION_SHARED,
     POOL_HARDENED,
     POOL_JOINS,
     creation_t,

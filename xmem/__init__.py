@@ -10,6 +10,7 @@ from xmem.allocator import Allocator, Block
 from xmem.arena import Arena
 from xmem.arena.sites import TRACEMALLOC_DOMAIN, trace_sites
 from xmem.base.errors import (
+    ArenaBusy,
     ArenaClosed,
     ArenaFormatError,
     ArenaInUse,
@@ -26,6 +27,7 @@ from xmem.base.errors import (
     PoolDestroyed,
     PoolInUse,
     SizeLimitError,
+    TooManyProcesses,
     TraceFormatError,
     XmemError,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "TRACEMALLOC_DOMAIN",
     "Allocator",
     "Arena",
+    "ArenaBusy",
     "ArenaClosed",
     "ArenaFormatError",
     "ArenaInUse",
@@ -72,6 +75,7 @@ __all__ = [
     "PoolInUse",
     "PoolStats",
     "SizeLimitError",
+    "TooManyProcesses",
     "TraceFormatError",
     "XmemError",
     "configure",

@@ -37,6 +37,7 @@ cdef class Allocator:
     cdef int free_owned(self, offset_t payload, str verb) except -1
     cdef bint free_at_once(self, offset_t payload) noexcept
     cdef int free_collected(self, offset_t payload) noexcept
+    cdef int free_unviewed(self, offset_t payload) except -1
     cdef Block new_block(self, uint64_t n_bytes, uint64_t alignment,
                          bint is_array, str verb)
     cdef object copied(self, object source, object order, object align, str verb)

@@ -11,6 +11,7 @@ from xmem.base.finding cimport finding_t
 from xmem.base.offset cimport offset_t
 from xmem.check cimport block_info_t, census_t, cursor_t
 from xmem.core.control cimport pool_t
+from xmem.doors cimport Door
 from xmem.hooks cimport Hooks
 
 
@@ -22,6 +23,7 @@ cdef class Pool(Allocator):
     cdef pool_t* c                  # what verbs take; valid while the arena is open
     cdef pool_t* control            # the same, unless c is a door; see core/routes.pxd
     cdef entry_t* entry             # of the directory, valid as long
+    cdef Door door                  # of a shared arena; c is its stub
     cdef uint64_t ordinary          # vm_changes when `enter` found it so; see below
 
     cdef int attach(self, Arena arena, str name, uint32_t number) except -1
@@ -29,6 +31,15 @@ cdef class Pool(Allocator):
     cdef int hook(self, Hooks hooks) except -1
     cdef int keep(self, uint64_t n_pages) except -1
     cdef bint is_gone(self) noexcept
+    cdef offset_t allocate_shared(self, uint64_t n_bytes, uint64_t alignment,
+                                  str verb) except 0
+    cdef offset_t resize_shared(self, offset_t payload, uint64_t n_bytes,
+                                uint64_t alignment, str verb) except 0
+    cdef int free_shared(self, offset_t payload) except -1
+    cdef offset_t require_shared(self, offset_t payload, str verb) except 0
+    cdef uint64_t capacity_shared(self, offset_t payload, str verb) except? 0
+    cdef int refuse_gone(self, offset_t payload, str verb) except -1
+    cdef int _find(self, Arena owner, bytes encoded, bint verify) except -1
     cdef int refuse(self, offset_t payload, str verb) except -1
     cdef int require_sound(self, offset_t payload) except -1
     cdef int require_alignment(self, uint64_t alignment) except -1
@@ -53,6 +64,11 @@ cdef class Pool(Allocator):
     cdef int verify_by(
         self, census_t* census, bint all_frames, bint control, bint everywhere
     ) except -1
+    cdef int verify_held(
+        self, census_t* census, bint all_frames, bint control, bint everywhere
+    ) except -1
+    cdef object _stats(self)
+    cdef object _walk(self)
     cdef bint see(self, cursor_t* cursor, block_info_t* info) noexcept
 
 

@@ -40,6 +40,17 @@ class Pool(Allocator):
         get_mem: Callable[[int], int | None] | None = None,
         put_mem: Callable[[int, int], object] | None = None,
     ) -> Pool: ...
+    @staticmethod
+    def open_or_create(
+        arena: Arena,
+        name: str,
+        *,
+        grow_pages: SupportsIndex | None = None,
+        max_pages: SupportsIndex | None = None,
+        join_regions: bool = True,
+        quick: bool = False,
+        reserve: SupportsIndex = 0,
+    ) -> Pool: ...
     def __reduce__(self) -> NoReturn: ...
     @property
     def name(self) -> str: ...

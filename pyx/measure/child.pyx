@@ -7,6 +7,7 @@ tracee.pxd, and ends when its program does. It runs C code only.
 
 from libc.stdint cimport uint64_t
 
+from xmem.arena.vm cimport vm_forks
 from xmem.base.bits cimport bit
 from xmem.measure.callees cimport VERBS
 from xmem.measure.calls cimport call_t, run_call
@@ -21,6 +22,7 @@ from xmem.measure.codes cimport (
 )
 from xmem.measure.paths cimport path_after, path_before
 from xmem.measure.tracee cimport tracee_exit, tracee_marker
+from xmem.shared.identity cimport member_t
 
 
 cdef uint64_t counted_call(
@@ -82,6 +84,8 @@ cdef void child_trace(program_t* program) noexcept nogil:
 cdef void child_call(
     program_t* program, call_t* call, result_t* result
 ) noexcept nogil:
-    """Make one call, in the child."""
+    """Make one call, in the child; in a shared arena for its parent, which waits."""
+    if program.arena.routes != NULL:
+        (<member_t*>program.arena.routes).forks = vm_forks
     counted_call(program, call, result)
     tracee_exit()

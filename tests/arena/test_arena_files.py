@@ -42,9 +42,12 @@ def test_no_file_is_left_when_the_disk_has_no_room(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", [1, 0, None, "yes", []])
 def test_a_switch_is_a_truth_value(tmp_path, value):
     path = tmp_path / "arena"
-    with pytest.raises(BadArgumentType, match="preallocate must be True or"):
-        Arena.create(path, 1 << 20, preallocate=value)
-    assert not path.exists()
+    for name in ("preallocate", "shared"):
+        if name == "preallocate" and value is None:
+            continue  # the default
+        with pytest.raises(BadArgumentType, match=f"{name} must be True or"):
+            Arena.create(path, 1 << 20, **{name: value})
+        assert not path.exists()
     Arena.create(path, 1 << 20).close()
     with pytest.raises(BadArgumentType, match="verify must be True or False"):
         Arena.open(path, verify=value)

@@ -164,12 +164,12 @@ def test_longer_than_it_says(clean: Path, more: int) -> None:
 # Its superblock --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 5, 6, 7, 9, 1 << 8, 1 << 24, (1 << 32) - 1])
+@pytest.mark.parametrize("version", [0, 5, 6, 7, 8, 10, 1 << 8, 1 << 24, (1 << 32) - 1])
 @pytest.mark.parametrize("seal", [False, True])
 def test_another_version(clean: Path, version: int, seal: bool) -> None:
     patch(clean, fmt.VERSION, version.to_bytes(4, "little"), seal)
     message = refused(clean, "version")
-    assert re.search(rf"version {version};.*version 8$", message)
+    assert re.search(rf"version {version};.*version 9$", message)
 
 
 def test_another_byte_order(clean: Path) -> None:
@@ -389,7 +389,7 @@ def test_dirty_arena_may_differ_from_its_last_seal(dirty: Path) -> None:
 # What the format is ----------------------------------------------------------
 
 
-def test_layout_of_version_8(tmp_path: Path) -> None:
+def test_layout_of_version_9(tmp_path: Path) -> None:
     """The numbers of the format, as any other program would read them."""
     for n_bytes, page_size, max_pools in (
         (1 << 18, 4096, 48),
@@ -414,7 +414,7 @@ def test_layout_of_version_8(tmp_path: Path) -> None:
 
         n_pages = n_bytes // page_size
         assert held[:8] == b"XMEM\r\n\x1a\n"
-        assert number(fmt.VERSION, 4) == 8
+        assert number(fmt.VERSION, 4) == 9
         assert number(fmt.BYTE_ORDER, 4) == 0x01020304
         assert number(fmt.N_BYTES, 8) == n_bytes == len(held)
         assert number(fmt.PAGE_BYTES, 4) == page_size
@@ -460,6 +460,47 @@ def test_layout_of_version_8(tmp_path: Path) -> None:
             control = number(entry + fmt.ENTRY_CONTROL, 8)
             assert held[control : control + 4] == b"POOL"
             assert number(control + fmt.POOL_NUMBER, 4) == i
+
+
+@pytest.mark.parametrize("n_bytes", [1 << 18, 1 << 20, 123 * 4096])
+def test_layout_of_a_shared_arena(tmp_path: Path, n_bytes: int) -> None:
+    """It differs by a flag and by the area behind the tables."""
+    plain, shared = tmp_path / "plain", tmp_path / "shared"
+    Arena.create(plain, n_bytes, page_size=PAGE).close()
+    with Arena.create(shared, n_bytes, page_size=PAGE, shared=True) as arena:
+        held, tables = shared.read_bytes(), arena.first_page * PAGE
+    sealed, without = shared.read_bytes(), plain.read_bytes()
+
+    def number(offset: int, size: int, held: bytes = held) -> int:
+        return int.from_bytes(held[offset : offset + size], "little")
+
+    assert number(fmt.FLAGS, 8) == 3  # preallocated, and shared
+    assert held[16:72] != without[16:72]
+    assert (
+        held[fmt.STRETCHES : fmt.STRETCHES + 8]
+        == (without[fmt.STRETCHES : fmt.STRETCHES + 8])
+    )
+    area = number(96, 8)
+    assert area % 64 == 0
+    end_of_tree = area + 4048 + 16 * 1024
+    assert tables == -(-end_of_tree // PAGE) * PAGE
+    assert not any(number(area + 8 * i, 8) for i in range(8))  # nobody waits
+    slot = area + 64
+    assert [number(slot + 4 * i, 4) for i in range(3)] == [1, 1, os.getpid()]
+    assert number(area + 4032, 8) == 16  # no entries
+    assert number(144, 16) != 0
+    assert (number(160, 8), number(168, 8)) == (
+        shared.stat().st_dev,
+        shared.stat().st_ino,
+    )
+    # Closed, it is nobody's; the epoch stays.
+    assert [number(slot + 4 * i, 4, sealed) for i in range(3)] == [1, 0, 0]
+    assert number(fmt.STATE, 8, sealed) == fmt.CLEAN
+
+
+def test_unknown_flags_are_refused(clean: Path) -> None:
+    patch(clean, fmt.FLAGS, (4).to_bytes(8, "little"), True)
+    assert "flags 0x4" in refused(clean, "superblock")
 
 
 def test_two_arenas_have_different_secrets(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_the_default_of_pools_is_that_of_the_stub():
         )
         if name.arg == "max_pools"
     ]
-    assert defaults == [DEFAULT_POOLS] * 2
+    assert defaults == [DEFAULT_POOLS] * 4
 
 
 @pytest.mark.parametrize("made", ["anonymous", "create"])

@@ -2,7 +2,9 @@
 """The exceptions: their hierarchy, what their messages say, and that they travel."""
 
 import builtins
+import contextlib
 import copy
+import ctypes
 import inspect
 import pickle
 import re
@@ -15,6 +17,7 @@ import pytest
 import xmem
 from xmem import (
     Arena,
+    ArenaBusy,
     ArenaClosed,
     ArenaFormatError,
     ArenaInUse,
@@ -32,6 +35,7 @@ from xmem import (
     PoolDestroyed,
     PoolInUse,
     SizeLimitError,
+    TooManyProcesses,
     TraceFormatError,
     XmemError,
 )
@@ -40,6 +44,7 @@ from xmem.base import errors
 PAGE = 4096
 #: What a caller who knows nothing of xmem would catch.
 BUILTIN = {
+    ArenaBusy: TimeoutError,
     ArenaClosed: ValueError,
     ArenaFormatError: ValueError,
     ArenaInUse: OSError,
@@ -56,6 +61,7 @@ BUILTIN = {
     PoolDestroyed: ValueError,
     PoolInUse: RuntimeError,
     SizeLimitError: ValueError,
+    TooManyProcesses: OSError,
     TraceFormatError: ValueError,
 }
 INVALID_FREES = (DoubleFree, MismatchedFree, NotABlock)
@@ -113,6 +119,31 @@ def test_names_are_public_and_documented() -> None:
 
 
 # Messages --------------------------------------------------------------------
+
+
+def held_up(folder: Path) -> None:
+    """Wait for the lock of a shared arena whose word says that another has it."""
+    with (
+        Arena.create(folder / "busy", 1 << 20, shared=True) as arena,
+        Arena.open(folder / "busy"),
+    ):
+        arena.lock_timeout = 0
+        at = int.from_bytes(ctypes.string_at(arena.address(96), 8), "little")
+        word = ctypes.c_uint32.from_address(arena.address(at))
+        word.value = 2 | 1 << 8  # slot 1, in its first epoch
+        try:
+            arena.slots()
+        finally:
+            word.value = 0
+
+
+def crowded(folder: Path) -> None:
+    """Open a shared arena once more than it has slots."""
+    with contextlib.ExitStack() as stack:
+        path = folder / "crowd"
+        stack.enter_context(Arena.create(path, 1 << 20, shared=True))
+        for _ in range(62):
+            stack.enter_context(Arena.open(path))
 
 
 class Scene:
@@ -343,6 +374,17 @@ MESSAGES: dict[str, tuple[Act, type[Exception], str]] = {
         lambda s: Arena.open(s.folder / "held"),
         ArenaInUse,
         r"/held: already open, in this process or another",
+    ),
+    "busy": (
+        lambda s: held_up(s.folder),
+        ArenaBusy,
+        r"/busy: process \d+ \(slot 1\) has held its lock for longer than "
+        r"lock_timeout; it may be stopped",
+    ),
+    "crowded": (
+        lambda s: crowded(s.folder),
+        TooManyProcesses,
+        r"/crowd: 62 processes have this arena open, which is the most",
     ),
     "pickle": (
         lambda s: pickle.dumps(s.arena),

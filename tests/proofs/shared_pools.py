@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A shared pool in a small arena in a file, for the proofs of undo and of kills."""
+"""A pool in a small shared arena, for the proofs of undo and of kills."""
 
 import ctypes
 from pathlib import Path
@@ -9,53 +9,48 @@ from xmem import Arena, Pool
 
 SOURCE = Path(__file__).parents[1] / "support" / "_shared.pyx"
 PAGE = 4096
-#: Pages of the run that holds the shared area.
-AREA_PAGES = 6
-TIMEOUT_NS = 10 * 10**9
 
 
 class SharedPool:
-    """An arena, its shared area and a pool, in which this process has joined.
+    """A shared arena and a pool in it, made by this process or opened.
 
     Parameters
     ----------
-    folder : Path
-        Where the files are made.
+    path : Path
+        The arena's file.
     shared : module
         ``support/_shared.pyx``.
-    kind : dict
-        Parameters of the pool.
-    n_pages, slot : int
-        Pages of the arena, and the slot of this process.
+    kind : dict, optional
+        Parameters of the pool, if it is made.
+    n_pages : int
+        Pages of the arena, if it is made.
     """
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         shared: Any,
-        kind: dict[str, Any],
-        n_pages: int,
-        slot: int,
+        kind: dict[str, Any] | None = None,
+        n_pages: int = 0,
     ) -> None:
         self.at = shared
-        self.arena = Arena.create(
-            folder / "arena", n_pages * PAGE, page_size=PAGE, max_pools=3
-        )
+        self.path = path
+        if kind is None:
+            self.arena = Arena.open(path, verify=False)
+            self.pool = Pool.open(self.arena, "it", verify=False)
+        else:
+            self.arena = Arena.create(
+                path, n_pages * PAGE, page_size=PAGE, max_pools=3, shared=True
+            )
+            self.pool = Pool(self.arena, name="it", **kind)
         self.base = self.arena.address(0)
-        self.area = self.arena.page_alloc_exact(AREA_PAGES)
-        self.pool = Pool(self.arena, name="it", **kind)
-        # The arena's own file is locked as a whole.
-        self.file = (folder / "slots").open("w+b")
-        self.file.truncate(PAGE)
-        self.shared = shared.Shared(
-            self.arena, self.pool, self.area, self.file.fileno(), TIMEOUT_NS
-        )
-        assert self.shared.join(slot)
+        self.shared = shared.Shared(self.arena, self.pool)
+        self.area = self.shared.area_offset
 
     def contents(self, offset: int, n_bytes: int) -> bytes:
         """Return the bytes at an offset."""
         return ctypes.string_at(self.base + offset, n_bytes)
 
     def close(self) -> None:
-        """Close the file of the slots."""
-        self.file.close()
+        """Leave the arena."""
+        self.arena.close()

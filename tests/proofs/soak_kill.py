@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -36,8 +36,7 @@ N_WORKERS = 8
 N_BLOCKS = 64
 N_PAGES = 192
 MOST_BYTES = 3000
-#: The parent's slot, and that of the first worker.
-PARENT, FIRST = 0, 1
+NOBODY = -1
 #: Verbs, as slots name them.
 FREE, RESIZE = 2, 3
 #: In a table: the contents of the block are complete.
@@ -49,18 +48,17 @@ def pattern(offset: int, n_bytes: int) -> bytes:
     return (offset.to_bytes(8, "little") * (n_bytes // 8 + 1))[:n_bytes]
 
 
-class Worker:
+class Worker(SharedPool):
     """What a worker does until it is killed; it never returns."""
 
     def __init__(self, soak: "Soak", i: int, seed: int) -> None:
-        self.soak = soak
+        super().__init__(soak.path, soak.at)
         self.table = soak.tables[i]
         self.draw = random.Random(seed)
+        soak.slots[i] = self.shared.my_slot
 
-    def run(self, slot: int) -> None:
-        shared = self.soak.shared
-        while not shared.join(slot):
-            time.sleep(0.0001)
+    def run(self) -> None:
+        shared = self.shared
         while True:
             k = self.draw.randrange(N_BLOCKS)
             held = int(self.table[k, 0])
@@ -73,7 +71,9 @@ class Worker:
                 if moved:
                     self.keep(k, moved, n)
             else:
-                self.soak.require(held & ~FILLED, int(self.table[k, 1]), "a worker")
+                n = int(self.table[k, 1])
+                if self.contents(held & ~FILLED, n) != pattern(held & ~FILLED, n):
+                    os._exit(4)
                 if not shared.free(held & ~FILLED):
                     os._exit(3)
                 self.table[k, 0] = 0
@@ -85,7 +85,7 @@ class Worker:
         self.table[k, 0] = offset
         self.table[k, 1] = n_bytes
         held = pattern(offset, n_bytes)
-        ctypes.memmove(self.soak.base + offset, held, n_bytes)
+        ctypes.memmove(self.base + offset, held, n_bytes)
         self.table[k, 0] = offset | FILLED
 
 
@@ -93,11 +93,15 @@ class Soak(SharedPool):
     """The arena, its workers, and what was seen."""
 
     def __init__(self, folder: Path, shared: Any, kind: dict[str, Any]) -> None:
-        super().__init__(folder, shared, kind, N_PAGES, PARENT)
+        super().__init__(folder / "arena", shared, kind, N_PAGES)
         shape = (N_WORKERS, N_BLOCKS, 2)
         memory = mmap.mmap(-1, int(np.prod(shape)) * 8)
         self.tables: npt.NDArray[np.uint64] = np.frombuffer(memory, np.uint64).reshape(
             shape
+        )
+        # The slot of each worker, as it says; NOBODY before.
+        self.slots: npt.NDArray[np.int64] = np.frombuffer(
+            mmap.mmap(-1, N_WORKERS * 8), np.int64
         )
         self.pids = [0] * N_WORKERS
         self.n_kills = 0
@@ -106,17 +110,16 @@ class Soak(SharedPool):
 
     def require(self, offset: int, n_bytes: int, who: str) -> None:
         if self.contents(offset, n_bytes) != pattern(offset, n_bytes):
-            if who == "a worker":
-                os._exit(4)
             raise Refuted(f"{who}: the contents of {offset:#x} have changed")
 
     def start(self, i: int, seed: int) -> None:
         """Fork a worker with an empty table."""
         self.tables[i] = 0
+        self.slots[i] = NOBODY
         pid = os.fork()
         if pid == 0:
             try:
-                Worker(self, i, seed).run(FIRST + i)
+                Worker(self, i, seed).run()
             except BaseException:
                 traceback.print_exc()
                 os._exit(5)
@@ -129,7 +132,7 @@ class Soak(SharedPool):
                 # Stopped wherever it is: in the section, if it owns the lock now.
                 os.kill(self.pids[i], signal.SIGSTOP)
                 os.waitpid(self.pids[i], os.WUNTRACED)
-                if self.shared.owner() == FIRST + i:
+                if self.shared.owner() == self.slots[i]:
                     self.n_aimed += 1
                     return i
                 os.kill(self.pids[i], signal.SIGCONT)
@@ -146,16 +149,22 @@ class Soak(SharedPool):
         if (result := self.shared.lock()) != self.at.TAKEN:
             raise Refuted(
                 f"the lock was not to be had ({result}): slot {self.shared.owner()} "
-                f"owns it, slot {FIRST + i} died"
+                f"owns it, slot {self.slots[i]} died"
             )
         broken = self.shared.check()
-        slot = self.shared.slot(FIRST + i)
+        slot = self.left(i)
         live = self.live()
-        self.shared.empty(FIRST + i)
+        self.arena.reap()
         self.shared.unlock()
         if broken is not None:
             raise Refuted(f"not sound after {self.n_kills} kills: {broken}")
         self.bury(i, slot, live)
+
+    def left(self, i: int) -> dict[str, int]:
+        """Return what a dead worker's slot says; it may have died before it had one."""
+        if self.slots[i] == NOBODY:
+            return {}
+        return cast(dict[str, int], self.shared.slot(int(self.slots[i])))
 
     def live(self) -> set[int]:
         """Payloads of the pool that are live, by headers and start bits."""
@@ -172,8 +181,8 @@ class Soak(SharedPool):
         Its slot names the only ones that may be live and not in its table, or in its
         table and not live.
         """
-        named = {slot["answer"], slot["moved"]} - {0, 1}
-        gone = self.gone(slot)
+        named = {slot["answer"], slot["moved"]} - {0, 1} if slot else set()
+        gone = self.gone(slot) if slot else 0
         table = {
             int(row[0]) & ~FILLED: (int(row[0]) & FILLED, int(row[1]))
             for row in self.tables[i]

@@ -27,7 +27,7 @@ from xmem.measure.insn import Steps
 
 from . import Refuted
 from .headers import Snapshot
-from .shared_pools import AREA_PAGES, PAGE, SOURCE, SharedPool
+from .shared_pools import PAGE, SOURCE, SharedPool
 
 N_PAGES = 48
 KINDS: list[dict[str, Any]] = [
@@ -41,8 +41,6 @@ KINDS: list[dict[str, Any]] = [
 ]
 SIZES = [0, 1, 24, 25, 40, 200, 600, 1500, 3000, 4000, 4072, 5000, 9000]
 ALIGNS = [16, 16, 16, 64, 2048, PAGE]
-#: This process's.
-SLOT = 3
 #: Bytes of the lock line, and of what a slot says plainly.
 LOCK_BYTES = 64
 SLOT_BYTES = 64
@@ -54,7 +52,7 @@ class Scene(SharedPool):
     def __init__(
         self, folder: Path, kind: dict[str, Any], seed: int, shared: Any
     ) -> None:
-        super().__init__(folder, shared, kind, N_PAGES, SLOT)
+        super().__init__(folder / "arena", shared, kind, N_PAGES)
         self.rng = np.random.default_rng(seed)
         self.live: dict[int, bytes] = {}
         self.n_moments = 0
@@ -109,10 +107,10 @@ class Scene(SharedPool):
                 means[block.start : block.end] = False
         area = self.area
         means[area : area + LOCK_BYTES] = False
-        slot = area + self.at.SLOTS_AT + SLOT * SLOT_BYTES
+        slot = area + self.at.SLOTS_AT + self.shared.my_slot * SLOT_BYTES
         means[slot : slot + self.at.DONE_AT] = False
         journal = area + self.at.JOURNAL_AT
-        means[journal + 16 : area + AREA_PAGES * PAGE] = False
+        means[journal + 16 : area + self.at.AREA_BYTES] = False
         return means
 
     # One call

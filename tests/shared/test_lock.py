@@ -9,10 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from proofs.shared_pools import AREA_PAGES, PAGE
+from proofs.shared_pools import PAGE, SharedPool
 from proofs.soak_kill import Soak
 
-MINE, OTHER = 0, 5
+from xmem import Arena, HeapCorruption, Pool
+
+#: Slots: the first that joins has the first.
+MINE, OTHER = 0, 1
 
 pytestmark = pytest.mark.no_asan  # processes are forked and killed
 
@@ -35,9 +38,11 @@ def other(soak):
         pid = os.fork()
         if pid == 0:
             try:
-                soak.shared.join(OTHER)
+                mine = SharedPool(soak.path, soak.at)
+                mine.writing = writing
+                assert mine.shared.my_slot == OTHER
                 for deed in deeds:
-                    deed()
+                    deed(mine)
                 os.write(writing, b"x")
                 while True:
                     signal.pause()
@@ -57,6 +62,10 @@ def other(soak):
     yield start
     for pid in list(started):
         kill(pid)
+
+
+def lock(mine):
+    assert mine.shared.lock() == mine.at.TAKEN
 
 
 def test_verbs_of_a_shared_pool(soak):
@@ -102,7 +111,7 @@ def test_a_full_pool_refuses_and_says_no_wrong_cause(soak):
 
 
 def test_waiting_ends_when_its_time_is_over(soak, other):
-    other(soak.shared.lock)
+    other(lock)
     soak.shared.set_timeout(20_000_000)
     began = time.monotonic()
     assert soak.shared.lock() == soak.at.BUSY
@@ -113,7 +122,7 @@ def test_waiting_ends_when_its_time_is_over(soak, other):
 
 
 def test_the_lock_of_a_dead_owner_is_taken_over(soak, other):
-    process = other(soak.shared.lock)
+    process = other(lock)
     process.kill()
     assert soak.shared.lock() == soak.at.TAKEN
     assert soak.shared.owner() == MINE
@@ -122,7 +131,7 @@ def test_the_lock_of_a_dead_owner_is_taken_over(soak, other):
 
 
 def test_a_stopped_owner_is_alive(soak, other):
-    process = other(soak.shared.lock)
+    process = other(lock)
     os.kill(process.pid, signal.SIGSTOP)
     os.waitpid(process.pid, os.WUNTRACED)
     soak.shared.set_timeout(10_000_000)
@@ -135,23 +144,24 @@ def test_a_process_is_alive_until_it_is_killed(soak, other):
     assert soak.shared.is_alive(OTHER) == 0
     process = other()
     assert soak.shared.is_alive(OTHER) == 1
-    assert not soak.shared.join(OTHER)
+    assert not soak.shared.could_join(OTHER)
     process.kill()
     assert soak.shared.is_alive(OTHER) == 0
 
 
 def test_closing_descriptors_does_not_make_a_process_look_dead(soak, other):
-    def close_all():
+    def close_all(mine):
         # Opening and closing the file once more would release a POSIX lock.
-        os.close(os.open(f"/proc/self/fd/{soak.file.fileno()}", os.O_RDWR))
-        os.close(soak.file.fileno())
+        os.close(os.open(mine.path, os.O_RDWR))
+        os.closerange(3, mine.writing)
+        os.closerange(mine.writing + 1, 200)
 
     other(close_all)
     assert soak.shared.is_alive(OTHER) == 1
 
 
 def test_a_child_does_not_keep_its_dead_parent_alive(soak, other):
-    def fork():
+    def fork(_mine):
         if os.fork() == 0:
             time.sleep(5)
             os._exit(0)
@@ -164,14 +174,75 @@ def test_a_child_does_not_keep_its_dead_parent_alive(soak, other):
 def test_a_process_that_has_become_another_program_is_dead(soak):
     pid = os.fork()
     if pid == 0:
-        soak.shared.join(OTHER)
+        SharedPool(soak.path, soak.at)
         os.execvp("sleep", ["sleep", "5"])
     deadline = time.monotonic() + 4
     command = Path(f"/proc/{pid}/comm")
-    while soak.shared.is_alive(OTHER) or command.read_text() != "sleep\n":
+    while command.read_text() != "sleep\n" or soak.shared.is_alive(OTHER):
         assert time.monotonic() < deadline
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+# Transactions of the program's own -------------------------------------------------
+
+
+def word(soak, offset):
+    return int.from_bytes(soak.contents(offset, 8), "little")
+
+
+def test_a_transaction_is_undone_as_a_whole(soak, other):
+    """A block and the word that names it, and what was written into the block."""
+    table, gone = soak.shared.alloc(64), soak.shared.alloc(500)
+    assert soak.shared.begin()
+    soak.shared.put(table, gone)
+    soak.shared.commit()
+    live = soak.live()
+
+    def half(mine):
+        assert mine.shared.begin()
+        block = mine.shared.alloc(500)
+        ctypes.memset(mine.base + block, 0xFF, 500)
+        mine.shared.put(table + 8, block)
+        assert mine.shared.free(gone)
+        mine.shared.put(table, 0)
+
+    other(half).kill()
+    assert soak.shared.lock() == soak.at.TAKEN
+    assert soak.shared.check() is None
+    soak.shared.unlock()
+    assert soak.live() == live
+    assert (word(soak, table), word(soak, table + 8)) == (gone, 0)
+    assert soak.shared.figures()[:2] == (1, 1)
+    # All of the free memory can be used.
+    held = []
+    while block := soak.shared.alloc(500):
+        ctypes.memset(soak.base + block, 0xAA, 500)
+        held.append(block)
+    soak.pool.check()
+    assert all(soak.shared.free(block) for block in held)
+
+
+def test_a_transaction_that_is_committed_stays(soak, other):
+    table = soak.shared.alloc(64)
+
+    def whole(mine):
+        assert mine.shared.begin()
+        mine.shared.put(table, mine.shared.alloc(500))
+        mine.shared.commit()
+
+    other(whole).kill()
+    assert word(soak, table) in soak.live()
+    soak.pool.check()
+
+
+def test_nothing_changes_a_shared_pool_past_the_journal(soak):
+    block = soak.shared.alloc(100)
+    before = soak.contents(0, soak.arena.n_bytes)
+    assert soak.shared.create_past_the_journal()
+    assert soak.shared.change_past_the_journal() == 0
+    assert soak.contents(0, soak.arena.n_bytes) == before
+    assert soak.shared.free(block)
 
 
 def damage(soak, end, *entries):
@@ -207,16 +278,38 @@ def damage(soak, end, *entries):
         "the lock",
     ],
 )
-def test_a_damaged_journal_is_not_obeyed(soak, other, journal):
-    process = other(soak.shared.lock)
+def test_J1_a_damaged_journal_is_not_obeyed(soak, other, journal):
+    process = other(lock)
     at = soak.area + soak.at.JOURNAL_AT
     damage(soak, *journal(at, soak.area))
-    before = soak.contents(AREA_PAGES * PAGE + soak.area, 8 * PAGE)
+    behind = soak.area + soak.at.AREA_BYTES
+    before = soak.contents(behind, 8 * PAGE)
     head = soak.contents(0, 1024)
     process.kill()
     assert soak.shared.lock() == soak.at.DAMAGED
     assert soak.shared.lock() == soak.at.DAMAGED
     assert soak.shared.alloc(10) == 0
     assert soak.shared.cause() == soak.at.DAMAGED
-    after = soak.contents(AREA_PAGES * PAGE + soak.area, 8 * PAGE)
+    after = soak.contents(behind, 8 * PAGE)
     assert (after, soak.contents(0, 1024)) == (before, head)
+
+
+def test_J1_a_damaged_journal_is_discarded_by_a_repair(soak, other, tmp_path):
+    """Nobody opens the arena with it; the repair rebuilds what lists and counts say."""
+    held = [soak.shared.alloc(300) for _ in range(20)]
+    process = other(lock)
+    damage(soak, 32, (1, 0))
+    process.kill()
+    assert soak.shared.lock() == soak.at.DAMAGED
+    with pytest.raises(HeapCorruption, match="J1"):
+        soak.pool.xmalloc(10)
+    soak.arena.close()
+    for shared in (True, False):
+        with pytest.raises(HeapCorruption, match="J1"):
+            Arena.open(soak.path, shared=shared)
+    with Arena.open(soak.path, repair=True) as arena:
+        pool = Pool.open(arena, "it")
+        for block in held:
+            pool.xfree(block)
+        pool.check()
+        arena.check()

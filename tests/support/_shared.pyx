@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pools that processes share, at C level, for tests: joined by a run of their arena.
-
-`share` makes the pool of an arena in a file one whose verbs take the lock of the arena
-and note their stores. The shared area lies in a run of the arena's own pages.
-"""
+"""Shared arenas at C level, for tests: the lock, the slots, the journal, the verbs."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc
 from libc.string cimport memset
+from posix.mman cimport munmap
 
 from xmem.arena.arena cimport Arena
 from xmem.arena.check cimport check_frames
-from xmem.arena.superblock cimport SUPERBLOCK_FIXED_BYTES, arena_t
-from xmem.base.finding cimport finding_t
+from xmem.base cimport ENGINE_TLSF, finding_t
 from xmem.check cimport census_t, check_pool
-from xmem.core.routes cimport door_init, door_t, routes_t
-from xmem.journalled cimport last_cause, routes_fill
+from xmem.core cimport (
+    CREATION_SHARED,
+    pool_create,
+    pool_destroy,
+    pool_keep,
+    pool_reserve,
+    pool_shrink,
+    settings_t,
+    waiting_give,
+)
+from xmem.journalled cimport (
+    last_cause,
+    limit_wait,
+    shared_begin,
+    shared_commit,
+    shared_put,
+)
 from xmem.pool cimport Pool
 from xmem.shared.area cimport (
     AREA_JOURNAL_ENTRIES,
-    AREA_N_SLOTS,
-    area_init,
     area_t,
     journal_t,
     slot_t,
@@ -31,19 +39,16 @@ from xmem.shared.lock cimport (
     LOCK_DAMAGED,
     LOCK_HANDED,
     LOCK_TAKEN,
-    lock_acquire,
-    lock_release,
+    lock_enter,
+    lock_leave,
     lock_slot,
-    lock_word,
 )
-from xmem.shared.undo cimport journal_start, journal_undo
+from xmem.shared.undo cimport journal_undo
 from xmem.verbs cimport (
     pool_alloc_patiently,
     pool_free_if_owned,
     pool_resize_patiently,
 )
-
-import os
 
 AREA_BYTES = sizeof(area_t)
 BUSY, DAMAGED, TAKEN = LOCK_BUSY, LOCK_DAMAGED, LOCK_TAKEN
@@ -59,70 +64,50 @@ N_ENTRIES = AREA_JOURNAL_ENTRIES
 cdef class Shared:
     """This process's share in an arena, and a pool in it."""
 
-    cdef routes_t* routes
-    cdef door_t* door
     cdef area_t* area
+    cdef member_t* member
+    cdef uint64_t timeout_ns
     cdef readonly object arena, pool
     cdef readonly uint64_t area_offset
 
-    def __init__(self, Arena arena, Pool pool, uint64_t area_offset, fd, timeout_ns):
-        cdef member_t* member
-        stat = os.fstat(fd)
+    def __init__(self, Arena arena, Pool pool):
         self.arena = arena
         self.pool = pool
-        self.area_offset = area_offset
-        self.routes = <routes_t*>calloc(1, sizeof(routes_t))
-        self.door = <door_t*>calloc(1, sizeof(door_t))
-        self.area = <area_t*>(arena.c.base + area_offset)
-        memset(self.area, 0, sizeof(area_t))
-        area_init(self.area)
-        member = &self.routes.member
-        member.base = arena.c.base
-        member.area = self.area
-        member.n_bytes = arena.c.n_bytes
-        member.fixed_bytes = SUPERBLOCK_FIXED_BYTES + 8
-        member.timeout_ns = timeout_ns
-        member.device = stat.st_dev
-        member.inode = stat.st_ino
-        member.fd = fd
-        member.slot = AREA_N_SLOTS
-        routes_fill(self.routes)
-        door_init(self.door, pool.c)
-        arena.c.routes = self.routes
-        pool.c = &self.door.stub
+        self.member = arena.member
+        self.area = self.member.area
+        self.area_offset = <char*>self.area - arena.c.base
+        self.timeout_ns = 10 * 10**9
 
-    def join(self, unsigned slot, page_bytes=4096):
-        """Own a slot, whose byte nobody has locked; False if somebody has."""
-        cdef member_t* member = &self.routes.member
-        cdef void* page = identity_map(member.fd, slot, page_bytes)
-        cdef slot_t* own = &self.area.slots[slot]
+    @property
+    def my_slot(self):
+        return self.member.slot
+
+    def could_join(self, unsigned slot, page_bytes=4096):
+        """Whether nobody has locked the byte of a slot."""
+        cdef void* page = identity_map(self.member.fd, slot, page_bytes)
         if page == NULL:
             return False
-        member.identity = page
-        member.slot = slot
-        own.epoch += 1
-        own.pid = os.getpid()
-        own.is_joined = True
-        member.mine = lock_word(slot, own.epoch)
+        munmap(page, page_bytes)
         return True
 
     def is_alive(self, unsigned slot):
         """What a question through this process's descriptor says: 1, 0, or -1."""
-        cdef member_t* member = &self.routes.member
+        cdef member_t* member = self.member
         return identity_asked(member.fd, slot, member.device, member.inode)
 
     def set_timeout(self, uint64_t timeout_ns):
-        self.routes.member.timeout_ns = timeout_ns
+        self.timeout_ns = timeout_ns
+        limit_wait(timeout_ns)
 
     def lock(self):
         """Own the lock: TAKEN, BUSY or DAMAGED."""
         cdef int result
         with nogil:
-            result = lock_acquire(&self.routes.member)
+            result = lock_enter(self.member, self.timeout_ns)
         return result
 
     def unlock(self):
-        lock_release(&self.routes.member)
+        lock_leave(self.member)
 
     def alloc(self, uint64_t n, uint64_t alignment=16):
         cdef Pool pool = self.pool
@@ -141,6 +126,38 @@ cdef class Shared:
 
     def cause(self):
         return last_cause()
+
+    def begin(self):
+        """Begin a transaction of the caller's."""
+        cdef Arena arena = self.arena
+        return shared_begin(&arena.c)
+
+    def put(self, uint64_t offset, uint64_t value):
+        """Store into a word of the arena, in a transaction."""
+        cdef Arena arena = self.arena
+        shared_put(&arena.c, <uint64_t*>(arena.c.base + offset), value)
+
+    def commit(self):
+        cdef Arena arena = self.arena
+        shared_commit(&arena.c)
+
+    def create_past_the_journal(self):
+        """What a compiled user gets who makes a pool without Python: CREATION_SHARED."""
+        cdef Arena arena = self.arena
+        cdef settings_t settings
+        cdef uint32_t number = 0
+        memset(&settings, 0, sizeof(settings_t))
+        settings.engine = ENGINE_TLSF
+        return pool_create(&arena.c, b"past", 4, &settings, &number) == CREATION_SHARED
+
+    def change_past_the_journal(self):
+        """Everything that changes a pool and is no verb, called on a door."""
+        cdef Arena arena = self.arena
+        cdef Pool pool = self.pool
+        got = pool_reserve(&arena.c, pool.c, 3) + pool_keep(&arena.c, pool.c, 3)
+        got += pool_shrink(&arena.c, pool.c) + waiting_give(&arena.c, pool.c, 3)
+        pool_destroy(&arena.c, pool.c)
+        return got
 
     def check(self):
         """The first broken invariant as text, or None; the caller owns the lock."""
@@ -178,7 +195,7 @@ cdef class Shared:
 
     def undo(self, uint8_t[::1] copy not None):
         """Undo what the journal in a copy of the arena says; False if it is damaged."""
-        cdef member_t member = self.routes.member
+        cdef member_t member = self.member[0]
         member.base = <char*>&copy[0]
         member.area = <area_t*>(member.base + self.area_offset)
         return journal_undo(&member)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every public call of Arena and Pool: good arguments, and what each refuses."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.wrong import (
     MAX_POOLS,
     N_BLOCKS,
     N_PAGES,
+    NAME,
     NEW_NAME,
     NO_OFFSET,
     OLD_NAME,
@@ -32,9 +34,10 @@ from support.wrong import (
     RUN,
     RUN_ROOM,
     SIZE,
+    TIMEOUT,
     Wrong,
 )
-from xmem import Arena, Pool
+from xmem import Arena, BadArgument, Pool
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,42 @@ def create(_: Scene, path: Any, n: Any, page_size: Any, max_pools: Any) -> Arena
         fresh.unlink(missing_ok=True)
 
 
+def create_shared(_: Scene, path: Any, n: Any, page_size: Any, pools: Any) -> Arena:
+    """Open or create a shared arena; none is left."""
+    try:
+        return Arena.open_or_create(path, n, page_size=page_size, max_pools=pools)
+    finally:
+        Path("fresh").unlink(missing_ok=True)
+
+
+def in_memory(_: Scene, n: Any, page_size: Any, max_pools: Any) -> Arena:
+    return Arena.memfd(n, page_size=page_size, max_pools=max_pools)
+
+
+def set_timeout(scene: Scene, seconds: Any) -> None:
+    scene.arena.lock_timeout = seconds
+
+
+def unshared(call: Callable[[], object]) -> None:
+    """Call what wants a shared arena."""
+    with contextlib.suppress(BadArgument):
+        call()
+
+
+def without_file(call: Callable[[], object]) -> None:
+    """Call what wants an arena in a file."""
+    with contextlib.suppress(OSError):
+        call()
+
+
+def snapshot(scene: Scene, path: Any) -> None:
+    if path == "fresh":
+        without_file(lambda: scene.arena.snapshot(path))
+        Path("fresh").unlink(missing_ok=True)
+    else:
+        scene.arena.snapshot(path)
+
+
 def make_pool(
     _: Scene, arena: Any, name: Any, engine: Any, grow: Any, most: Any
 ) -> Pool:
@@ -115,6 +154,19 @@ CALLS: dict[str, Call] = {
         create, ("fresh", *PAGES_MADE), (PATH, ARENA_SIZE, PAGE_SIZE, MAX_POOLS)
     ),
     "Arena.open": Call(lambda s, path: Arena.open(path), ("old",), (PATH,)),
+    "Arena.open_or_create": Call(
+        create_shared,
+        ("fresh", *PAGES_MADE),
+        (PATH, ARENA_SIZE, PAGE_SIZE, MAX_POOLS),
+    ),
+    "Arena.memfd": Call(in_memory, PAGES_MADE, (ARENA_SIZE, PAGE_SIZE, MAX_POOLS)),
+    "Arena.lock_timeout": Call(set_timeout, (5.0,), (TIMEOUT,)),
+    "Arena.fileno": Call(lambda s: without_file(s.arena.fileno)),
+    "Arena.slots": Call(lambda s: unshared(s.arena.slots)),
+    "Arena.reap": Call(lambda s: unshared(s.arena.reap)),
+    "Arena.snapshot": Call(
+        snapshot, ("fresh",), ([w for w in PATH if w.error is not FileNotFoundError],)
+    ),
     "Arena.close": Call(lambda s: s.arena.close()),
     "Arena.__enter__": Call(lambda s: s.arena.__enter__()),
     "Arena.__exit__": Call(lambda s: s.arena.__exit__(None, None, None)),
@@ -151,6 +203,9 @@ CALLS: dict[str, Call] = {
     ),
     "Pool.open": Call(
         lambda s, a, n: Pool.open(a, n), (arena_of, "mine"), (ARENA, OLD_NAME)
+    ),
+    "Pool.open_or_create": Call(
+        lambda s, a, n: Pool.open_or_create(a, n), (arena_of, "mine"), (ARENA, NAME)
     ),
     "Pool.open (hooked)": Call(
         open_pool,
@@ -206,6 +261,9 @@ INDIFFERENT = {
     "Arena.anonymous",
     "Arena.create",
     "Arena.open",
+    "Arena.open_or_create",
+    "Arena.memfd",
+    "Arena.lock_timeout",
     "Arena.close",
     "Arena.__exit__",
     "Arena.__reduce__",
@@ -228,6 +286,7 @@ READ_ONLY = {
         "page_size",
         "path",
         "repairs",
+        "shared",
     },
     Pool: {
         "closed",

@@ -315,6 +315,10 @@ NAME = [
     Wrong("very long", "x" * 10**6, BadArgument),
     Wrong("half a character", "\ud900", BadArgument),
 ]
+TIMEOUT = [
+    *rows({"None": None, "a list": [], "text": "soon"}, BadArgumentType),
+    *rows({"-1": -1, "nan": float("nan"), "2**64": 1 << 64}, BadArgument),
+]
 NEW_NAME = [
     *without(NAME, "None"),
     Wrong("taken", "mine", BadArgument),

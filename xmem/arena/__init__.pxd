@@ -11,7 +11,12 @@ from xmem.arena.directory cimport (
     directory_name,
     directory_vacant,
 )
-from xmem.arena.frames cimport frames_alloc, frames_free, frames_head_of
+from xmem.arena.frames cimport (
+    frames_alloc,
+    frames_alloc_aligned,
+    frames_free,
+    frames_head_of,
+)
 from xmem.arena.records cimport (
     FRAME_CONTROL,
     FRAME_FREE,
@@ -30,6 +35,7 @@ from xmem.arena.stretches cimport stretches_longest
 from xmem.arena.superblock cimport (
     ARENA_MAX_LOG2,
     ARENA_MAX_POOLS,
+    ENTRY_DESTROYING,
     ENTRY_EMPTY,
     ENTRY_INITIALISING,
     ENTRY_NAME_BYTES,

@@ -10,6 +10,7 @@ from xmem.arena.vm cimport vm_forks
 from xmem.base.bits cimport bit
 from xmem.base.checks cimport unlikely
 from xmem.base.offset cimport offset_t
+from xmem.shared.identity cimport member_t
 
 cdef extern from "pythread.h" nogil:
     ctypedef void* PyThread_type_lock
@@ -20,16 +21,27 @@ cdef extern from "pythread.h" nogil:
 ctypedef tuple (*examine_t)(Arena arena, bint repairs)
 # The pools of an arena shrunk, those that are sound.
 ctypedef void (*shrink_t)(arena_t* arena) noexcept nogil
+# What arenas that processes share do through the verbs of xmem/journalled.pxd.
+cdef struct sharing_t:
+    void* (*make)() noexcept nogil      # routes, which begin with a member_t, or NULL
+    uint32_t (*take)(arena_t*, uint64_t, unsigned) noexcept nogil
+    bint (*give)(arena_t*, offset_t) noexcept nogil
+    bint (*set_root)(arena_t*, uint64_t) noexcept nogil
+    int (*cause)() noexcept nogil
+    void (*limit)(uint64_t) noexcept nogil
 
 
 cdef class Arena:
     cdef arena_t c                      # base is NULL when closed
+    cdef member_t* member               # of those who share it, or NULL: members.pyx
+    cdef uint64_t timeout_ns            # for their lock
     cdef readonly object path
     cdef readonly tuple repairs         # made when it was opened
     cdef bint is_unseen                 # left half done, and not made whole
     cdef int fd
     cdef uint64_t forks                 # vm_forks when it was mapped
     cdef bint frames_checked            # all of P1 to P6, since it was mapped
+    cdef bint is_copied                 # just now: finalisers have to wait
     cdef bint busy                      # a thread works in it without the GIL
     cdef PyThread_type_lock gate        # held by that thread
     cdef unsigned long busy_thread      # its identity
@@ -41,9 +53,25 @@ cdef class Arena:
 
     cdef int enter(self) except -1
     cdef int inherited(self) except -1
+    cdef int hold(self) except -1
+    cdef int hold_slowly(self) except -1
+    cdef void unhold(self) noexcept
+    cdef bint hold_at_once(self) noexcept
+    cdef int refuse_shared(self, str what) except -1
+    cdef int refuse_cause(self, int cause) except -1
     cdef int begin_long(self) except -1
     cdef int end_long(self) except -1
     cdef int map(self, uint64_t n_bytes, int fd) except -1
+    cdef int share(self, int fd) except -1
+    cdef int join(self) except -1
+    cdef int open_shared(self, int fd, bint verify, bint repair) except -1
+    cdef int open_alone(self, int fd, bint verify, bint repair) except -1
+    cdef int abandon(self) except -1
+    cdef int verify_alone(self, bint verify, bint repair) except -1
+    cdef int leave(self) except -1
+    cdef int leave_for_good(self) except -1
+    cdef int require_shared(self) except -1
+    cdef object _frames(self)
     cdef int refuse_unsealed(self) except -1
     cdef int make_whole(self) except -1
     cdef int format(self) except -1
@@ -62,6 +90,7 @@ cdef class Arena:
 
 cdef int arena_examine_by(examine_t examine) except -1
 cdef int arena_shrink_by(shrink_t shrink) except -1
+cdef int arena_share_by(sharing_t* verbs) except -1
 
 
 cdef inline bint arena_is_ready(Arena arena) noexcept:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmem.base.repairs import Repair
+from xmem.base.slots import SlotInfo
 
 ARENA_MAX_LOG2: Final[int]
 
@@ -41,12 +42,48 @@ class Arena:
         *,
         page_size: SupportsIndex | None = None,
         max_pools: SupportsIndex = 48,
-        preallocate: bool = False,
+        preallocate: bool | None = None,
+        shared: bool = False,
+        lock_timeout: float = 10.0,
+    ) -> Arena: ...
+    @staticmethod
+    def memfd(
+        n_bytes: SupportsIndex,
+        *,
+        page_size: SupportsIndex | None = None,
+        max_pools: SupportsIndex = 48,
+        preallocate: bool = True,
+        lock_timeout: float = 10.0,
+    ) -> Arena: ...
+    @staticmethod
+    def open_or_create(
+        path: str | os.PathLike[str],
+        n_bytes: SupportsIndex,
+        *,
+        page_size: SupportsIndex | None = None,
+        max_pools: SupportsIndex = 48,
+        preallocate: bool | None = None,
+        lock_timeout: float = 10.0,
     ) -> Arena: ...
     @staticmethod
     def open(
-        path: str | os.PathLike[str], *, verify: bool = True, repair: bool = False
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = True,
+        repair: bool = False,
+        shared: bool | None = None,
+        lock_timeout: float = 10.0,
     ) -> Arena: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def lock_timeout(self) -> float: ...
+    @lock_timeout.setter
+    def lock_timeout(self, seconds: float) -> None: ...
+    def fileno(self) -> int: ...
+    def snapshot(self, path: str | os.PathLike[str]) -> None: ...
+    def slots(self) -> tuple[SlotInfo, ...]: ...
+    def reap(self) -> tuple[SlotInfo, ...]: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -44,7 +44,7 @@ cdef inline uint32_t directory_vacant(arena_t* arena) noexcept nogil:
     """Number of an entry that no pool uses, or 0 when the directory is full."""
     cdef uint32_t number
     for number in range(1, arena.super.max_pools + 1):
-        if directory_entry(arena, number).state != ENTRY_READY:
+        if directory_entry(arena, number).state < ENTRY_READY:
             return number
     return 0
 

@@ -26,7 +26,7 @@ This header knows nothing of blocks. Source of the returned tail: Xen b829a0ff57
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from xmem.arena.orders cimport orders_find, orders_link, orders_unlink
+from xmem.arena.orders cimport orders_find, orders_link, orders_unlink, orders_largest
 from xmem.arena.records cimport (
     FRAME_FREE,
     FRAME_PAGES_SHIFT,
@@ -225,6 +225,11 @@ cdef inline void frames_take_top(
     put(&arena.frames[top].word, frame_pack(state, 0, owner, n_pages))
     put(&arena.super.frames.n_free_pages, arena.super.frames.n_free_pages - n_pages)
     put(&arena.super.frames.top, end)
+
+
+cdef inline int frames_largest_order(arena_t* arena) noexcept nogil:
+    """Greatest order of an aligned run that is free, -1 if no page is."""
+    return orders_largest(arena)
 
 
 cdef inline uint32_t frames_alloc_aligned(

@@ -32,6 +32,7 @@ from xmem.arena.records cimport (
 )
 from xmem.arena.runheads cimport runheads_set
 from xmem.arena.superblock cimport (
+    ENTRY_DESTROYING,
     ENTRY_EMPTY,
     ENTRY_INITIALISING,
     ENTRY_READY,
@@ -193,6 +194,9 @@ cdef inline bint recover_frames(
     recover_records(arena)
     recover_caches(arena)
     for number in range(1, arena.super.max_pools + 1):
-        if directory_entry(arena, number).state == ENTRY_INITIALISING:
+        if directory_entry(arena, number).state in (
+            ENTRY_INITIALISING,
+            ENTRY_DESTROYING,
+        ):
             directory_entry(arena, number).state = ENTRY_EMPTY
     return check_frames(arena, finding)

@@ -7,14 +7,16 @@ The tables are packed; the page frames follow::
     | super | pool      | frame           | start        | run   | stretch | page   |
     | block | directory | table           | bitmap       | heads | tree    | frames |
 
-The last two are caches of the frame table; see runheads.pxd and stretches.pxd.
+The last two are caches of the frame table; see runheads.pxd and stretches.pxd. In an
+arena that processes share the shared area follows them; see shared/area.pxd.
 
 ``superblock_t`` lies at offset 0 in its own bytes: a fixed part, written once
 and covered by ``fixed_crc``, and a changing part. ``page_crc`` covers the
 superblock and the directory whenever the state is CLEAN.
 
 S1  magic, version, byte order, page size and table offsets are those that
-    ``superblock_layout`` gives for the arena's bytes and max_pools
+    ``superblock_layout`` gives for the arena's bytes, max_pools and flags, of which
+    none is unknown
 S2  fixed_crc, and in a clean arena page_crc, match
 S3  the state word is one of ARENA_*
 
@@ -29,9 +31,10 @@ from xmem.base.checks cimport claim
 from xmem.base.grains cimport GRAINS_BYTE_LOG2
 from xmem.base.memcheck cimport audit_start
 from xmem.base.offset cimport offset_t
+from xmem.shared.area cimport AREA_ALIGNMENT, area_t
 
 cdef enum:
-    ARENA_VERSION = 8
+    ARENA_VERSION = 9
     ARENA_BYTE_ORDER = 0x01020304
     ARENA_MIN_PAGE_BYTES = 4096
     ARENA_MAX_PAGE_BYTES = 1 << 21
@@ -44,7 +47,10 @@ cdef enum:
     ARENA_READY = 0x22D3            # open in a process, or left by one that died
     ARENA_CLEAN = 0x443C
 
-    ARENA_PREALLOCATED = 1          # flag: the file keeps all its disk blocks
+    # Flags
+    ARENA_PREALLOCATED = 1          # the file keeps all its disk blocks
+    ARENA_SHARED = 2                # it has a shared area
+    ARENA_FLAGS = 3                 # those that there are
 
     FRAMES_N_ORDERS = 33
     RUNHEADS_MAX_LEVELS = 6         # 64 ** 6 > 2 ** 32
@@ -58,6 +64,7 @@ cdef enum:
     ENTRY_EMPTY = 0
     ENTRY_INITIALISING = 1
     ENTRY_READY = 2
+    ENTRY_DESTROYING = 3            # in a shared arena, until all its pages are free
 
 
 cdef struct frames_t:
@@ -82,10 +89,11 @@ cdef struct superblock_t:
     uint64_t frame_table
     uint64_t start_bitmap
     uint64_t secret                 # random, this arena's own
-    uint64_t flags                  # ARENA_PREALLOCATED, or 0
+    uint64_t flags                  # ARENA_ constants
     uint64_t runheads
     uint64_t stretches
-    uint64_t reserved[2]
+    uint64_t area                   # offset of the shared area, or 0
+    uint64_t reserved
     uint32_t fixed_crc
     uint32_t padding
     # Changing part
@@ -93,7 +101,11 @@ cdef struct superblock_t:
     uint64_t root                   # the user's, 0 = none
     uint32_t page_crc
     uint32_t n_serials              # pools made so far
-    uint64_t lock_room[8]           # reserved for locks between processes
+    # Of a shared arena, where it was verified last: the boot, and the file.
+    uint64_t boot[2]
+    uint64_t device
+    uint64_t inode
+    uint64_t room[4]
     frames_t frames
 
 
@@ -150,11 +162,12 @@ cdef inline void superblock_claims() noexcept nogil:
     claim(<uint64_t>&(<superblock_t*>NULL).flags == 72)
     claim(<uint64_t>&(<superblock_t*>NULL).runheads == 80)
     claim(<uint64_t>&(<superblock_t*>NULL).stretches == 88)
+    claim(<uint64_t>&(<superblock_t*>NULL).area == 96)
     claim(<uint64_t>&(<superblock_t*>NULL).fixed_crc == SUPERBLOCK_FIXED_BYTES)
     claim(SUPERBLOCK_FIXED_BYTES == 112)
     claim(<uint64_t>&(<superblock_t*>NULL).state == 120)
     claim(<uint64_t>&(<superblock_t*>NULL).page_crc == 136)
-    claim(<uint64_t>&(<superblock_t*>NULL).lock_room == 144)
+    claim(<uint64_t>&(<superblock_t*>NULL).boot == 144)
     claim(<uint64_t>&(<superblock_t*>NULL).frames == 208)
     claim(<uint64_t>&(<superblock_t*>NULL).frames.heads == 232)
     claim(sizeof(superblock_t) <= SUPERBLOCK_BYTES)
@@ -205,7 +218,10 @@ cdef inline uint64_t stretches_total(uint64_t n_pages) noexcept nogil:
 cdef inline void superblock_layout(
     superblock_t* out, uint64_t n_bytes, uint64_t page_bytes, uint64_t max_pools
 ) noexcept nogil:
-    """Compute the geometry of an arena of ``n_bytes``, a multiple of its page."""
+    """Compute the geometry of an arena of ``n_bytes``, a multiple of its page.
+
+    The flags are set.
+    """
     cdef unsigned page_shift = find_last_set(page_bytes)
     cdef uint64_t n_pages = n_bytes >> page_shift
     cdef uint64_t end
@@ -221,6 +237,9 @@ cdef inline void superblock_layout(
     out.runheads = out.start_bitmap + align_up(n_bytes >> GRAINS_BYTE_LOG2, 8)
     out.stretches = out.runheads + runheads_bytes(n_pages)
     end = out.stretches + stretches_total(n_pages) * sizeof(uint32_t)
+    if out.flags & ARENA_SHARED:
+        out.area = align_up(end, AREA_ALIGNMENT)
+        end = out.area + sizeof(area_t)
     out.first_page = <uint32_t>((end + page_bytes - 1) >> page_shift)
 
 
@@ -260,6 +279,11 @@ cdef inline void arena_attach(arena_t* arena, char* base) noexcept nogil:
     attach_levels(arena, super)
     arena.audit_left = audit_start()
     arena.routes = NULL
+
+
+cdef inline area_t* area_of(arena_t* arena) noexcept nogil:
+    """The shared area of an arena that has one."""
+    return <area_t*>(arena.base + arena.super.area)
 
 
 cdef inline offset_t page_offset(arena_t* arena, uint64_t page) noexcept nogil:

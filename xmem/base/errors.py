@@ -8,6 +8,7 @@ who knows nothing of xmem would expect.
 from typing import Any
 
 __all__ = [
+    "ArenaBusy",
     "ArenaClosed",
     "ArenaFormatError",
     "ArenaInUse",
@@ -24,6 +25,7 @@ __all__ = [
     "PoolDestroyed",
     "PoolInUse",
     "SizeLimitError",
+    "TooManyProcesses",
     "TraceFormatError",
     "XmemError",
     "corruption",
@@ -107,6 +109,14 @@ class TraceFormatError(XmemError, ValueError):
 
 class ArenaInUse(XmemError, OSError):
     """The arena's file is open in another place."""
+
+
+class ArenaBusy(XmemError, TimeoutError):
+    """Another process held the lock of a shared arena for longer than one waits."""
+
+
+class TooManyProcesses(XmemError, OSError):
+    """As many processes have a shared arena open as it has slots."""
 
 
 class ArenaClosed(XmemError, ValueError):

@@ -26,7 +26,7 @@ def check(file: Path, repair: bool) -> None:
     repaired; 2 usage; 130 interrupted.
     """
     try:
-        arena = Arena.open(file, verify=False, repair=repair)
+        arena = Arena.open(file, verify=False, repair=repair, shared=False)
     except HeapCorruption as error:
         raise CheckFailed(f"page frames: {error}; not repaired") from error
     except (ArenaFormatError, ArenaInUse) as error:

@@ -25,6 +25,7 @@ from xmem.core.creation cimport (
     CREATION_NAME_TAKEN,
     CREATION_NO_ENTRY,
     CREATION_NO_PAGES,
+    CREATION_SHARED,
     creation_pages,
     creation_t,
     owner_at,

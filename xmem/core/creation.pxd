@@ -16,6 +16,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
 from xmem.arena cimport (
+    ENTRY_DESTROYING,
     ENTRY_EMPTY,
     ENTRY_INITIALISING,
     ENTRY_NAME_BYTES,
@@ -41,6 +42,7 @@ from xmem.arena cimport (
 from xmem.base cimport (
     ENGINE_FIRSTFIT,
     ENGINE_TLSF,
+    LOGGED,
     ceil_log2,
     memory_open,
     memory_pool_destroyed,
@@ -61,6 +63,7 @@ from xmem.core.control cimport (
     pool_t,
 )
 from xmem.core.regions cimport pages_for
+from xmem.core.routes cimport is_door
 from xmem.core.startbits cimport start_clear_pages
 
 cdef enum:
@@ -75,6 +78,7 @@ cdef enum creation_t:
     CREATION_NAME_TAKEN = 3
     CREATION_NO_ENTRY = 4       # the directory is full
     CREATION_NO_PAGES = 5       # no run of pages for the control block
+    CREATION_SHARED = 6         # the arena is shared: only Python makes pools there
 
 
 cdef struct settings_t:
@@ -181,6 +185,8 @@ cdef inline creation_t pool_create(
     cdef uint32_t page
     cdef uint32_t vacant
     cdef char[ENTRY_NAME_BYTES] by_number
+    if not LOGGED and arena.routes != NULL:
+        return CREATION_SHARED
     if name_bytes > ENTRY_NAME_BYTES:
         return CREATION_BAD_NAME
     if not settings_are_valid(arena, settings):
@@ -228,8 +234,14 @@ cdef inline pool_t* pool_named(
 # Destruction -----------------------------------------------------------------
 
 cdef inline void pool_retire(arena_t* arena, pool_t* pool) noexcept nogil:
-    """Take a pool out of the directory; its pages are still to be released."""
-    put32(&directory_entry(arena, pool.number).state, ENTRY_EMPTY)
+    """Take a pool out of the directory; its pages are still to be released.
+
+    In a shared arena nobody gets its number before that.
+    """
+    put32(
+        &directory_entry(arena, pool.number).state,
+        ENTRY_DESTROYING if LOGGED else ENTRY_EMPTY,
+    )
     store_barrier()
     memory_pool_destroyed(pool)
 
@@ -288,12 +300,15 @@ cdef inline void pool_destroy(arena_t* arena, pool_t* pool) noexcept nogil:
     """End a pool: its blocks are void, and its pages go back to the arena.
 
     Regions that came from a caller's function (POOL_HOOKED) become runs of the
-    caller's, as Arena.page_alloc gives them.
+    caller's, as Arena.page_alloc gives them. Nothing happens to a shared pool, which
+    only Python ends.
     """
     cdef uint32_t number = pool.number
     cdef bint keeps_regions = (pool.flags & POOL_HOOKED) != 0
     cdef uint32_t page = arena.first_page
     cdef released_t released
+    if is_door(arena, pool):
+        return
     pool_retire(arena, pool)
     while pool_release_next(arena, number, keeps_regions, &page, &released):
         pass

@@ -2,7 +2,7 @@
 """The way from the verbs to a pool that several processes share.
 
 In a shared arena whoever works in a pool holds the arena's lock and notes each store in
-its journal: the verbs that do so are compiled apart (pyx/shared/verbs.pyx). What a
+its journal: the verbs that do so are compiled apart (pyx/journalled.pyx). What a
 program holds instead of the pool's control block is a *door*: a control block of this
 process's own that can serve nothing. It looks like that of a hardened pool without
 memory, in which no block is sound. So every verb comes to the point where it refuses,
@@ -14,7 +14,7 @@ can store into a shared pool past the journal.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from xmem.arena.superblock cimport arena_t
+from xmem.arena.superblock cimport ENTRY_READY, arena_t, entry_t
 from xmem.base cimport ENGINE_TLSF, LOGGED, offset_t
 from xmem.core.control cimport (
     POOL_HOOKED,
@@ -41,12 +41,18 @@ cdef struct routes_t:               # of a shared arena, this process's own
 cdef struct door_t:
     pool_t stub                     # what the verbs see
     pool_t* pool                    # the control block in the arena
+    entry_t* entry                  # of the directory
+    uint32_t serial                 # that it has as long as the pool is there
 
 
-cdef inline void door_init(door_t* door, pool_t* pool) noexcept nogil:
+cdef inline void door_init(
+    door_t* door, pool_t* pool, entry_t* entry
+) noexcept nogil:
     """Make a door to a pool of a shared arena."""
     memset(door, 0, sizeof(door_t))
     door.pool = pool
+    door.entry = entry
+    door.serial = entry.serial
     door.stub.magic = POOL_MAGIC
     door.stub.engine = ENGINE_TLSF
     door.stub.flags = POOL_SHARED | POOL_SAFE_LINKS | POOL_HOOKED
@@ -56,6 +62,14 @@ cdef inline void door_init(door_t* door, pool_t* pool) noexcept nogil:
     door.stub.release_bytes = ~<uint64_t>0
     door.stub.max_pages = 1
     door.stub.n_pages = 1
+
+
+cdef inline bint leads_nowhere(pool_t* door) noexcept nogil:
+    """Whether the pool behind a door has been destroyed; the caller owns the lock."""
+    return (
+        (<door_t*>door).entry.serial != (<door_t*>door).serial
+        or (<door_t*>door).entry.state != ENTRY_READY
+    )
 
 
 cdef inline bint is_door(arena_t* arena, pool_t* pool) noexcept nogil:

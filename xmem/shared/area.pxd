@@ -10,9 +10,9 @@ A process that has the arena open owns a slot and writes what it is about there.
 lock line says who works in the arena, and the journal how to undo what it has done so
 far.
 
-The journal has no entries while nobody owns the lock. Each entry is of an aligned word
-of the arena that may change: not of the fixed part of the superblock, nor of the area
-but for the slots.
+J1  the journal has no entries while nobody owns the lock; each is of an aligned word of
+    the arena that may change: not of the fixed part of the superblock, nor of the area
+    but for the slots
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -20,6 +20,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from xmem.base.checks cimport claim
 
 cdef enum:
+    AREA_ALIGNMENT = 64             # bytes: a cache line
     AREA_N_SLOTS = 62
     AREA_JOURNAL_ENTRIES = 1024     # of one transaction
     UNDO_LOG2 = 4                   # of the bytes of an entry
@@ -30,6 +31,13 @@ cdef enum:
     SHARED_FREE = 2
     SHARED_RESIZE = 3
     SHARED_PAGES = 4
+    SHARED_GIVE = 5                 # pages
+    SHARED_ROOT = 6
+    SHARED_CREATE = 7               # a pool
+    SHARED_DESTROY = 8
+    SHARED_RESERVE = 9
+    SHARED_DRAIN = 10
+    SHARED_SHRINK = 11
 
 
 cdef struct slot_t:                 # a cache line
@@ -70,7 +78,7 @@ cdef struct area_t:
 
 cdef inline void area_claims() noexcept nogil:
     """The places that docs/format.md states."""
-    claim(sizeof(slot_t) == 64)
+    claim(sizeof(slot_t) == AREA_ALIGNMENT)
     claim(sizeof(undo_t) == UNDO_BYTES)
     claim(<uint64_t>&(<area_t*>NULL).starving == 8)
     claim(<uint64_t>&(<area_t*>NULL).slots == 64)

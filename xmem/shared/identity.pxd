@@ -60,17 +60,17 @@ cdef extern from *:
         return open(path, O_RDWR | O_CLOEXEC);
     }
     /* The page that keeps a lock on the byte of a slot, or NULL. With errno EAGAIN or
-       EACCES another process has the slot, EWOULDBLOCK one has the whole file. */
+       EACCES another process has the slot, with EBUSY one has the whole file. */
     static inline void *xmem_identity(int fd, unsigned slot, size_t page_bytes)
     {
         int kind, error, own = xmem_reopen(fd);
         void *page;
         if (own < 0)
             return NULL;
-        if (flock(own, LOCK_SH | LOCK_NB) != 0
-            || xmem_byte(own, F_OFD_SETLK, slot, &kind) != 0)
-            page = MAP_FAILED;
-        else
+        page = MAP_FAILED;
+        if (flock(own, LOCK_SH | LOCK_NB) != 0)
+            errno = errno == EWOULDBLOCK ? EBUSY : errno;
+        else if (xmem_byte(own, F_OFD_SETLK, slot, &kind) == 0)
             page = mmap(NULL, page_bytes, PROT_READ, MAP_SHARED, own, 0);
         error = errno;
         if (page != MAP_FAILED && madvise(page, page_bytes, MADV_DONTFORK) != 0) {
@@ -81,6 +81,10 @@ cdef extern from *:
         close(own);
         errno = error;
         return page == MAP_FAILED ? NULL : page;
+    }
+    static inline void xmem_unmap_identity(void *page, size_t page_bytes)
+    {
+        munmap(page, page_bytes);
     }
     /* Whether the byte of a slot is locked: 1, 0, or -1 where nobody can say. */
     static inline int xmem_is_locked(int fd, unsigned slot, uint64_t device,
@@ -102,6 +106,9 @@ cdef extern from *:
     void* identity_map "xmem_identity"(
         int fd, unsigned slot, size_t page_bytes
     ) noexcept nogil
+    void identity_unmap "xmem_unmap_identity"(
+        void* page, size_t page_bytes
+    ) noexcept nogil
     int identity_asked "xmem_is_locked"(
         int fd, unsigned slot, uint64_t device, uint64_t inode
     ) noexcept nogil
@@ -112,13 +119,16 @@ cdef struct member_t:               # this process, as one of those of an arena
     area_t* area
     uint64_t n_bytes                # of the arena
     uint64_t fixed_bytes            # of the superblock, which nothing changes
-    uint64_t timeout_ns             # for the lock
     uint64_t device                 # and inode: of the arena's file
     uint64_t inode
     void* identity                  # the page that keeps the byte locked
     int fd                          # for questions
     uint32_t slot
     uint32_t mine                   # the lock's word while this process owns it
+    uint32_t depth                  # how often the thread that holds the lock entered
+    uint32_t in_transaction         # of the program's own: how deep
+    uint64_t holder                 # that thread, or 0
+    uint64_t forks                  # of this process when it joined
 
 
 cdef inline bint slot_is_alive(member_t* member, unsigned slot) noexcept nogil:

@@ -17,7 +17,8 @@ waits longer than one verb of each other process, and the wakes. Where nobody th
 takes it any more, the next who has slept does.
 
 The word serves the threads of one process as well. They share slot and word; a lock
-handed to the slot is taken by the first of them.
+handed to the slot is taken by the first of them. A thread that holds the lock may enter
+again.
 
 A word with the slot LOCK_BROKEN is never free again: the journal was damaged.
 """
@@ -38,10 +39,11 @@ from xmem.shared.system cimport (
     pause,
     set_bits,
     swap32,
+    this_thread,
     wait_for,
     wake,
 )
-from xmem.shared.undo cimport journal_start, journal_undo
+from xmem.shared.undo cimport journal_commit, journal_start, journal_undo
 
 cdef enum:
     LOCK_SLOT_MASK = 0xFF
@@ -56,6 +58,8 @@ cdef enum:
     LOCK_TAKEN = 0
     LOCK_BUSY = 1               # not within the time
     LOCK_DAMAGED = 2            # nobody may work in the arena any more
+    LOCK_FORKED = 3             # this process is a child that has not joined
+    LOCK_GONE = 4               # the pool has been destroyed
 
 # Too large for the enum, which is signed.
 cdef inline uint32_t lock_waiters() noexcept nogil:
@@ -152,7 +156,9 @@ cdef inline int lock_sleep(member_t* member, uint64_t until_ns) noexcept nogil:
     return lock_take_over(member, marked) if is_dead(member, marked) else -1
 
 
-cdef inline int lock_slowly(member_t* member) noexcept nogil:
+cdef inline int lock_slowly(
+    member_t* member, uint64_t timeout_ns
+) noexcept nogil:
     """``lock_acquire`` of a lock that was not free."""
     cdef area_t* area = member.area
     cdef uint64_t began = now_ns()
@@ -166,12 +172,12 @@ cdef inline int lock_slowly(member_t* member) noexcept nogil:
         pause()
     while result < 0:
         now = now_ns()
-        if now - began >= member.timeout_ns:
+        if now - began >= timeout_ns:
             result = LOCK_BUSY
             break
         until = now + LOCK_WAIT_NS
-        if until > began + member.timeout_ns:
-            until = began + member.timeout_ns
+        if until - began > timeout_ns:
+            until = began + timeout_ns
         result = lock_sleep(member, until)
         if result < 0:
             result = lock_attempt(member, lock_waiters())
@@ -184,14 +190,16 @@ cdef inline int lock_slowly(member_t* member) noexcept nogil:
     return result
 
 
-cdef inline int lock_acquire(member_t* member) noexcept nogil:
+cdef inline int lock_acquire(
+    member_t* member, uint64_t timeout_ns
+) noexcept nogil:
     """Own the lock.
 
-    LOCK_TAKEN, or LOCK_BUSY after ``member.timeout_ns``, or LOCK_DAMAGED.
+    LOCK_TAKEN, or LOCK_BUSY after so long a time, or LOCK_DAMAGED.
     """
     if likely(cas32(&member.area.word, 0, member.mine)):
         return LOCK_TAKEN
-    return lock_slowly(member)
+    return lock_slowly(member, timeout_ns)
 
 
 cdef inline unsigned next_starving(uint64_t starving, unsigned slot) noexcept nogil:
@@ -226,3 +234,26 @@ cdef inline void lock_release(member_t* member) noexcept nogil:
         lock_hand_over(member)
     elif unlikely(swap32(&area.word, 0) & lock_waiters()):
         wake(&area.word, 1, ~<uint32_t>0)
+
+
+cdef inline int lock_enter(member_t* member, uint64_t timeout_ns) noexcept nogil:
+    """``lock_acquire``, unless this thread holds the lock already."""
+    cdef uint64_t thread = this_thread()
+    cdef int result
+    if unlikely(member.holder == thread):
+        member.depth += 1
+        return LOCK_TAKEN
+    result = lock_acquire(member, timeout_ns)
+    if likely(result == LOCK_TAKEN):
+        member.holder = thread
+        member.depth = 1
+    return result
+
+
+cdef inline void lock_leave(member_t* member) noexcept nogil:
+    """Give up what `lock_enter` gave; at last commit, and give up the lock."""
+    member.depth -= 1
+    if likely(member.depth == 0):
+        member.holder = 0
+        journal_commit(member)
+        lock_release(member)

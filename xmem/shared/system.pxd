@@ -13,6 +13,8 @@ cdef extern from *:
     #ifndef XMEM_SHARED_SYSTEM
     #define XMEM_SHARED_SYSTEM
     #include <limits.h>
+    #include <stdint.h>
+    #include <pthread.h>
     #include <time.h>
     #include <unistd.h>
     #if defined(__linux__)
@@ -60,6 +62,11 @@ cdef extern from *:
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     }
+    /* A number of the calling thread's own in its process, and not 0. */
+    static inline uint64_t xmem_this_thread(void)
+    {
+        return (uint64_t)(uintptr_t)pthread_self();
+    }
     /* Sleep while the word has the value, until woken for one of the bits, or until a
        moment of xmem_now_ns. It may return early: the caller looks again. */
     static inline void xmem_wait(
@@ -95,6 +102,7 @@ cdef extern from *:
     void set_bits "xmem_set_bits"(uint64_t* word, uint64_t bits) noexcept nogil
     void clear_bits "xmem_clear_bits"(uint64_t* word, uint64_t bits) noexcept nogil
     void pause "xmem_pause"() noexcept nogil
+    uint64_t this_thread "xmem_this_thread"() noexcept nogil
     uint64_t now_ns "xmem_now_ns"() noexcept nogil
     void wait_for "xmem_wait"(
         uint32_t* word, uint32_t value, uint32_t bits, uint64_t until_ns

@@ -27,6 +27,13 @@ cdef inline uint64_t journal_start() noexcept nogil:
     return <uint64_t>&(<journal_t*>NULL).entries
 
 
+cdef inline void journal_commit(member_t* member) noexcept nogil:
+    """Let nothing that has been stored be undone any more: one store."""
+    store_barrier()
+    member.area.journal.end = journal_start()
+    store_barrier()
+
+
 cdef inline bint may_change(member_t* member, uint64_t offset) noexcept nogil:
     """Whether a journal may name the word at an offset."""
     cdef uint64_t area = <uint64_t>(<char*>member.area - member.base)
