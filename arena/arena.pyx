@@ -938,7 +938,9 @@ cdef class Arena:
         )
 
     def __repr__(self):
-        where = "anonymous" if self.path is None else repr(self.path)
+        where = "anonymous" if self.member == NULL else "in memory"
+        if self.path is not None:
+            where = repr(self.path)
         if self.c.base == NULL:
             return f"<xmem.Arena {where}, closed>"
         return (

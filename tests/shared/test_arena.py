@@ -228,6 +228,7 @@ def test_of_processes_that_start_together_one_makes_the_arena(path: Path) -> Non
 
 def test_an_arena_in_memory_lives_as_long_as_a_process_has_it() -> None:
     with Arena.memfd(N_BYTES) as arena:
+        assert repr(arena).startswith("<xmem.Arena in memory, ")
         pool = Pool(arena, name="it")
         block = pool.xmalloc(10)
         link = f"/proc/{os.getpid()}/fd/{arena.fileno()}"
@@ -435,6 +436,30 @@ def test_a_child_of_a_fork_has_not_joined(arena: Arena, path: Path) -> None:
     assert in_child(child) == 0
     assert pool.stats().live_blocks == 0
     assert len(arena.slots()) == 1
+
+
+def test_a_snapshot_is_a_complete_arena(arena: Arena, path: Path) -> None:
+    """While others have the arena open; what is there is replaced."""
+    pool = Pool(arena, name="it")
+    block = pool.xmalloc(100)
+    pool.view(block, 3)[:] = b"old"
+    copy = path.with_name("copy")
+    copy.write_bytes(b"something else")
+    with Arena.open(path):
+        arena.snapshot(copy)
+    pool.view(block, 3)[:] = b"new"
+    with Arena.open(copy) as kept:
+        assert len(kept.slots()) == 1
+        theirs = Pool.open(kept, "it")
+        assert bytes(theirs.view(block, 3)) == b"old"
+        theirs.xfree(block)
+        kept.check()
+    assert sorted(os.listdir(path.parent)) == ["arena", "copy"]
+    assert bytes(pool.view(block, 3)) == b"new"
+    with pytest.raises(FileNotFoundError):
+        arena.snapshot(path.parent / "none" / "copy")
+    with Arena.anonymous(N_BYTES) as alone, pytest.raises(OSError, match="no file"):
+        alone.snapshot(copy)
 
 
 # What is not shared ---------------------------------------------------------------
