@@ -236,7 +236,7 @@ def test_an_arena_in_memory_lives_as_long_as_a_process_has_it() -> None:
             "import sys, xmem; a = xmem.Arena.open(sys.argv[1]);"
             "xmem.Pool.open(a, 'it').xfree(int(sys.argv[2]))"
         )
-        subprocess.run([sys.executable, "-c", code, link, str(block)], check=True)
+        subprocess.run([sys.executable, "-P", "-c", code, link, str(block)], check=True)
         with pytest.raises(xmem.DoubleFree):
             pool.xfree(block)
         with pytest.raises(PermissionError):
