@@ -772,7 +772,9 @@ cdef class Arena:
                         "has stopped since it was verified; Arena.open with "
                         "repair=True repairs what can be repaired"
                     )
-        return verified_here(self.member, &self.c)
+        if not is_known:
+            verified_here(self.member, &self.c)
+        return 0
 
     cdef int refuse_unsealed(self) except -1:
         """ArenaFormatError if a clean arena is not as it was closed (S2)."""
@@ -1613,10 +1615,10 @@ cdef class Arena:
             super.page_crc = superblock_seal(super)
             super.state = ARENA_CLEAN
             os.pwrite(copy, head, 0)
-            _vm.file_publish(copy, path)
         except BaseException:
             _vm.file_abandon(copy)
             raise
+        _vm.file_publish(copy, path)
 
     def trim(self):
         """Return the memory of free page runs to the system.

@@ -316,10 +316,15 @@ def _copy_data(fd: int, copy: int, n_bytes: int) -> None:
 def file_publish(fd: int, path: str) -> None:
     """Give a copy the name of a path, in place of what is there, and close it.
 
-    When this returns, the copy is on the disk, whatever happens to the machine.
+    When this returns, the copy is on the disk, whatever happens to the machine. Where
+    the name cannot be given, the copy is removed.
     """
-    os.fsync(fd)
-    os.rename(os.readlink(f"/proc/self/fd/{fd}"), path)
+    try:
+        os.fsync(fd)
+        os.rename(os.readlink(f"/proc/self/fd/{fd}"), path)
+    except BaseException:
+        file_abandon(fd)
+        raise
     os.close(fd)
     folder = os.open(os.path.dirname(path) or os.curdir, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -329,7 +334,7 @@ def file_publish(fd: int, path: str) -> None:
 
 
 def file_abandon(fd: int) -> None:
-    """Close a file of `file_create_unnamed` that gets no name."""
+    """Close a file of `file_create_unnamed` or `file_copy` that gets no name."""
     if os.fstat(fd).st_nlink:
         os.unlink(os.readlink(f"/proc/self/fd/{fd}"))
     os.close(fd)

@@ -466,19 +466,15 @@ cdef void shared_commit(arena_t* arena) noexcept nogil:
 cdef void* make_routes() noexcept nogil:
     """The routes of a shared arena of this process, or NULL."""
     cdef routes_t* routes = <routes_t*>calloc(1, sizeof(routes_t))
-    if routes != NULL:
-        routes_fill(routes)
-    return routes
-
-
-cdef void routes_fill(routes_t* routes) noexcept nogil:
-    """Enter the verbs."""
+    if routes == NULL:
+        return NULL
     routes.alloc = do_alloc
     routes.free = do_free
     routes.owns = do_owns
     routes.resize = do_resize
     routes.alloc_run = do_alloc_run
     routes.lend_pages = do_lend_pages
+    return routes
 
 
 cdef int last_cause() noexcept nogil:
@@ -497,6 +493,4 @@ verbs.make = make_routes
 verbs.take = do_take
 verbs.give = do_give
 verbs.set_root = do_set_root
-verbs.cause = last_cause
-verbs.limit = limit_wait
 arena_share_by(&verbs)

@@ -665,9 +665,7 @@ cdef class Pool(Allocator):
         owner = arena
         encoded = _encode_name(name)
         flag_argument(verify, "verify")
-        if owner.member == NULL:
-            owner.enter()
-        elif get_mem is not None or put_mem is not None:
+        if get_mem is not None or put_mem is not None:
             owner.refuse_shared("get_mem and put_mem cannot be")
         owner.hold()
         try:

@@ -6,9 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from xmem.arena.superblock cimport arena_t
 from xmem.core.control cimport pool_t
 from xmem.core.creation cimport creation_t, released_t, settings_t
-from xmem.core.routes cimport routes_t
 
-cdef void routes_fill(routes_t* routes) noexcept nogil
 cdef int last_cause() noexcept nogil
 cdef void limit_wait(uint64_t most_ns) noexcept nogil
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -359,19 +360,23 @@ def test_the_slots_of_the_dead_are_taken_last(arena: Arena, path: Path) -> None:
             assert [slot.is_alive for slot in second.slots()] == [True, False, True]
 
 
-def test_a_stopped_owner_is_named(
-    arena: Arena, path: Path, shared_module: object
-) -> None:
-    pool = Pool(arena, name="it")
-    block = pool.xmalloc(10)
+def owner_of_lock(path: Path, shared_module: Any) -> Callable[[], object]:
+    """Return what makes a process the owner of the lock of an arena with a pool."""
 
     def hold() -> object:
         mine = Arena.open(path)
-        held = shared_module.Shared(mine, Pool.open(mine, "it"))  # type: ignore
+        held = shared_module.Shared(mine, Pool.open(mine, "it"))
         held.lock()
         return held
 
-    with other(hold) as pid:
+    return hold
+
+
+def test_a_stopped_owner_is_named(arena: Arena, path: Path, shared_module: Any) -> None:
+    pool = Pool(arena, name="it")
+    block = pool.xmalloc(10)
+
+    with other(owner_of_lock(path, shared_module)) as pid:
         arena.lock_timeout = 0.02
         message = rf"process {pid} \(slot 1\) has held its lock for longer"
         for call in (
@@ -400,19 +405,13 @@ def test_a_stopped_owner_is_named(
 
 
 def test_a_finaliser_does_not_wait(
-    arena: Arena, path: Path, shared_module: object
+    arena: Arena, path: Path, shared_module: Any
 ) -> None:
     """What it would free is freed by the next call that gets the lock."""
     pool = Pool(arena, name="it")
     block = pool.block(100)
 
-    def hold() -> object:
-        mine = Arena.open(path)
-        held = shared_module.Shared(mine, Pool.open(mine, "it"))  # type: ignore
-        held.lock()
-        return held
-
-    with other(hold) as pid:
+    with other(owner_of_lock(path, shared_module)) as pid:
         del block
         kill(pid)
     assert pool.stats().live_blocks in (0, 1)
@@ -460,6 +459,30 @@ def test_a_snapshot_is_a_complete_arena(arena: Arena, path: Path) -> None:
         arena.snapshot(path.parent / "none" / "copy")
     with Arena.anonymous(N_BYTES) as alone, pytest.raises(OSError, match="no file"):
         alone.snapshot(copy)
+
+
+def test_a_snapshot_that_fails_leaves_nothing(
+    arena: Arena, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all of it, where the name has been given and the disk fails then."""
+    copy = path.with_name("copy")
+    real, outcomes = os.fsync, []
+
+    def failing(fd: int) -> None:
+        if outcomes and not outcomes.pop(0):
+            raise OSError(errno.EIO, "the disk")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    for succeeds, left in (([False], ["arena"]), ([True, False], ["arena", "copy"])):
+        outcomes[:] = succeeds
+        with pytest.raises(OSError, match="the disk"):
+            arena.snapshot(copy)
+        assert sorted(os.listdir(path.parent)) == left
+    Arena.open(copy).close()
+    n_open = len(os.listdir("/proc/self/fd"))
+    arena.snapshot(copy)
+    assert len(os.listdir("/proc/self/fd")) == n_open
 
 
 # What is not shared ---------------------------------------------------------------

@@ -27,8 +27,6 @@ cdef struct sharing_t:
     uint32_t (*take)(arena_t*, uint64_t, unsigned) noexcept nogil
     bint (*give)(arena_t*, offset_t) noexcept nogil
     bint (*set_root)(arena_t*, uint64_t) noexcept nogil
-    int (*cause)() noexcept nogil
-    void (*limit)(uint64_t) noexcept nogil
 
 
 cdef class Arena:
