@@ -65,8 +65,10 @@ random: $(VENV)/.test ## the random tests with a fresh seed, which is printed
 checked: $(VENV)-checked/.built ## the suite on a build in which every `require` aborts
 	$(VENV)-checked/bin/python -P -m pytest -q -p no:cacheprovider $(PARALLEL) -m 'not programs'
 
+# What runs under ASan: all but the programs, or what a marker leaves.
+SANITIZED ?= not programs
 sanitize: $(VENV)-asan/.built $(VENV)-checked/.built ## the suite under ASan and UBSan; wrong programs under ASan and valgrind
-	.ci/sanitize $(VENV)-asan $(PARALLEL) -m 'not programs'
+	.ci/sanitize $(VENV)-asan $(PARALLEL) -m '$(SANITIZED)'
 	$(VENV)-checked/bin/python -P tests/sanitizers/overruns.py
 
 # Seconds for each of the targets.

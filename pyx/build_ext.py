@@ -3,13 +3,15 @@
 
 ``XMEM_TRACE=1``    line tracing for coverage of ``.pyx`` files.
 ``XMEM_CHECKED=1``  every ``require`` of the engines is compiled in and aborts.
-``XMEM_FLAGS=...``  replaces the optimisation flags, for quick builds.
+``XMEM_DEBUG=1``    with debug symbols, which are four fifths of a module's bytes.
+``XMEM_FLAGS=...``  replaces the flags of the compiler, for quick builds.
 ``XMEM_MODULES=...`` builds only these modules, their names separated by blanks.
 """
 
 import os
 
 import numpy
+from Cython.Build import cythonize
 from setuptools.command.build_ext import build_ext as _build_ext
 
 
@@ -19,10 +21,12 @@ def _is_on(variable):
 
 TRACE = _is_on("XMEM_TRACE")
 CHECKED = _is_on("XMEM_CHECKED")
+SYMBOLS = "-g" if _is_on("XMEM_DEBUG") else "-g0"
 # GCC stops inlining once a file has grown by a share: then what a hot path calls would
 # depend on everything else in the file.
 FLAGS = os.environ.get(
-    "XMEM_FLAGS", "-O3 -fno-tree-slp-vectorize --param=inline-unit-growth=200"
+    "XMEM_FLAGS",
+    f"-O3 {SYMBOLS} -fno-tree-slp-vectorize --param=inline-unit-growth=200",
 ).split()
 MODULES = os.environ.get("XMEM_MODULES", "").split()
 #: The module whose stores are noted in a journal: see xmem/base/journal.pxd.
@@ -50,7 +54,7 @@ class build_ext(_build_ext):
             "binding": False,
             "linetrace": TRACE,
         }
-        self.cython_c_in_temp = not TRACE
+        self.parallel = self.parallel or len(os.sched_getaffinity(0))
         self.include_dirs = [*(self.include_dirs or ()), numpy.get_include()]
         if MODULES:
             self.extensions = [one for one in self.extensions if one.name in MODULES]
@@ -70,3 +74,19 @@ class build_ext(_build_ext):
         if TRACE or CHECKED:
             self.force = True
         self.define = [*(self.define or ()), *macros]
+
+    def build_extensions(self):
+        """Translate all modules in a process for each core, then compile them."""
+        translated = cythonize(
+            self.extensions,
+            nthreads=self.parallel,
+            force=self.force,
+            quiet=not self.verbose,
+            include_path=self.include_dirs,
+            compiler_directives=self.cython_directives,
+            build_dir=None if TRACE else self.build_temp,
+        )
+        sources = {extension.name: extension.sources for extension in translated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
+        super().build_extensions()

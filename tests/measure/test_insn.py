@@ -491,31 +491,37 @@ def test_no_verb_depends_on_the_bytes_of_the_arena():
         assert max(counts) - min(counts) <= SPREAD, seen
 
 
+def five_in_a_row(pool, n_bytes):
+    """Five blocks of which each begins where the one before ends."""
+    row = [pool.xmalloc(n_bytes)]
+    while len(row) < 5:
+        following = pool.xmalloc(n_bytes)
+        end = row[-1] + pool.usable_size(row[-1])
+        row = [*row, following] if 0 < following - end <= 16 else [following]
+    return row
+
+
 @pytest.mark.release
 def test_xfree_does_not_depend_on_history(seed):
+    """Between two free blocks, far from the ends of a region."""
     rng = np.random.default_rng(seed)
     with Arena.anonymous(1 << 26, page_size=PAGE) as arena:
         pool = Pool(arena)
         live = []
         counts = []
-        for _ in range(4):
+        for _ in range(8):
             for _ in range(5000):
                 if live and rng.random() < 0.5:
                     pool.xfree(live.pop(int(rng.integers(len(live)))))
                 else:
                     live.append(pool.xmalloc(int(rng.integers(1, 3000))))
-            blocks = [pool.xmalloc(60_000) for _ in range(5)]
-            pool.xfree(blocks[1])
-            pool.xfree(blocks[3])
-            counts.append(insn.cost(pool, "xfree", blocks[2]))
-            for i in (0, 2, 4):
-                pool.xfree(blocks[i])
-    by_path = {}
-    for n, path in counts:
-        by_path.setdefault(path, []).append(n)
-    for path, found in by_path.items():
-        returns = "returned" in path
-        assert max(found) - min(found) <= (300 if returns else SPREAD), counts
+            row = five_in_a_row(pool, 600)
+            pool.xfree(row[1])
+            pool.xfree(row[3])
+            n, path = insn.cost(pool, "xfree", row[2])
+            assert path == "both"
+            counts.append(n)
+    assert max(counts) - min(counts) <= SPREAD, counts
 
 
 @pytest.mark.release
