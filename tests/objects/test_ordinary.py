@@ -378,13 +378,17 @@ def test_a_verb_waits_for_work_without_the_gil(verb):
 
         thread = threading.Thread(target=check)
         thread.start()
+        blocks = []
         while thread.is_alive():
             if verb == "empty":
                 pool.empty(100)
-            elif verb == "xmalloc":
-                pool.xmalloc(100)
-            else:
+            elif verb == "xfree":
                 pool.xfree(pool.xmalloc(100))
+            elif len(blocks) < 10_000:
+                blocks.append(pool.xmalloc(100))
+            else:
+                pool.xfree_many(blocks)
+                blocks.clear()
         thread.join()
         assert not errors
         pool.check()

@@ -107,6 +107,7 @@ class Soak(SharedPool):
         self.n_kills = 0
         self.n_aimed = 0
         self.n_named = 0
+        self.figures = (0, 0, 0)  # of the lock, at the end
 
     def require(self, offset: int, n_bytes: int, who: str) -> None:
         if self.contents(offset, n_bytes) != pattern(offset, n_bytes):
@@ -131,7 +132,9 @@ class Soak(SharedPool):
             for i in draw.choices(range(N_WORKERS), k=100):
                 # Stopped wherever it is: in the section, if it owns the lock now.
                 os.kill(self.pids[i], signal.SIGSTOP)
-                os.waitpid(self.pids[i], os.WUNTRACED)
+                _, status = os.waitpid(self.pids[i], os.WUNTRACED)
+                if not os.WIFSTOPPED(status):
+                    raise Refuted(f"a worker ended by itself: {status:#x}")
                 if self.shared.owner() == self.slots[i]:
                     self.n_aimed += 1
                     return i
@@ -234,6 +237,7 @@ def prove(n_kills: int, seed: int, shared: Any, kind: dict[str, Any]) -> Soak:
                 soak.kill(i)
                 soak.start(i, draw.randrange(1 << 30))
             soak.end()
+            soak.figures = soak.shared.figures()
         finally:
             for pid in soak.pids:
                 try:
@@ -254,7 +258,7 @@ def main(kills: int, seed: int) -> None:
         shared = Builds(Path(folder)).module(SOURCE)
         for kind in ({}, {"quick": True}):
             soak = prove(kills, seed, shared, kind)
-            takeovers, undone, longest = soak.shared.figures()
+            takeovers, undone, longest = soak.figures
             click.echo(
                 f"soak-kill: {kind}: {soak.n_kills:,} kills, {soak.n_aimed:,} of the "
                 f"lock's owner; {takeovers:,} takeovers, {undone:,} with stores to "
