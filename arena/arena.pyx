@@ -33,6 +33,7 @@ from xmem.base.errors import (
     corruption,
 )
 from xmem.base.repairs import Repair
+from xmem.base.slots import ArenaStats
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -65,6 +66,7 @@ from xmem.arena.members cimport (
     is_forked,
     is_where_verified,
     member_begin,
+    member_count,
     member_forget,
     member_hold,
     member_join,
@@ -98,6 +100,7 @@ from xmem.arena.superblock cimport (
     ARENA_PREALLOCATED,
     ARENA_READY,
     ARENA_SHARED,
+    ENTRY_DESTROYING,
     ENTRY_READY,
     SUPERBLOCK_BYTES,
     arena_attach,
@@ -1194,7 +1197,8 @@ cdef class Arena:
         """Empty the slots of processes that were killed.
 
         Their blocks are not freed: nobody knows what they had handed on. `left` of
-        what is returned names the last one that each was given.
+        what is returned names the last one that each was given. A pool that one of
+        them was destroying is destroyed.
 
         Returns
         -------
@@ -1209,7 +1213,50 @@ cdef class Arena:
         self.require_shared()
         self.hold()
         try:
-            return member_reap(self.member)
+            found = member_reap(self.member)
+        finally:
+            self.unhold()
+        self.end_destructions()
+        return found
+
+    cdef int end_destructions(self) except -1:
+        """Release the pages of pools that somebody has begun to destroy."""
+        cdef uint32_t number, serial
+        cdef uint32_t page
+        cdef bint is_more
+        for number in range(1, self.c.super.max_pools + 1):
+            if self.c.directory[number - 1].state != ENTRY_DESTROYING:
+                continue
+            serial = self.c.directory[number - 1].serial
+            page = self.c.first_page
+            is_more = True
+            while is_more:
+                self.hold()
+                is_more = sharing.release(&self.c, number, serial, &page)
+                self.unhold()
+        return 0
+
+    def stats(self):
+        """Figures of the arena, and of its lock if it is shared.
+
+        Returns
+        -------
+        ArenaStats
+        """
+        self.hold()
+        try:
+            return ArenaStats(
+                n_pages=self.c.n_pages,
+                n_free_pages=self.c.super.frames.n_free_pages,
+                longest_free_run=frames_longest(&self.c),
+                n_pools=len(self.pools()),
+                n_processes=1 if self.member == NULL else member_count(self.member),
+                takeovers=0 if self.member == NULL else self.member.area.n_takeovers,
+                undone=0 if self.member == NULL else self.member.area.n_undone,
+                longest_wait_ns=(
+                    0 if self.member == NULL else self.member.area.longest_wait_ns
+                ),
+            )
         finally:
             self.unhold()
 

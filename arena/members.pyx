@@ -280,6 +280,15 @@ cdef tuple member_slots(member_t* member):
     )
 
 
+cdef unsigned member_count(member_t* member) except? 0:
+    """Processes that have the arena open; the caller owns the lock."""
+    cdef unsigned slot
+    cdef unsigned n = 0
+    for slot in range(AREA_N_SLOTS):
+        n += member.area.slots[slot].is_joined and slot_is_alive(member, slot)
+    return n
+
+
 cdef tuple member_reap(member_t* member):
     """Empty the slots of those who were killed; what they said."""
     cdef unsigned slot

@@ -23,11 +23,15 @@ from xmem.core cimport (
     settings_t,
 )
 from xmem.core.routes cimport door_init, door_t
+from xmem.interfaces cimport heap_resize, heap_t
 from xmem.journalled cimport (
     last_cause,
     limit_wait,
+    shared_begin,
+    shared_commit,
     shared_create,
     shared_give_waiting,
+    shared_put,
     shared_release_next,
     shared_reserve,
     shared_retire,
@@ -96,6 +100,30 @@ cdef class Door:
     def __dealloc__(self):
         free(self.c)
 
+    @staticmethod
+    cdef int begin(Arena arena) except -1:
+        """Begin a transaction: until `commit` nothing has happened."""
+        arena.hold()
+        shared_begin(&arena.c)      # by the owner of the lock: it cannot fail
+        return 0
+
+    @staticmethod
+    cdef int commit(Arena arena) noexcept:
+        """End what `begin` began."""
+        shared_commit(&arena.c)
+        arena.unhold()
+        return 0
+
+    cdef int set_heap(self, unsigned interface, unsigned role) noexcept:
+        """Say in the pool's control block of which heap it is, in a transaction."""
+        cdef pool_t* pool = self.c.pool
+        shared_put(
+            &self.arena.c,
+            <uint64_t*>&pool.interface,     # one word with the role
+            interface | <uint64_t>role << 32,
+        )
+        return 0
+
     cdef pool_t* stub(self) noexcept:
         """What verbs take for the pool."""
         return &self.c.stub
@@ -141,6 +169,28 @@ cdef class Door:
                 moved = pool_resize_patiently(
                     &self.arena.c, &self.c.stub, payload, n_bytes, alignment
                 )
+                limit_wait(~<uint64_t>0)
+        finally:
+            self.arena.end_long()
+        if moved == 0:
+            self.refuse_cause()
+        return moved
+
+    cdef offset_t resize_heap(
+        self,
+        heap_t* heap,
+        offset_t payload,
+        uint64_t n_bytes,
+        uint64_t alignment,
+        bint is_array,
+    ) except? 0:
+        """A block of a heap resized, or 0; as `resize`."""
+        cdef offset_t moved
+        self.arena.begin_long()
+        try:
+            with nogil:
+                limit_wait(self.arena.timeout_ns)
+                moved = heap_resize(heap, payload, n_bytes, alignment, is_array)
                 limit_wait(~<uint64_t>0)
         finally:
             self.arena.end_long()
@@ -238,4 +288,6 @@ cdef class Door:
 
     cdef bint release_next(self, uint32_t* page, released_t* released) noexcept:
         """`pool_release_next`; the caller owns the lock."""
-        return shared_release_next(&self.arena.c, self.number, page, released)
+        return shared_release_next(
+            &self.arena.c, self.number, self.c.serial, page, released
+        )

@@ -44,6 +44,7 @@ from xmem.base cimport (
     unlikely,
 )
 from xmem.core cimport POOL_HARDENED, pool_alignment
+from xmem.doors cimport Door
 from xmem.engine cimport BLOCK_GRAIN, FIRSTFIT_LINE
 from xmem.interfaces cimport (
     HEAP_ARRAY,
@@ -146,8 +147,7 @@ cdef class Heap(Allocator):
         cdef Pool subpage = None
         self.refuse_again()
         interface = _interface_argument(interface)
-        if isinstance(arena, Arena):
-            (<Arena>arena).refuse_shared("a heap cannot be")
+        is_shared = isinstance(arena, Arena) and (<Arena>arena).member != NULL
         if max_pages is not None:
             max_pages = count_argument(max_pages, "max_pages", 1)
         settings = {
@@ -156,6 +156,9 @@ cdef class Heap(Allocator):
             "join_regions": join_regions,
         }
         legacy = interface in ("legacy", "subpage")
+        if is_shared:
+            self.create_shared(arena, interface, name, hardened, settings)
+            return
         main = _Pool(
             arena,
             name=name,
@@ -178,6 +181,25 @@ cdef class Heap(Allocator):
                 if pool is not None and not pool.closed:
                     pool.destroy()
             raise
+
+    cdef int create_shared(
+        self, Arena arena, str interface, object name, object hardened, dict settings
+    ) except -1:
+        """Become a new heap in a shared arena, which others see whole or not at all."""
+        cdef Pool main
+        if interface in ("legacy", "subpage"):
+            raise BadArgument(
+                f"a heap of the {interface!r} interface cannot be in a shared arena: "
+                "a call of the legacy engine holds the lock without bound"
+            )
+        Door.begin(arena)
+        try:
+            main = _Pool(arena, name=name, hardened=hardened, **settings)
+            main.door.set_heap(INTERFACES[interface], ROLE_MAIN)
+        finally:
+            Door.commit(arena)
+        self.attach(main, None, INTERFACES[interface])
+        return 0
 
     cdef int refuse_again(self) except -1:
         """Refuse to be initialised a second time."""
@@ -235,15 +257,12 @@ cdef class Heap(Allocator):
             An invariant does not hold.
         """
         cdef Heap heap
-        cdef Pool main
-        if isinstance(arena, Arena):
-            (<Arena>arena).refuse_shared("a heap cannot be")
-        main = _Pool.open(arena, name, verify=verify)
+        cdef Pool main = _Pool.open(arena, name, verify=verify)
         cdef Pool subpage = None
         cdef unsigned interface
         main.enter()
-        interface = main.c.interface
-        if main.c.role != ROLE_MAIN or interface not in _NAMES:
+        interface = main.control.interface
+        if main.control.role != ROLE_MAIN or interface not in _NAMES:
             raise BadArgument(f"{main.name!r} is a pool, not a heap: use Pool.open")
         if interface == HEAP_SUBPAGE:
             subpage = _Pool.open(arena, f"{main.name}.subpage", verify=verify)
@@ -400,6 +419,8 @@ cdef class Heap(Allocator):
         """
         if unlikely(not heap_is_ready(self)):
             self.enter()
+            if self.main.door is not None:
+                return self.main.require_live(payload, verb)
         if unlikely(not heap_owns(&self.c, payload)):
             self.refuse(self.main, payload, verb)
         if self.c.main.flags & POOL_HARDENED:
@@ -439,6 +460,100 @@ cdef class Heap(Allocator):
             )
         return 0
 
+    # In a shared arena: what is proved still holds when the verb works
+
+    cdef int hold(self) except -1:
+        """Begin a method, and own the lock of a shared arena until its `unhold`."""
+        self.enter()
+        self.arena.hold()
+        if not self.main.is_gone():
+            return 0
+        self.arena.unhold()         # it was destroyed while we waited
+        return self.enter()
+
+    cdef offset_t allocate_shared(
+        self, uint64_t n_bytes, uint64_t alignment, bint is_array, str verb
+    ) except 0:
+        """`allocate` in a shared arena."""
+        cdef offset_t payload
+        self.main.require_alignment(alignment)
+        self.hold()
+        payload = heap_alloc(&self.c, n_bytes, alignment, is_array)
+        self.arena.unhold()
+        if payload == 0:
+            raise self.refusal(n_bytes, alignment, is_array, verb)
+        site_allocated(self.c.arena, payload, n_bytes)
+        return payload
+
+    cdef offset_t resize_shared(
+        self,
+        offset_t payload,
+        uint64_t n_bytes,
+        uint64_t alignment,
+        bint is_array,
+        str verb,
+    ) except 0:
+        """`resize` in a shared arena. What moves is copied without the lock."""
+        cdef offset_t moved
+        moved = self.main.door.resize_heap(
+            &self.c, payload, n_bytes, alignment, is_array
+        )
+        if moved == 0:
+            self.hold()
+            try:
+                self.require_live(payload, verb)
+                alignment = max(
+                    alignment,
+                    pool_alignment(self.c.arena, self.main.control, payload),
+                )
+            finally:
+                self.arena.unhold()
+            raise self.refusal(n_bytes, alignment, is_array, verb)
+        site_freed(self.c.arena, payload)
+        site_allocated(self.c.arena, moved, n_bytes)
+        return moved
+
+    cdef int free_shared(self, offset_t payload, str verb) except -1:
+        """`xfree` in a shared arena."""
+        self.hold()
+        try:
+            if not heap_owns(&self.c, payload) and not (
+                heap_frees_pages(&self.c)
+                and verb == "xfree"
+                and heap_lends(&self.c, payload)
+            ):
+                self.refuse(self.main, payload, verb)
+            arena_refuse_held(self.arena, payload)
+            site_freed(self.c.arena, payload)
+            heap_xfree(&self.c, payload)
+        finally:
+            self.arena.unhold()
+        return 0
+
+    cdef int page_free_shared(self, offset_t offset) except -1:
+        """`page_free` in a shared arena."""
+        self.hold()
+        try:
+            if not heap_lends(&self.c, offset):
+                self.refuse(self.main, offset, "page_free")
+            arena_refuse_held(self.arena, offset)
+            site_freed(self.c.arena, offset)
+            heap_page_free(&self.c, offset)
+        finally:
+            self.arena.unhold()
+        return 0
+
+    cdef uint64_t capacity_shared(self, offset_t payload, str verb) except? 0:
+        """`capacity` in a shared arena."""
+        self.hold()
+        try:
+            if heap_lends(&self.c, payload):
+                return heap_run_bytes(&self.c, payload)
+            self.require_live(payload, verb)
+            return pool_capacity(self.c.arena, self.main.control, payload)
+        finally:
+            self.arena.unhold()
+
     # What Allocator asks of a heap
 
     cdef offset_t allocate(
@@ -448,6 +563,8 @@ cdef class Heap(Allocator):
         cdef offset_t payload
         if unlikely(not heap_is_ready(self)):
             self.enter()
+            if self.main.door is not None:
+                return self.allocate_shared(n_bytes, alignment, is_array, verb)
         if unlikely(alignment > BLOCK_GRAIN):
             self.main.require_alignment(alignment)
         payload = heap_alloc(&self.c, n_bytes, alignment, is_array)
@@ -468,6 +585,8 @@ cdef class Heap(Allocator):
         """Resize a block of xmalloc that was proved live."""
         cdef offset_t moved
         self.main.require_alignment(alignment)
+        if self.main.door is not None:
+            return self.resize_shared(payload, n_bytes, alignment, is_array, verb)
         moved = heap_resize(&self.c, payload, n_bytes, alignment, is_array)
         if moved == 0:
             self.main.raise_damage()
@@ -482,6 +601,8 @@ cdef class Heap(Allocator):
 
     cdef int free_live(self, offset_t payload) except -1:
         """Free memory that was proved xfree's and that nobody holds."""
+        if self.main.door is not None:
+            return self.free_shared(payload, "xfree")
         site_freed(self.c.arena, payload)
         heap_xfree(&self.c, payload)
         if self.c.main.flags & POOL_HARDENED:
@@ -492,6 +613,8 @@ cdef class Heap(Allocator):
         """Usable bytes of any live memory of the heap, or the error."""
         if unlikely(not heap_is_ready(self)):
             self.enter()
+            if self.main.door is not None:
+                return self.capacity_shared(payload, verb)
         if heap_lends(&self.c, payload):
             return heap_run_bytes(&self.c, payload)
         if self.subpage is not None and heap_owns_subpage(&self.c, payload):
@@ -753,6 +876,9 @@ cdef class Heap(Allocator):
         cdef offset_t payload = offset_argument(offset)
         if unlikely(not heap_is_ready(self)):
             self.enter()
+            if self.main.door is not None:
+                self.free_shared(payload, "xfree")
+                return
         if likely(heap_owns(&self.c, payload)):
             if self.c.main.flags & POOL_HARDENED:
                 self.main.require_sound(payload)
@@ -774,6 +900,9 @@ cdef class Heap(Allocator):
         cdef offset_t payload = offset_argument(offset)
         if unlikely(not heap_is_ready(self)):
             self.enter()
+            if self.main.door is not None:
+                self.free_shared(payload, "xfree_subpage")
+                return
         if unlikely(self.c.subpage == NULL):
             self.require_subpage_interface("xfree_subpage")
         if unlikely(not heap_owns_subpage(&self.c, payload)):
@@ -802,13 +931,16 @@ cdef class Heap(Allocator):
             As in `Arena.page_alloc`.
         """
         cdef uint64_t word = count_argument(order, "order", 0)
-        self.enter()
-        return self.lent(
-            heap_page_alloc_order(&self.c, word),
-            pages_of_order(word),
-            word,
-            "page_alloc",
-        )
+        self.hold()
+        try:
+            return self.lent(
+                heap_page_alloc_order(&self.c, word),
+                pages_of_order(word),
+                word,
+                "page_alloc",
+            )
+        finally:
+            self.arena.unhold()
 
     def page_alloc_exact(self, n_pages, /):
         """Exactly ``n_pages`` contiguous pages, which start at any page.
@@ -819,10 +951,13 @@ cdef class Heap(Allocator):
             Offset of the first page in bytes.
         """
         cdef uint64_t count = count_argument(n_pages, "n_pages", 1)
-        self.enter()
-        return self.lent(
-            heap_page_alloc(&self.c, count), count, count, "page_alloc_exact"
-        )
+        self.hold()
+        try:
+            return self.lent(
+                heap_page_alloc(&self.c, count), count, count, "page_alloc_exact"
+            )
+        finally:
+            self.arena.unhold()
 
     cdef object lent(self, offset_t offset, uint64_t n_pages, object n, str verb):
         """Offset of a new run of page_alloc, or the error if it is 0."""
@@ -843,6 +978,11 @@ cdef class Heap(Allocator):
             A view of the run is alive.
         """
         cdef offset_t where = offset_argument(offset)
+        if unlikely(not heap_is_ready(self)):
+            self.enter()
+            if self.main.door is not None:
+                self.page_free_shared(where)
+                return
         self.require_run(where, "page_free")
         arena_refuse_held(self.arena, where)
         site_freed(self.c.arena, where)

@@ -22,14 +22,18 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
 from xmem.arena cimport (
+    ENTRY_DESTROYING,
     ENTRY_EMPTY,
     FRAME_RUN,
     arena_t,
     directory_entry,
+    entry_t,
     frame_owner,
+    frame_pages,
     frame_state,
     frames_alloc_aligned,
     frames_free,
+    frames_head_of,
     page_of,
     page_offset,
 )
@@ -44,11 +48,13 @@ from xmem.base cimport (
     offset_t,
     put,
     put32,
+    store_barrier,
     unlikely,
 )
 from xmem.core cimport (
     CREATION_DONE,
     creation_t,
+    is_run,
     pool_capacity,
     pool_create,
     pool_keep,
@@ -58,12 +64,21 @@ from xmem.core cimport (
     pool_retire,
     pool_t,
     released_t,
+    run_free,
     settings_t,
     shrink_next,
     waiting_give,
 )
 from xmem.core.plain cimport alloc_t, plain_resize_near, pool_alignment
 from xmem.core.routes cimport door_t, leads_nowhere, routes_of, routes_t
+from xmem.interfaces cimport (
+    heap_alloc,
+    heap_has_whole,
+    heap_owns,
+    heap_small_max,
+    heap_t,
+    is_whole,
+)
 from xmem.shared.area cimport (
     SHARED_ALLOC,
     SHARED_CREATE,
@@ -90,10 +105,12 @@ from xmem.verbs cimport (
     pool_alloc_run_patiently,
     pool_free,
     pool_lend_pages_patiently,
+    pool_resize_run,
 )
 
 cdef enum:
     DRAIN_SLICE = 8             # blocks: the journal has room for what they change
+    RELEASE_LOOKS = 1000        # runs in one hold of the lock
 
 
 cdef extern from *:
@@ -143,10 +160,12 @@ cdef bint begin(
         cause = LOCK_GONE
         return False
     # Plain stores: they are never undone, and tell of a verb that a kill cut short.
+    # First that one has begun: else the last one's answer would be taken for its own.
+    slot.n_begun = slot.n_done + 1
+    store_barrier()
     slot.subject = subject
     slot.pool = 0 if door == NULL else pool_behind(door).number
     slot.verb = verb
-    slot.n_begun = slot.n_done + 1
     log_to(&routes.member.area.journal.end)
     return True
 
@@ -242,6 +261,22 @@ cdef bint do_owns(arena_t* arena, pool_t* door, offset_t payload) noexcept nogil
     return is_owned
 
 
+cdef offset_t move(
+    arena_t* arena, pool_t* door, offset_t payload, offset_t moved, uint64_t n_bytes
+) noexcept nogil:
+    """End a resize that has allocated ``moved``: copy, and free the old block."""
+    put(&own_slot(routes_of(arena)).moved, moved)
+    end(arena, moved)
+    memcpy(arena.base + moved, arena.base + payload, n_bytes)
+    if unlikely(not begin(arena, door, SHARED_RESIZE, payload)):
+        return 0        # the slot names the new block
+    if likely(pool_owns(arena, pool_behind(door), payload)):
+        pool_free(arena, pool_behind(door), payload)
+    put(&own_slot(routes_of(arena)).moved, 0)
+    end(arena, moved)
+    return moved
+
+
 cdef offset_t do_resize(
     arena_t* arena, pool_t* door, offset_t payload, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
@@ -262,36 +297,56 @@ cdef offset_t do_resize(
             return payload
         alignment = own
     moved = pool_alloc_patiently(arena, pool, n_bytes, alignment)
-    if moved == 0:
-        # A shrink never fails: the block is large enough as it is.
-        if alignment <= own and n_bytes <= capacity:
-            moved = payload
-        end(arena, moved)
-        return moved
-    put(&own_slot(routes_of(arena)).moved, moved)
-    end(arena, moved)
-    memcpy(
-        arena.base + moved,
-        arena.base + payload,
-        n_bytes if n_bytes < capacity else capacity,
-    )
-    if unlikely(not begin(arena, door, SHARED_RESIZE, payload)):
-        return 0        # the slot names the new block
-    if likely(pool_owns(arena, pool, payload)):
-        pool_free(arena, pool, payload)
-    put(&own_slot(routes_of(arena)).moved, 0)
+    if moved != 0:
+        return move(
+            arena, door, payload, moved, n_bytes if n_bytes < capacity else capacity
+        )
+    # A shrink never fails: the block is large enough as it is.
+    if alignment <= own and n_bytes <= capacity:
+        moved = payload
     end(arena, moved)
     return moved
 
 
 # Pages -------------------------------------------------------------------------------
 
+cdef offset_t serve_run(
+    arena_t* arena, pool_t* pool, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """A block of whole pages, or 0: a door does not know the most that is served."""
+    if n_bytes > pool.max_request:
+        return 0
+    return pool_alloc_run_patiently(arena, pool, n_bytes, alignment)
+
+
 cdef offset_t do_alloc_run(
     arena_t* arena, pool_t* door, uint64_t n_bytes, uint64_t alignment
 ) noexcept nogil:
-    return request(
-        arena, door, SHARED_ALLOC, pool_alloc_run_patiently, n_bytes, alignment
+    return request(arena, door, SHARED_ALLOC, serve_run, n_bytes, alignment)
+
+
+cdef bint do_lends(arena_t* arena, pool_t* door, offset_t offset) noexcept nogil:
+    global cause
+    cdef bint is_lent
+    cause = enter(routes_of(arena))
+    if unlikely(cause != LOCK_TAKEN):
+        return False
+    is_lent = not leads_nowhere(door) and (
+        is_run(arena, pool_behind(door), offset, FRAME_RUN)
     )
+    lock_leave(&routes_of(arena).member)
+    return is_lent
+
+
+cdef bint do_free_pages(arena_t* arena, pool_t* door, offset_t offset) noexcept nogil:
+    cdef bint is_lent
+    if unlikely(not begin(arena, door, SHARED_GIVE, offset)):
+        return False
+    is_lent = is_run(arena, pool_behind(door), offset, FRAME_RUN)
+    if likely(is_lent):
+        run_free(arena, pool_behind(door), <uint32_t>page_of(arena, offset))
+    end(arena, is_lent)
+    return is_lent
 
 
 cdef offset_t do_lend_pages(
@@ -302,7 +357,7 @@ cdef offset_t do_lend_pages(
     )
 
 
-cdef uint32_t do_take(
+cdef uint32_t shared_take(
     arena_t* arena, uint64_t n_pages, unsigned order
 ) noexcept nogil:
     """First page of a run of the arena's own, aligned to ``2**order`` pages, or 0."""
@@ -314,33 +369,105 @@ cdef uint32_t do_take(
     return page
 
 
-cdef bint do_give(arena_t* arena, offset_t offset) noexcept nogil:
+cdef bint shared_give(arena_t* arena, offset_t offset) noexcept nogil:
     """Free a run of the arena's own; False if none starts there."""
     cdef uint64_t page = page_of(arena, offset)
     cdef uint64_t word
-    cdef bint is_run
+    cdef bint is_own
     if unlikely(not begin(arena, NULL, SHARED_GIVE, offset)):
         return False
     word = arena.frames[page].word
-    is_run = (
+    is_own = (
         offset < arena.n_bytes
         and page >= arena.first_page
         and offset & (arena.page_bytes - 1) == 0
         and frame_state(word) == FRAME_RUN
         and frame_owner(word) == 0
     )
-    if likely(is_run):
+    if likely(is_own):
         frames_free(arena, <uint32_t>page)
-    end(arena, is_run)
-    return is_run
+    end(arena, is_own)
+    return is_own
 
 
-cdef bint do_set_root(arena_t* arena, uint64_t offset) noexcept nogil:
+cdef bint shared_set_root(arena_t* arena, uint64_t offset) noexcept nogil:
+    """Keep an offset of the user's choice; False without the lock."""
     if unlikely(not begin(arena, NULL, SHARED_ROOT, offset)):
         return False
     put(&arena.super.root, offset)
     end(arena, offset)
     return True
+
+
+# Heaps -------------------------------------------------------------------------------
+
+cdef inline bint heap_stays(
+    heap_t* heap,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+    bint is_array,
+) noexcept nogil:
+    """Resize a block where it is, if it can keep its kind: within a page, or whole."""
+    if n_bytes <= heap_small_max(heap, alignment):
+        return not is_whole(heap, payload) and (
+            plain_resize_near(heap.arena, heap.main, payload, n_bytes) != 0
+        )
+    return (
+        heap_has_whole(heap, is_array)
+        and is_whole(heap, payload)
+        and pool_resize_run(heap.arena, heap.main, payload, n_bytes)
+    )
+
+
+cdef inline bint heap_keeps(
+    heap_t* heap, offset_t payload, uint64_t n_bytes, uint64_t alignment
+) noexcept nogil:
+    """Whether a block for which there is no other shrinks, or is large enough."""
+    if n_bytes > heap_small_max(heap, alignment):
+        return False
+    if is_whole(heap, payload):
+        return pool_resize_run(heap.arena, heap.main, payload, n_bytes)
+    return n_bytes <= pool_capacity(heap.arena, heap.main, payload)
+
+
+cdef offset_t do_resize_heap(
+    arena_t* arena,
+    pool_t* door,
+    unsigned interface,
+    offset_t payload,
+    uint64_t n_bytes,
+    uint64_t alignment,
+    bint is_array,
+) noexcept nogil:
+    """`heap_resize`, with the copy between two transactions."""
+    cdef heap_t heap
+    cdef uint64_t own, capacity
+    cdef offset_t moved = 0
+    heap.arena = arena
+    heap.main = heap.subpage = pool_behind(door)
+    heap.interface = interface
+    if unlikely(not begin(arena, door, SHARED_RESIZE, payload)):
+        return 0
+    if unlikely(not heap_owns(&heap, payload)):
+        end(arena, 0)
+        return 0
+    own = pool_alignment(arena, heap.main, payload)
+    if alignment <= own and heap_stays(&heap, payload, n_bytes, own, is_array):
+        end(arena, payload)
+        return payload
+    capacity = pool_capacity(arena, heap.main, payload)
+    moved = heap_alloc(
+        &heap, n_bytes, alignment if alignment > own else own, is_array
+    )
+    if moved != 0:
+        return move(
+            arena, door, payload, moved, n_bytes if n_bytes < capacity else capacity
+        )
+    if alignment <= own and heap_keeps(&heap, payload, n_bytes, own):
+        moved = payload
+    end(arena, moved)
+    return moved
 
 
 # Pools -------------------------------------------------------------------------------
@@ -372,17 +499,49 @@ cdef bint shared_retire(arena_t* arena, pool_t* door) noexcept nogil:
 
 
 cdef bint shared_release_next(
-    arena_t* arena, uint32_t number, uint32_t* page, released_t* released
+    arena_t* arena,
+    uint32_t number,
+    uint32_t serial,
+    uint32_t* page,
+    released_t* released,
 ) noexcept nogil:
-    """`pool_release_next`, a transaction of its own; the last frees the number."""
+    """`pool_release_next`, a transaction of its own; the last frees the number.
+
+    Several may do it together. At most RELEASE_LOOKS runs are looked at:
+    ``released.n_pages`` is 0 if none of them was the pool's.
+    """
+    cdef entry_t* entry = directory_entry(arena, number)
     cdef bint is_more
+    cdef unsigned _i
+    released.n_pages = released.n_bytes = 0
     if unlikely(not begin(arena, NULL, SHARED_DESTROY, page[0])):
         return False
-    is_more = pool_release_next(arena, number, False, page, released)
-    if not is_more:
-        put32(&directory_entry(arena, number).state, ENTRY_EMPTY)
+    if entry.state != ENTRY_DESTROYING or entry.serial != serial:
+        end(arena, False)
+        return False
+    # The frames may have merged what was given back with what precedes it.
+    page[0] = frames_head_of(arena, page[0])
+    for _i in range(RELEASE_LOOKS):
+        if page[0] == 0 or frame_owner(arena.frames[page[0]].word) == number:
+            break
+        page[0] = frames_head_of(
+            arena, page[0] + frame_pages(arena.frames[page[0]].word)
+        )
+    is_more = page[0] != 0
+    if is_more and frame_owner(arena.frames[page[0]].word) == number:
+        pool_release_next(arena, number, False, page, released)
+    elif not is_more:
+        put32(&entry.state, ENTRY_EMPTY)
     end(arena, is_more)
     return is_more
+
+
+cdef bint release(
+    arena_t* arena, uint32_t number, uint32_t serial, uint32_t* page
+) noexcept nogil:
+    """`shared_release_next` for one who has no handle of the pool."""
+    cdef released_t released
+    return shared_release_next(arena, number, serial, page, &released)
 
 
 cdef uint64_t shared_reserve(
@@ -474,6 +633,9 @@ cdef void* make_routes() noexcept nogil:
     routes.resize = do_resize
     routes.alloc_run = do_alloc_run
     routes.lend_pages = do_lend_pages
+    routes.lends = do_lends
+    routes.free_pages = do_free_pages
+    routes.resize_heap = do_resize_heap
     return routes
 
 
@@ -490,7 +652,8 @@ cdef void limit_wait(uint64_t most_ns) noexcept nogil:
 
 cdef sharing_t verbs
 verbs.make = make_routes
-verbs.take = do_take
-verbs.give = do_give
-verbs.set_root = do_set_root
+verbs.take = shared_take
+verbs.give = shared_give
+verbs.set_root = shared_set_root
+verbs.release = release
 arena_share_by(&verbs)

@@ -31,6 +31,7 @@ from xmem.base.errors import (
     TraceFormatError,
     XmemError,
 )
+from xmem.base.slots import ArenaStats
 from xmem.capi import _C_API as _C_API
 from xmem.capi import get_include
 from xmem.check import repairs as _repairs  # noqa: F401  (Arena.open asks for it)
@@ -57,6 +58,7 @@ __all__ = [
     "ArenaClosed",
     "ArenaFormatError",
     "ArenaInUse",
+    "ArenaStats",
     "BadArgument",
     "BadArgumentType",
     "Block",

@@ -7,6 +7,7 @@ from xmem.arena.arena cimport Arena
 from xmem.base.offset cimport offset_t
 from xmem.core cimport creation_t, pool_t, released_t, settings_t
 from xmem.core.routes cimport door_t
+from xmem.interfaces cimport heap_t
 
 
 cdef class Door:
@@ -26,12 +27,23 @@ cdef class Door:
     @staticmethod
     cdef Door to(Arena arena, uint32_t number, str name)
 
+    @staticmethod
+    cdef int begin(Arena arena) except -1
+
+    @staticmethod
+    cdef int commit(Arena arena) noexcept
+
+    cdef int set_heap(self, unsigned interface, unsigned role) noexcept
     cdef pool_t* stub(self) noexcept
     cdef int refuse_cause(self) except -1
     cdef offset_t alloc(self, uint64_t n_bytes, uint64_t alignment) except? 0
     cdef bint give(self, offset_t payload) except -1
     cdef offset_t resize(
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment
+    ) except? 0
+    cdef offset_t resize_heap(
+        self, heap_t* heap, offset_t payload, uint64_t n_bytes, uint64_t alignment,
+        bint is_array
     ) except? 0
     cdef uint64_t alloc_each(
         self, uint64_t* sizes, uint64_t n, uint64_t alignment, offset_t* payloads

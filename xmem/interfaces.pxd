@@ -17,7 +17,8 @@ pages for a request that fills a page or more with its header.
 
 Every function that allocates returns an offset, or 0 when the interface forbids
 the request or there is no room. Those that free or resize trust their argument;
-``heap_owns`` and ``heap_lends`` prove it. Sources: the proposal of October
+``heap_owns`` and ``heap_lends`` prove it. In a shared arena a heap is one of TLSF
+alone, and its pool a door (core/routes.pxd). Sources: the proposal of October
 2008 on the Xen developers' list; Xen b829a0ff57 for the tails.
 """
 
@@ -39,6 +40,7 @@ from xmem.core cimport (
     pool_t,
     run_free,
 )
+from xmem.core.routes cimport is_door, routed_lends, routed_run, routes_of
 from xmem.engine cimport (
     BLOCK_ALIGN_MAX,
     BLOCK_GRAIN,
@@ -137,8 +139,10 @@ cdef inline offset_t heap_alloc(
         heap, alignment
     ):
         return pool_alloc_patiently(heap.arena, heap.main, n_bytes, alignment)
-    if not heap_has_whole(heap, is_array) or n_bytes > heap.main.max_request:
+    if not heap_has_whole(heap, is_array):
         return 0
+    if n_bytes > heap.main.max_request:
+        return routed_run(heap.arena, heap.main, n_bytes, alignment)
     return pool_alloc_run_patiently(heap.arena, heap.main, n_bytes, alignment)
 
 
@@ -206,7 +210,9 @@ cdef inline bint heap_owns_subpage(
 
 cdef inline bint heap_lends(heap_t* heap, offset_t offset) noexcept nogil:
     """Whether a live run of page_alloc's starts at ``offset``, any integer."""
-    return is_run(heap.arena, heap.main, offset, FRAME_RUN)
+    return is_run(heap.arena, heap.main, offset, FRAME_RUN) or (
+        routed_lends(heap.arena, heap.main, offset)
+    )
 
 
 cdef inline uint64_t heap_run_bytes(
@@ -228,6 +234,9 @@ cdef inline bint heap_frees_pages(heap_t* heap) noexcept nogil:
 
 cdef inline void heap_page_free(heap_t* heap, offset_t offset) noexcept nogil:
     """Free a run of page_alloc."""
+    if unlikely(is_door(heap.arena, heap.main)):
+        routes_of(heap.arena).free_pages(heap.arena, heap.main, offset)
+        return
     run_free(heap.arena, heap.main, <uint32_t>page_of(heap.arena, offset))
 
 
@@ -312,6 +321,16 @@ cdef inline offset_t heap_resize(
     cdef uint64_t own = pool_alignment(heap.arena, heap.main, payload)
     cdef bint may_stay = alignment <= own
     cdef offset_t moved
+    if unlikely(is_door(heap.arena, heap.main)):
+        return routes_of(heap.arena).resize_heap(
+            heap.arena,
+            heap.main,
+            heap.interface,
+            payload,
+            n_bytes,
+            alignment,
+            is_array,
+        )
     if heap.main.engine != ENGINE_TLSF:
         return pool_resize_patiently(
             heap.arena, heap.main, payload, n_bytes, alignment

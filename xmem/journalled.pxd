@@ -4,6 +4,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from xmem.arena.superblock cimport arena_t
+from xmem.base.offset cimport offset_t
 from xmem.core.control cimport pool_t
 from xmem.core.creation cimport creation_t, released_t, settings_t
 
@@ -18,6 +19,14 @@ cdef bint shared_begin(arena_t* arena) noexcept nogil
 cdef void shared_put(arena_t* arena, uint64_t* word, uint64_t value) noexcept nogil
 cdef void shared_commit(arena_t* arena) noexcept nogil
 
+# The arena's own page runs, and its root. Without the lock they return 0 or False, and
+# `last_cause` says why.
+cdef uint32_t shared_take(
+    arena_t* arena, uint64_t n_pages, unsigned order
+) noexcept nogil
+cdef bint shared_give(arena_t* arena, offset_t offset) noexcept nogil
+cdef bint shared_set_root(arena_t* arena, uint64_t offset) noexcept nogil
+
 cdef creation_t shared_create(
     arena_t* arena,
     const char* name,
@@ -27,7 +36,11 @@ cdef creation_t shared_create(
 ) noexcept nogil
 cdef bint shared_retire(arena_t* arena, pool_t* door) noexcept nogil
 cdef bint shared_release_next(
-    arena_t* arena, uint32_t number, uint32_t* page, released_t* released
+    arena_t* arena,
+    uint32_t number,
+    uint32_t serial,
+    uint32_t* page,
+    released_t* released,
 ) noexcept nogil
 cdef uint64_t shared_reserve(
     arena_t* arena, pool_t* door, uint64_t n_pages, bint keeps

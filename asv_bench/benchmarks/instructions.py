@@ -10,6 +10,7 @@ from .common import ENGINES, load_trace, module, need_replay
 
 insn = module("xmem.measure.insn", "xmem.insn")
 scenarios = module("xmem.measure.scenarios", "xmem.scenarios")
+Arena = getattr(module("xmem.arena"), "Arena", None)
 SCENARIOS = getattr(scenarios, "SCENARIOS", [])
 EXTREMES = getattr(scenarios, "EXTREMES", [])
 
@@ -75,6 +76,37 @@ class Worst:
 
     def track_xmalloc_worst_instructions(self, engine, free_blocks):
         return worst_of("xmalloc", engine, free_blocks)
+
+
+class Shared:
+    """The worst over all scenarios, in an arena that processes share."""
+
+    params = [FREE_BLOCKS]
+    param_names = ["free_blocks"]
+    unit = "instructions"
+    version = "1"
+
+    def setup(self, free_blocks):
+        need_insn()
+        if Arena is None or not hasattr(Arena, "memfd"):
+            raise NotImplementedError("this commit cannot share an arena")
+
+    def worst_of(self, verb, free_blocks):
+        worst = 0
+        for found in SCENARIOS:
+            if found.verb == verb and "tlsf" in found.engines:
+                pool, arguments = found.make(free_blocks, shared=True)
+                with pool.arena:
+                    worst = max(
+                        worst, sum(1 for _ in insn.Steps(pool, verb, *arguments))
+                    )
+        return worst
+
+    def track_xfree_worst_instructions(self, free_blocks):
+        return self.worst_of("xfree", free_blocks)
+
+    def track_xmalloc_worst_instructions(self, free_blocks):
+        return self.worst_of("xmalloc", free_blocks)
 
 
 class Hardened:

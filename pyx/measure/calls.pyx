@@ -8,14 +8,18 @@ address, after its arguments have been checked as the verb's Python method would
 from xmem.base.errors import BadArgument, BadArgumentType
 from xmem.measure.codes import VERBS as _VERB_NAMES
 
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from libc.stdint cimport uint64_t
+
 from xmem.base.arguments cimport (
     align_argument,
     count_argument,
     offset_argument,
     size_argument,
 )
-from xmem.measure.callees cimport VERB_CHECKED, VERBS
+from xmem.measure.callees cimport VERB_CHECKED, VERBS, verb_t
 from xmem.measure.codes cimport (
+    VERB_OWN,
     VERB_PAGE_ALLOC,
     VERB_PAGE_FREE,
     VERB_XFREE,
@@ -33,6 +37,10 @@ _PARAMETERS = {
     "page_alloc": "n_pages",
     "page_free": "offset",
 }
+
+
+#: Name of a capsule with a caller's own function, a ``verb_t`` of callees.pxd.
+cdef const char* VERB_CAPSULE = "xmem.verb_t"
 
 
 cdef Pool pool_argument(object pool):
@@ -87,10 +95,26 @@ cdef int check_call(call_t* call, Pool pool, object verb) except -1:
     return 0
 
 
+cdef int prepare_own(call_t* call, object function, tuple args) except -1:
+    """Fill a call of a caller's own function, which takes up to three words."""
+    cdef uint64_t[3] words
+    cdef Py_ssize_t i
+    if len(args) > 3:
+        raise BadArgument(f"a function takes up to 3 words, not {len(args)}")
+    for i in range(3):
+        words[i] = offset_argument(args[i]) if i < len(args) else 0
+    call.kind = VERB_OWN
+    call.verb = <verb_t>PyCapsule_GetPointer(function, VERB_CAPSULE)
+    call.a, call.b, call.c = words[0], words[1], words[2]
+    return 0
+
+
 cdef int prepare_call(
     call_t* call, Pool pool, object verb, tuple args, bint checked
 ) except -1:
     """Fill a call from Python arguments, after checking them."""
+    if PyCapsule_IsValid(verb, VERB_CAPSULE):
+        return prepare_own(call, verb, args)
     call.kind = verb_argument(verb, len(args))
     convert_arguments(call, args)
     check_call(call, pool, verb)

@@ -328,12 +328,12 @@ cdef class CallProgram:
         cdef uint8_t[::1] cells
         self.pool = pool_argument(pool)
         self.pool.enter()
-        if in_file and self.pool.arena.path is None:
+        if in_file and self.pool.arena.fd < 0:
             raise BadArgument(
                 "the arena must be in a file: the child would have its own copy of "
                 "an anonymous one"
             )
-        if not in_file and self.pool.arena.path is not None:
+        if not in_file and self.pool.arena.fd >= 0:
             raise BadArgument(
                 "the arena is in a file, which the child would change: use an "
                 "anonymous arena"
@@ -351,6 +351,7 @@ cdef class CallProgram:
         cdef _Tracer tracer = _Tracer()
         if tracer.fork() == 0:
             child_call(&self.c, &self.call, self.result)
+        tracer.own = <uint64_t>self.call.verb
         tracer.to_marker()
         return tracer
 
@@ -470,7 +471,9 @@ cdef class Steps:
     Parameters
     ----------
     pool, verb, *args
-        As in `cost`, except that the arena is in a file.
+        As in `cost`, except that the arena is in a file. In place of the name of a
+        verb it may be a compiled function of one's own: a capsule ``xmem.verb_t`` of
+        a ``verb_t`` (xmem/measure/callees.pxd), with up to three words.
 
     Yields
     ------

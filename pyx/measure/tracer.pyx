@@ -46,8 +46,8 @@ cdef inline bint is_verb(uint64_t pc) noexcept nogil:
     return False
 
 
-cdef int approach(int child, place_t* entry) noexcept nogil:
-    """Step a child from a marker to the verb, or return ``NO_CALL``."""
+cdef int approach(int child, uint64_t own, place_t* entry) noexcept nogil:
+    """Step a child from a marker to the verb or to ``own``, or return ``NO_CALL``."""
     cdef int error, _i
     error = tracee_pass(child)
     if error:
@@ -56,7 +56,7 @@ cdef int approach(int child, place_t* entry) noexcept nogil:
         error = tracee_pc(child, &entry.pc)
         if error:
             return error
-        if is_verb(entry.pc):
+        if entry.pc == own or is_verb(entry.pc):
             return tracee_place(child, entry)
         error = tracee_step(child)
         if error:
@@ -163,7 +163,7 @@ cdef class _Tracer:
         """Step from a marker to the verb; False if no call follows the marker."""
         cdef int error
         with nogil:
-            error = approach(self.pid, &self.entry)
+            error = approach(self.pid, self.own, &self.entry)
         self.require(error)
         return error != NO_CALL
 

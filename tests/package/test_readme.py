@@ -372,7 +372,7 @@ def test_every_public_function_of_a_module_is_in_its_section(title, stub):
         assert not is_public or node.name in calls or node.name == "play_touched"
 
 
-@pytest.mark.parametrize("name", ["PoolStats", "HeapStats"])
+@pytest.mark.parametrize("name", ["ArenaStats", "PoolStats", "HeapStats"])
 def test_every_figure_is_in_the_interface(name):
     listed = {row[0]: row[1] for row in rows(section("api.md", "Figures"))}
     fields = re.findall(r"`(\w+)`", listed[f"`{name}`"])

@@ -5,7 +5,7 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from xmem import Arena, Pool
+from xmem import Arena, Heap, Pool
 
 SOURCE = Path(__file__).parents[1] / "support" / "_shared.pyx"
 PAGE = 4096
@@ -21,7 +21,8 @@ class SharedPool:
     shared : module
         ``support/_shared.pyx``.
     kind : dict, optional
-        Parameters of the pool, if it is made.
+        Parameters of the pool, if it is made; with ``heap``, an interface, those of a
+        heap, whose pool it is then.
     n_pages : int
         Pages of the arena, if it is made.
     """
@@ -42,7 +43,12 @@ class SharedPool:
             self.arena = Arena.create(
                 path, n_pages * PAGE, page_size=PAGE, max_pools=3, shared=True
             )
-            self.pool = Pool(self.arena, name="it", **kind)
+            settings = dict(kind)
+            interface = settings.pop("heap", None)
+            if interface is None:
+                self.pool = Pool(self.arena, name="it", **settings)
+            else:
+                (self.pool,) = Heap(self.arena, interface, name="it", **settings).pools
         self.base = self.arena.address(0)
         self.shared = shared.Shared(self.arena, self.pool)
         self.area = self.shared.area_offset

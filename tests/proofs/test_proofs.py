@@ -140,11 +140,12 @@ def test_lock_sees_the_trap(trap):
 
 @steps
 def test_undo(seed, shared_module):
-    n_moments, n_undone, most, paths = undo.prove(6, seed, shared_module)
+    n_moments, n_undone, most, paths = undo.prove(7, seed, shared_module)
     assert n_moments > 10_000
     assert n_undone > 1_000
     assert most < shared_module.N_ENTRIES // 4
-    assert paths.total() == 6 * len(undo.KINDS)
+    assert paths.total() > 5 * len(undo.KINDS)
+    assert len(paths) > 15
 
 
 @pytest.mark.no_asan

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Undo: whichever instruction is the last, the arena can be led back from it.
 
-A child makes a call on a shared pool instruction by instruction. After each, the parent
-copies the arena, undoes what the journal says in the copy, and compares it with the
-arena as it was at the last commit. Every word must be the same, but for those that mean
-nothing: the bytes of free pages, those inside free and waiting blocks, the lock line,
-what a slot says of the verb under way, and the journal itself. A commit in the middle
-of a call, as between the halves of a block that moves, becomes what is compared with.
+A child makes a call on a shared arena instruction by instruction. After each, the
+parent copies the arena, undoes what the journal says in the copy, and compares it with
+the arena as it was at the last commit. Every word must be the same, but for those that
+mean nothing: the bytes of free pages, those inside free and waiting blocks, the start
+bits of a pool that is being destroyed, entries of the directory without one, the lock
+line, what a slot says of the verb under way, and the journal itself. A commit in the
+middle of a call, as between the halves of a block that moves, becomes what is compared
+with.
 
 Undoing is cut short after every entry as well, and done again: the result is the same.
 """
 
+import contextlib
 import ctypes
 import tempfile
 from collections import Counter
@@ -22,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from support.builds import Builds
 
+from xmem import OutOfMemory, Pool
 from xmem.arena import FRAME_FREE
 from xmem.measure.insn import Steps
 
@@ -38,12 +42,23 @@ KINDS: list[dict[str, Any]] = [
     {"grow_pages": 3},
     {"grow_pages": 2, "join_regions": False},
     {"max_pages": 6, "grow_pages": 2},
+    {"heap": "array"},
+    {"heap": "merged"},
 ]
+#: Numbers of the interfaces, as in the format.
+INTERFACES = {"array": 2, "merged": 5}
 SIZES = [0, 1, 24, 25, 40, 200, 600, 1500, 3000, 4000, 4072, 5000, 9000]
 ALIGNS = [16, 16, 16, 64, 2048, PAGE]
+#: Calls of these are made less often.
+RARE = ["run", "room", "pools", "words"]
+#: Where the directory is, and the state in an entry: without a pool that alone means
+#: anything.
+DIRECTORY, ENTRY_BYTES, ENTRY_STATE = 1024, 64, 56
 #: Bytes of the lock line, and of what a slot says plainly.
 LOCK_BYTES = 64
 SLOT_BYTES = 64
+#: Words of a slot: what the last verb is and is about, and the verbs begun and done.
+ABOUT, BEGUN, DONE = slice(1, 4), 4, 5
 
 
 class Scene(SharedPool):
@@ -53,8 +68,19 @@ class Scene(SharedPool):
         self, folder: Path, kind: dict[str, Any], seed: int, shared: Any
     ) -> None:
         super().__init__(folder / "arena", shared, kind, N_PAGES)
+        self.kind = kind
         self.rng = np.random.default_rng(seed)
         self.live: dict[int, bytes] = {}
+        self.runs: dict[int, str] = {}  # and the verb that frees each
+        self.other: Pool | None = None
+        self.dying = 0  # number of a pool that is being destroyed
+        interface = kind.get("heap")
+        shared.set_interface(INTERFACES.get(interface, 0))
+        self.verbs = (
+            ("xmalloc", "xfree", "xrealloc")
+            if interface is None
+            else ("heap xmalloc", "heap xfree", "heap xrealloc")
+        )
         self.n_moments = 0
         self.n_undone = 0
         self.most_entries = 0
@@ -88,6 +114,17 @@ class Scene(SharedPool):
         if differs.any():
             raise Refuted(f"{int(np.flatnonzero(differs)[0]):#x} differs")
 
+    def require_told(
+        self, undone: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]
+    ) -> None:
+        """Refute a slot that gives the answer of one verb as another's."""
+        at = self.area + self.at.SLOTS_AT + self.shared.my_slot * SLOT_BYTES
+        slot, then = (
+            held[at : at + SLOT_BYTES].view(np.uint64) for held in (undone, wanted)
+        )
+        if slot[BEGUN] == slot[DONE] and (slot[ABOUT] != then[ABOUT]).any():
+            raise Refuted("the slot tells of a verb that has not begun")
+
     def mask(self, unwritten: set[int]) -> npt.NDArray[np.bool_]:
         """Bytes that mean something, of the arena as it is.
 
@@ -95,9 +132,13 @@ class Scene(SharedPool):
         """
         now = Snapshot(self.arena)
         means = np.ones(self.arena.n_bytes, dtype=bool)
-        for page, state, _, n_pages in now.runs():
+        bits = now.word(56)
+        for page, state, owner, n_pages in now.runs():
+            start, end = page * PAGE, (page + n_pages) * PAGE
             if state == FRAME_FREE:
-                means[page * PAGE : (page + n_pages) * PAGE] = False
+                means[start:end] = False
+            if owner == self.dying != 0:
+                means[bits + (start >> 7) : bits + (end >> 7)] = False
         for block in now.pool(self.pool.id, "tlsf"):
             if not block.used:
                 means[block.start + 16 : block.end - 8] = False
@@ -105,6 +146,10 @@ class Scene(SharedPool):
                 means[block.start + 8 : block.end] = False
             elif block.start in unwritten:
                 means[block.start : block.end] = False
+        for entry in range(DIRECTORY, DIRECTORY + 3 * ENTRY_BYTES, ENTRY_BYTES):
+            if not now.word(entry + ENTRY_STATE) & 0xFFFFFFFF:
+                means[entry : entry + ENTRY_STATE] = False
+                means[entry + ENTRY_STATE + 4 : entry + ENTRY_BYTES] = False
         area = self.area
         means[area : area + LOCK_BYTES] = False
         slot = area + self.at.SLOTS_AT + self.shared.my_slot * SLOT_BYTES
@@ -115,14 +160,14 @@ class Scene(SharedPool):
 
     # One call
 
-    def step(self, verb: str, *args: int) -> int:
+    def step(self, verb: str, *args: int, pool: Pool | None = None) -> int:
         """Make a call by steps; undo in a copy after each instruction."""
         reference = self.bytes_now()
         means = self.mask(set())
         known = set(self.live)
         before = reference
         n_before = 0
-        steps = Steps(self.pool, verb, *args)
+        steps = Steps(pool or self.pool, self.at.STEPS.get(verb, verb), *args)
         for _ in steps:
             self.n_moments += 1
             raw = Snapshot(self.arena).bytes
@@ -139,6 +184,7 @@ class Scene(SharedPool):
                 self.undo(copy, n_entries)
                 undone = np.frombuffer(copy, dtype=np.uint8)
                 self.require_same(undone, reference, means)
+                self.require_told(undone, reference)
             before, n_before = held, n_entries
         self.n_calls[f"{verb}: {steps.path}"] += 1
         assert steps.value is not None
@@ -191,23 +237,88 @@ class Scene(SharedPool):
 
     def call(self) -> None:
         """One random call, by steps."""
+        if self.rng.random() < 0.3:
+            getattr(self, str(self.rng.choice(RARE)))()
+        else:
+            self.call_often()
+
+    def run(self) -> None:
+        """Take a run of pages or free one, of the pool or of the arena."""
+        if self.runs and self.rng.random() < 0.6:
+            offset = list(self.runs)[int(self.rng.integers(len(self.runs)))]
+            if self.step(self.runs[offset], offset) != 1:
+                raise Refuted(f"the run at {offset:#x} is not live")
+            del self.runs[offset]
+            return
+        n_pages, order = int(self.rng.integers(1, 5)), int(self.rng.integers(3))
+        if self.rng.random() < 0.5:
+            offset, free = self.step("page_alloc", n_pages, PAGE << order), "page_free"
+        else:
+            offset, free = self.step("take", n_pages, order), "give"
+        if offset:
+            self.runs[offset] = free
+
+    def room(self) -> None:
+        """Pages for later, or given back; blocks that wait given back."""
+        verb = str(self.rng.choice(["reserve", "drain", "shrink"]))
+        if verb == "reserve":
+            keeps = self.kind.get("quick", False) and self.rng.random() < 0.2
+            self.step(verb, int(self.rng.integers(1, 5)), int(keeps))
+        else:
+            self.step(verb, int(self.rng.integers(1, 20)))
+
+    def pools(self) -> None:
+        """Make another pool, with blocks; or destroy it."""
+        if self.other is None:
+            if self.step("create", int(self.rng.integers(2))):
+                self.other = Pool.open(self.arena, "other", verify=False)
+                for _ in range(int(self.rng.integers(6))):
+                    with contextlib.suppress(OutOfMemory):
+                        self.other.xmalloc(int(self.rng.choice(SIZES)))
+            return
+        number, serial = self.other.id, self.shared.serial(self.other.id)
+        self.dying = number
+        if self.step("retire", pool=self.other) != 1:
+            raise Refuted("the pool cannot be retired")
+        while self.step("release", number, serial):
+            pass
+        self.dying = 0
+        self.other = None
+
+    def words(self) -> None:
+        """The root; or a new block and a word that names it, as one."""
+        if self.rng.random() < 0.4 or not self.live:
+            self.step("root", int(self.rng.integers(self.arena.n_bytes)))
+            return
+        link = self.draw()
+        if len(self.live[link]) < 8:
+            return
+        size = int(self.rng.integers(1, 3000))
+        offset = self.step("publish", link, size)
+        if offset:
+            self.live[link] = offset.to_bytes(8, "little") + self.live[link][8:]
+            self.live[offset] = b"Z" * size
+
+    def call_often(self) -> None:
+        """One random call of a verb of blocks, by steps."""
+        xmalloc, xfree, xrealloc = self.verbs
         draw = self.rng.random()
         size = int(self.rng.choice(SIZES))
         if self.live and draw < 0.4:
             offset = self.draw()
-            self.step("xfree", offset)
+            self.step(xfree, offset)
             del self.live[offset]
         elif self.live and draw < 0.6:
             offset = self.draw()
             kept = self.live[offset][:size]
-            moved = self.step("xrealloc", offset, size)
+            moved = self.step(xrealloc, offset, size)
             if moved:
                 del self.live[offset]
                 if self.contents(moved, len(kept)) != kept:
                     raise Refuted(f"xrealloc lost contents of {offset:#x}")
                 self.live[moved] = self.fill(moved, size)
         else:
-            offset = self.step("xmalloc", size, int(self.rng.choice(ALIGNS)))
+            offset = self.step(xmalloc, size, int(self.rng.choice(ALIGNS)))
             if offset:
                 self.live[offset] = self.fill(offset, size)
 

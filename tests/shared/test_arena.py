@@ -493,8 +493,6 @@ def test_what_cannot_be_in_a_shared_arena_is_refused(arena: Arena, path: Path) -
         (lambda: Pool(arena, engine="firstfit"), "without bound"),
         (lambda: Pool(arena, hardened=True), "journal"),
         (lambda: Pool(arena, get_mem=print, put_mem=print), "one process"),
-        (lambda: xmem.Heap(arena), "heap"),
-        (lambda: xmem.Heap.open(arena, "it"), "heap"),
         (arena.trim, "keeps its pages"),
     ):
         with pytest.raises(xmem.BadArgument, match=why):

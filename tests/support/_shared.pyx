@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Shared arenas at C level, for tests: the lock, the slots, the journal, the verbs."""
 
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.mman cimport munmap
 
+from xmem.arena cimport arena_t, page_offset
 from xmem.arena.arena cimport Arena
 from xmem.arena.check cimport check_frames
 from xmem.base cimport ENGINE_TLSF, finding_t
@@ -16,16 +18,36 @@ from xmem.core cimport (
     pool_keep,
     pool_reserve,
     pool_shrink,
+    pool_t,
+    released_t,
     settings_t,
     waiting_give,
+)
+from xmem.interfaces cimport (
+    heap_alloc,
+    heap_lends,
+    heap_page_free,
+    heap_resize,
+    heap_t,
+    heap_xfree,
 )
 from xmem.journalled cimport (
     last_cause,
     limit_wait,
     shared_begin,
     shared_commit,
+    shared_create,
+    shared_give,
+    shared_give_waiting,
     shared_put,
+    shared_release_next,
+    shared_reserve,
+    shared_retire,
+    shared_set_root,
+    shared_shrink_next,
+    shared_take,
 )
+from xmem.measure.callees cimport verb_t
 from xmem.pool cimport Pool
 from xmem.shared.area cimport (
     AREA_JOURNAL_ENTRIES,
@@ -47,6 +69,7 @@ from xmem.shared.undo cimport journal_undo
 from xmem.verbs cimport (
     pool_alloc_patiently,
     pool_free_if_owned,
+    pool_lend_pages_patiently,
     pool_resize_patiently,
 )
 
@@ -77,6 +100,7 @@ cdef class Shared:
         self.area = self.member.area
         self.area_offset = <char*>self.area - arena.c.base
         self.timeout_ns = 10 * 10**9
+        limit_wait(~<uint64_t>0)    # of this thread, whatever tests before have set
 
     @property
     def my_slot(self):
@@ -176,6 +200,11 @@ cdef class Shared:
         cdef uint32_t word = self.area.word
         return None if word == 0 or word & LOCK_HANDED else lock_slot(word)
 
+    def serial(self, unsigned number):
+        """Serial of a pool in the directory."""
+        cdef Arena arena = self.arena
+        return arena.c.directory[number - 1].serial
+
     def slot(self, unsigned i):
         """A slot's words."""
         return self.area.slots[i]
@@ -199,3 +228,164 @@ cdef class Shared:
         member.base = <char*>&copy[0]
         member.area = <area_t*>(member.base + self.area_offset)
         return journal_undo(&member)
+
+
+# Verbs that are stepped ----------------------------------------------------------
+
+cdef unsigned interface = 0
+
+
+def set_interface(unsigned number):
+    """Choose the interface of the heap whose verbs are stepped."""
+    global interface
+    interface = number
+
+
+cdef heap_t heap_of(arena_t* arena, pool_t* pool) noexcept nogil:
+    cdef heap_t heap
+    heap.arena = arena
+    heap.main = heap.subpage = pool
+    heap.interface = interface
+    return heap
+
+
+cdef uint64_t step_heap_xmalloc(
+    arena_t* arena, pool_t* pool, uint64_t n, uint64_t alignment, uint64_t _c
+) noexcept nogil:
+    cdef heap_t heap = heap_of(arena, pool)
+    return heap_alloc(&heap, n, alignment, True)
+
+
+cdef uint64_t step_heap_xfree(
+    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    cdef heap_t heap = heap_of(arena, pool)
+    heap_xfree(&heap, payload)
+    return 1
+
+
+cdef uint64_t step_heap_xrealloc(
+    arena_t* arena, pool_t* pool, uint64_t payload, uint64_t n, uint64_t _c
+) noexcept nogil:
+    cdef heap_t heap = heap_of(arena, pool)
+    return heap_resize(&heap, payload, n, 16, True)
+
+
+cdef uint64_t step_page_alloc(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t alignment, uint64_t _c
+) noexcept nogil:
+    return pool_lend_pages_patiently(arena, pool, n_pages, alignment)
+
+
+cdef uint64_t step_page_free(
+    arena_t* arena, pool_t* pool, uint64_t offset, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    cdef heap_t heap = heap_of(arena, pool)
+    if not heap_lends(&heap, offset):
+        return 0
+    heap_page_free(&heap, offset)
+    return 1
+
+
+cdef uint64_t step_take(
+    arena_t* arena, pool_t* _pool, uint64_t n_pages, uint64_t order, uint64_t _c
+) noexcept nogil:
+    return page_offset(arena, shared_take(arena, n_pages, <unsigned>order))
+
+
+cdef uint64_t step_give(
+    arena_t* arena, pool_t* _pool, uint64_t offset, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    return shared_give(arena, offset)
+
+
+cdef uint64_t step_set_root(
+    arena_t* arena, pool_t* _pool, uint64_t offset, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    return shared_set_root(arena, offset)
+
+
+cdef uint64_t step_reserve(
+    arena_t* arena, pool_t* pool, uint64_t n_pages, uint64_t keeps, uint64_t _c
+) noexcept nogil:
+    return shared_reserve(arena, pool, n_pages, keeps != 0)
+
+
+cdef uint64_t step_drain(
+    arena_t* arena, pool_t* pool, uint64_t n_most, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    return shared_give_waiting(arena, pool, n_most)
+
+
+cdef uint64_t step_shrink(
+    arena_t* arena, pool_t* pool, uint64_t _a, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    cdef uint64_t page = arena.first_page
+    return shared_shrink_next(arena, pool, &page)
+
+
+cdef uint64_t step_create(
+    arena_t* arena, pool_t* _pool, uint64_t quick, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    cdef settings_t settings
+    cdef uint32_t number = 0
+    memset(&settings, 0, sizeof(settings_t))
+    settings.engine = ENGINE_TLSF
+    settings.has_quicklists = quick != 0
+    shared_create(arena, b"other", 5, &settings, &number)
+    return number
+
+
+cdef uint64_t step_retire(
+    arena_t* arena, pool_t* pool, uint64_t _a, uint64_t _b, uint64_t _c
+) noexcept nogil:
+    return shared_retire(arena, pool)
+
+
+cdef uint64_t step_release(
+    arena_t* arena, pool_t* _pool, uint64_t number, uint64_t serial, uint64_t _c
+) noexcept nogil:
+    cdef uint32_t page = arena.first_page
+    cdef released_t released
+    return shared_release_next(
+        arena, <uint32_t>number, <uint32_t>serial, &page, &released
+    )
+
+
+cdef uint64_t step_publish(
+    arena_t* arena, pool_t* pool, uint64_t link, uint64_t n, uint64_t _c
+) noexcept nogil:
+    """A new block, written and linked in one transaction of the caller's."""
+    cdef uint64_t payload
+    if not shared_begin(arena):
+        return 0
+    payload = pool_alloc_patiently(arena, pool, n, 16)
+    if payload != 0:
+        memset(arena.base + payload, 0x5A, n)
+        shared_put(arena, <uint64_t*>(arena.base + link), payload)
+    shared_commit(arena)
+    return payload
+
+
+cdef object capsule(verb_t function):
+    return PyCapsule_New(<void*>function, "xmem.verb_t", NULL)
+
+
+#: What `xmem.measure.insn.Steps` takes for each.
+STEPS = {
+    "heap xmalloc": capsule(step_heap_xmalloc),
+    "heap xfree": capsule(step_heap_xfree),
+    "heap xrealloc": capsule(step_heap_xrealloc),
+    "page_alloc": capsule(step_page_alloc),
+    "page_free": capsule(step_page_free),
+    "take": capsule(step_take),
+    "give": capsule(step_give),
+    "root": capsule(step_set_root),
+    "reserve": capsule(step_reserve),
+    "drain": capsule(step_drain),
+    "shrink": capsule(step_shrink),
+    "create": capsule(step_create),
+    "retire": capsule(step_retire),
+    "release": capsule(step_release),
+    "publish": capsule(step_publish),
+}

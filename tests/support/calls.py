@@ -164,6 +164,7 @@ CALLS: dict[str, Call] = {
     "Arena.fileno": Call(lambda s: without_file(s.arena.fileno)),
     "Arena.slots": Call(lambda s: unshared(s.arena.slots)),
     "Arena.reap": Call(lambda s: unshared(s.arena.reap)),
+    "Arena.stats": Call(lambda s: s.arena.stats()),
     "Arena.snapshot": Call(
         snapshot, ("fresh",), ([w for w in PATH if w.error is not FileNotFoundError],)
     ),

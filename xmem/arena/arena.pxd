@@ -27,6 +27,9 @@ cdef struct sharing_t:
     uint32_t (*take)(arena_t*, uint64_t, unsigned) noexcept nogil
     bint (*give)(arena_t*, offset_t) noexcept nogil
     bint (*set_root)(arena_t*, uint64_t) noexcept nogil
+    # Number and serial of a pool under destruction, and where to go on; see
+    # `shared_release_next`.
+    bint (*release)(arena_t*, uint32_t, uint32_t, uint32_t*) noexcept nogil
 
 
 cdef class Arena:
@@ -68,6 +71,7 @@ cdef class Arena:
     cdef int verify_alone(self, bint verify, bint repair) except -1
     cdef int leave(self) except -1
     cdef int leave_for_good(self) except -1
+    cdef int end_destructions(self) except -1
     cdef int require_shared(self) except -1
     cdef object _frames(self)
     cdef int refuse_unsealed(self) except -1

@@ -17,6 +17,7 @@ cdef int member_end(member_t* member) except -1
 cdef bint is_where_verified(member_t* member, arena_t* arena) except -1
 cdef int verified_here(member_t* member, arena_t* arena) except -1
 cdef tuple member_slots(member_t* member)
+cdef unsigned member_count(member_t* member) except? 0
 cdef tuple member_reap(member_t* member)
 cdef object busy_error(member_t* member, str name)
 cdef int area_begin(char* area) except -1

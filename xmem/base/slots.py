@@ -39,3 +39,36 @@ class SlotInfo(NamedTuple):
     is_cut_short: bool
     answer: int
     left: tuple[int, ...]
+
+
+class ArenaStats(NamedTuple):
+    """State of an arena at one moment.
+
+    Attributes
+    ----------
+    n_pages, n_free_pages : int
+        Pages of the arena with its tables, and those that nobody has.
+    longest_free_run : int
+        Greatest number of pages that `Arena.page_alloc_exact` has room for.
+    n_pools : int
+        Pools in the directory.
+    n_processes : int
+        Processes that have the arena open; 1 if it is not shared.
+    takeovers : int
+        Times that the lock was taken over from a process that was killed, since the
+        arena was made; 0 if it is not shared.
+    undone : int
+        Those of the takeovers in which something was half done, and was undone.
+    longest_wait_ns : int
+        Longest time in ns that a call has waited for the lock and got it; 0 if none
+        has slept or the arena is not shared.
+    """
+
+    n_pages: int
+    n_free_pages: int
+    longest_free_run: int
+    n_pools: int
+    n_processes: int
+    takeovers: int
+    undone: int
+    longest_wait_ns: int

@@ -183,7 +183,7 @@ def count_scenario(
     checked: bool,
 ) -> tuple[int, str]:
     """Return the instructions and the path of a scenario's call."""
-    settings = {"hardened": hardened} if hardened else {}
+    settings: dict[str, Any] = {"hardened": hardened} if hardened else {}
     pool, arguments = scenario.make(n_free, engine, **settings)
     try:
         return cost(pool, cast(Any, scenario.verb), *arguments, checked=checked)

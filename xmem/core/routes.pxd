@@ -36,6 +36,12 @@ cdef struct routes_t:               # of a shared arena, this process's own
     bint (*owns)(arena_t*, pool_t*, offset_t) noexcept nogil
     offset_t (*alloc_run)(arena_t*, pool_t*, uint64_t, uint64_t) noexcept nogil
     offset_t (*lend_pages)(arena_t*, pool_t*, uint64_t, uint64_t) noexcept nogil
+    bint (*lends)(arena_t*, pool_t*, offset_t) noexcept nogil
+    bint (*free_pages)(arena_t*, pool_t*, offset_t) noexcept nogil
+    # The number is the interface of a heap.
+    offset_t (*resize_heap)(
+        arena_t*, pool_t*, unsigned, offset_t, uint64_t, uint64_t, bint
+    ) noexcept nogil
 
 
 cdef struct door_t:
@@ -133,3 +139,10 @@ cdef inline offset_t routed_pages(
     if is_door(arena, pool):
         return routes_of(arena).lend_pages(arena, pool, n_pages, alignment)
     return 0
+
+
+cdef inline bint routed_lends(
+    arena_t* arena, pool_t* pool, offset_t offset
+) noexcept nogil:
+    """Whether a run of page_alloc starts there, where the pool has none."""
+    return is_door(arena, pool) and routes_of(arena).lends(arena, pool, offset)

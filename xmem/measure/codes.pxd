@@ -21,6 +21,7 @@ cpdef enum:
     VERB_XREALLOC = 2
     VERB_PAGE_ALLOC = 3
     VERB_PAGE_FREE = 4
+    VERB_OWN = 5                # a caller's own function, which has no name here
 
     # What a call did, for `xmem.measure.counts.path_name`.
     PATH_LEFT = 1               # merged with the left neighbour

@@ -19,6 +19,7 @@ from xmem.measure.codes import (
     PATH_RIGHT,
     PATH_RUN,
     PATH_SPLIT,
+    VERB_OWN,
     VERB_XFREE,
     VERB_XMALLOC,
     VERB_XREALLOC,
@@ -69,7 +70,8 @@ def path_name(verb: int, path: int) -> str:
         For an xfree ``isolated``, ``left``, ``right`` or ``both``, after the
         neighbours that were free, and whether a region was returned; for an
         xmalloc ``exact``, ``split`` or ``grown``; for an xrealloc ``in place``
-        or ``moved``; ``run`` if the block is a run of pages; ``failed``.
+        or ``moved``; ``run`` if the block is a run of pages; ``failed``; ``own`` for
+        a function that is no verb.
     """
     if path & PATH_FAILED:
         return "failed"
@@ -81,6 +83,8 @@ def path_name(verb: int, path: int) -> str:
         name = "split" if path & PATH_SPLIT else "exact"
     elif verb == VERB_XREALLOC:
         name = "moved" if path & PATH_MOVED else "in place"
+    elif verb == VERB_OWN:
+        return "own"
     else:
         return "page run"
     if path & PATH_GROWN:

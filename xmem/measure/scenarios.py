@@ -80,6 +80,8 @@ class Scenario:
         self,
         n_free: int,
         engine: Literal["tlsf", "firstfit"] = "tlsf",
+        *,
+        shared: bool = False,
         **settings: Any,
     ) -> tuple[Pool, tuple[int, ...]]:
         """Build the heap in an arena of its own.
@@ -90,6 +92,8 @@ class Scenario:
             Free blocks of the backdrop.
         engine : {"tlsf", "firstfit"}
             The engine of the pool.
+        shared : bool
+            Whether the arena is one that processes share.
         **settings
             More parameters of the pool, such as ``hardened``.
 
@@ -103,7 +107,8 @@ class Scenario:
         # A free block of the legacy engine costs a page, one of TLSF 1 KiB.
         n_pages = n_free * (PAGE if engine == "firstfit" else 1024) // PAGE
         order = max((self.n_times * (n_pages + self.n_pages)).bit_length(), 8)
-        arena = Arena.anonymous((1 << order) * PAGE, page_size=PAGE, max_pools=2)
+        make = Arena.memfd if shared else Arena.anonymous
+        arena = make((1 << order) * PAGE, page_size=PAGE, max_pools=2)
         pool = Pool(arena, engine=engine, **{**self.settings, **settings})
         return pool, self.build(pool, n_free)
 

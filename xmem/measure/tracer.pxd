@@ -11,6 +11,7 @@ cdef class _Tracer:
 
     cdef int pid                # 0: there is no child
     cdef place_t entry          # of the call that is stepped
+    cdef uint64_t own           # address of a function that counts as a verb
 
     cdef int require(self, int error) except -1
     cdef int fork(self) except -1
