@@ -19,7 +19,7 @@ from xmem.base.arguments cimport (
 )
 from xmem.measure.callees cimport VERB_CHECKED, VERBS, verb_t
 from xmem.measure.codes cimport (
-    VERB_OWN,
+    OWN_FUNCTION,
     VERB_PAGE_ALLOC,
     VERB_PAGE_FREE,
     VERB_XFREE,
@@ -103,7 +103,7 @@ cdef int prepare_own(call_t* call, object function, tuple args) except -1:
         raise BadArgument(f"a function takes up to 3 words, not {len(args)}")
     for i in range(3):
         words[i] = offset_argument(args[i]) if i < len(args) else 0
-    call.kind = VERB_OWN
+    call.kind = OWN_FUNCTION
     call.verb = <verb_t>PyCapsule_GetPointer(function, VERB_CAPSULE)
     call.a, call.b, call.c = words[0], words[1], words[2]
     return 0

@@ -21,7 +21,6 @@ cpdef enum:
     VERB_XREALLOC = 2
     VERB_PAGE_ALLOC = 3
     VERB_PAGE_FREE = 4
-    VERB_OWN = 5                # a caller's own function, which has no name here
 
     # What a call did, for `xmem.measure.counts.path_name`.
     PATH_LEFT = 1               # merged with the left neighbour
@@ -32,6 +31,9 @@ cpdef enum:
     PATH_GROWN = 32             # the pool obtained pages
     PATH_MOVED = 64
     PATH_FAILED = 128
+
+cdef enum:
+    OWN_FUNCTION = 5            # in a verb's place: a function of the caller's own
 
 cdef extern from *:
     """

@@ -16,7 +16,6 @@ VERB_XFREE: Final[int]
 VERB_XREALLOC: Final[int]
 VERB_PAGE_ALLOC: Final[int]
 VERB_PAGE_FREE: Final[int]
-VERB_OWN: Final[int]
 
 PATH_LEFT: Final[int]
 PATH_RIGHT: Final[int]

@@ -19,7 +19,6 @@ from xmem.measure.codes import (
     PATH_RIGHT,
     PATH_RUN,
     PATH_SPLIT,
-    VERB_OWN,
     VERB_XFREE,
     VERB_XMALLOC,
     VERB_XREALLOC,
@@ -83,7 +82,7 @@ def path_name(verb: int, path: int) -> str:
         name = "split" if path & PATH_SPLIT else "exact"
     elif verb == VERB_XREALLOC:
         name = "moved" if path & PATH_MOVED else "in place"
-    elif verb == VERB_OWN:
+    elif verb >= len(VERBS):
         return "own"
     else:
         return "page run"
