@@ -198,6 +198,11 @@ cdef class Heap(Allocator):
             main.door.set_heap(INTERFACES[interface], ROLE_MAIN)
         finally:
             Door.commit(arena)
+        try:
+            self.refuse_again()     # what converted the arguments may have done it
+        except BadArgument:
+            main.destroy()
+            raise
         self.attach(main, None, INTERFACES[interface])
         return 0
 

@@ -261,3 +261,18 @@ def test_a_shared_heap_does_what_any_heap_does(
         assert twin.heaps[1].stats().live_blocks == 0
         with contextlib.closing(arena):
             arena.check()
+
+
+def test_a_heap_that_an_argument_makes_meanwhile(arena: Arena) -> None:
+    heap = Heap.__new__(Heap)
+
+    class Flags:
+        def __iter__(self) -> Iterator[str]:
+            Heap.__init__(heap, arena, name="first")
+            return iter(())
+
+    with pytest.raises(xmem.BadArgument, match="initialised twice"):
+        Heap.__init__(heap, arena, name="second", hardened=Flags())
+    assert list(arena.pools()) == ["first"]
+    heap.xfree(heap.xmalloc(10))
+    arena.check()
