@@ -1002,7 +1002,7 @@ CHOSEN = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.programs
 @pytest.mark.no_asan  # NumPy is not built for it, and it takes minutes
 @pytest.mark.parametrize("kind", ["plain", "hardened"])
 def test_numpys_own_tests_pass(kind, tmp_path):

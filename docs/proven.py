@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Run proofs at full length and write what they print into reliability.md.
 
-``python docs/proofs.py`` runs all that have a row, which takes hours; ``python
-docs/proofs.py undo lock`` runs these. A proof that refutes ends the program, and
+``python docs/proven.py`` runs all that have a row, which takes hours; ``python
+docs/proven.py undo lock`` runs these. A proof that refutes ends the program, and
 nothing is written.
 """
 
