@@ -158,25 +158,6 @@ cdef class Door:
         return is_freed
 
     cdef offset_t resize(
-        self, offset_t payload, uint64_t n_bytes, uint64_t alignment
-    ) except? 0:
-        """A block resized, or 0. What moves is copied without the lock."""
-        cdef offset_t moved
-        self.arena.begin_long()
-        try:
-            with nogil:
-                limit_wait(self.arena.timeout_ns)
-                moved = pool_resize_patiently(
-                    &self.arena.c, &self.c.stub, payload, n_bytes, alignment
-                )
-                limit_wait(~<uint64_t>0)
-        finally:
-            self.arena.end_long()
-        if moved == 0:
-            self.refuse_cause()
-        return moved
-
-    cdef offset_t resize_heap(
         self,
         heap_t* heap,
         offset_t payload,
@@ -184,13 +165,21 @@ cdef class Door:
         uint64_t alignment,
         bint is_array,
     ) except? 0:
-        """A block of a heap resized, or 0; as `resize`."""
+        """A block resized, by the rules of a heap unless that is NULL; or 0.
+
+        What moves is copied without the lock.
+        """
         cdef offset_t moved
         self.arena.begin_long()
         try:
             with nogil:
                 limit_wait(self.arena.timeout_ns)
-                moved = heap_resize(heap, payload, n_bytes, alignment, is_array)
+                if heap != NULL:
+                    moved = heap_resize(heap, payload, n_bytes, alignment, is_array)
+                else:
+                    moved = pool_resize_patiently(
+                        &self.arena.c, &self.c.stub, payload, n_bytes, alignment
+                    )
                 limit_wait(~<uint64_t>0)
         finally:
             self.arena.end_long()

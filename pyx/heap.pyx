@@ -147,22 +147,20 @@ cdef class Heap(Allocator):
         cdef Pool subpage = None
         self.refuse_again()
         interface = _interface_argument(interface)
-        is_shared = isinstance(arena, Arena) and (<Arena>arena).member != NULL
         if max_pages is not None:
             max_pages = count_argument(max_pages, "max_pages", 1)
         settings = {
             "grow_pages": count_argument(grow_pages, "grow_pages", 1),
             "max_pages": max_pages,
             "join_regions": join_regions,
+            "engine": "firstfit" if interface in ("legacy", "subpage") else "tlsf",
         }
-        legacy = interface in ("legacy", "subpage")
-        if is_shared:
+        if isinstance(arena, Arena) and (<Arena>arena).member != NULL:
             self.create_shared(arena, interface, name, hardened, settings)
             return
         main = _Pool(
             arena,
             name=name,
-            engine="firstfit" if legacy else "tlsf",
             hardened=False if interface == "subpage" else hardened,
             **settings,
         )
@@ -171,9 +169,8 @@ cdef class Heap(Allocator):
                 subpage = _Pool(
                     arena,
                     name=f"{main.name}.subpage",
-                    engine="tlsf",
                     hardened=hardened,
-                    **settings,
+                    **{**settings, "engine": "tlsf"},
                 )
             self.found(main, subpage, INTERFACES[interface])
         except BaseException:
@@ -187,11 +184,6 @@ cdef class Heap(Allocator):
     ) except -1:
         """Become a new heap in a shared arena, which others see whole or not at all."""
         cdef Pool main
-        if interface in ("legacy", "subpage"):
-            raise BadArgument(
-                f"a heap of the {interface!r} interface cannot be in a shared arena: "
-                "a call of the legacy engine holds the lock without bound"
-            )
         Door.begin(arena)
         try:
             main = _Pool(arena, name=name, hardened=hardened, **settings)
@@ -500,9 +492,7 @@ cdef class Heap(Allocator):
     ) except 0:
         """`resize` in a shared arena. What moves is copied without the lock."""
         cdef offset_t moved
-        moved = self.main.door.resize_heap(
-            &self.c, payload, n_bytes, alignment, is_array
-        )
+        moved = self.main.door.resize(&self.c, payload, n_bytes, alignment, is_array)
         if moved == 0:
             self.hold()
             try:

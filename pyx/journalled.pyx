@@ -30,7 +30,6 @@ from xmem.arena cimport (
     entry_t,
     frame_owner,
     frame_pages,
-    frame_state,
     frames_alloc_aligned,
     frames_free,
     frames_head_of,
@@ -69,7 +68,12 @@ from xmem.core cimport (
     shrink_next,
     waiting_give,
 )
-from xmem.core.plain cimport alloc_t, plain_resize_near, pool_alignment
+from xmem.core.plain cimport (
+    alloc_t,
+    is_run_of,
+    plain_resize_near,
+    pool_alignment,
+)
 from xmem.core.routes cimport door_t, leads_nowhere, routes_of, routes_t
 from xmem.interfaces cimport (
     heap_alloc,
@@ -371,21 +375,12 @@ cdef uint32_t shared_take(
 
 cdef bint shared_give(arena_t* arena, offset_t offset) noexcept nogil:
     """Free a run of the arena's own; False if none starts there."""
-    cdef uint64_t page = page_of(arena, offset)
-    cdef uint64_t word
     cdef bint is_own
     if unlikely(not begin(arena, NULL, SHARED_GIVE, offset)):
         return False
-    word = arena.frames[page].word
-    is_own = (
-        offset < arena.n_bytes
-        and page >= arena.first_page
-        and offset & (arena.page_bytes - 1) == 0
-        and frame_state(word) == FRAME_RUN
-        and frame_owner(word) == 0
-    )
+    is_own = is_run_of(arena, 0, offset, FRAME_RUN)
     if likely(is_own):
-        frames_free(arena, <uint32_t>page)
+        frames_free(arena, <uint32_t>page_of(arena, offset))
     end(arena, is_own)
     return is_own
 

@@ -1044,7 +1044,7 @@ cdef class Pool(Allocator):
         self, offset_t payload, uint64_t n_bytes, uint64_t alignment, str verb
     ) except 0:
         """`resize` in a shared arena."""
-        cdef offset_t moved = self.door.resize(payload, n_bytes, alignment)
+        cdef offset_t moved = self.door.resize(NULL, payload, n_bytes, alignment, False)
         if moved == 0:
             self.require_live(payload, verb)
             raise self.no_room(n_bytes, verb)

@@ -39,9 +39,6 @@ cdef class Door:
     cdef offset_t alloc(self, uint64_t n_bytes, uint64_t alignment) except? 0
     cdef bint give(self, offset_t payload) except -1
     cdef offset_t resize(
-        self, offset_t payload, uint64_t n_bytes, uint64_t alignment
-    ) except? 0
-    cdef offset_t resize_heap(
         self, heap_t* heap, offset_t payload, uint64_t n_bytes, uint64_t alignment,
         bint is_array
     ) except? 0

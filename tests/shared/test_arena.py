@@ -16,39 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.processes import N_BYTES, PAGE, in_child
 
 import xmem
 from xmem import Arena, Pool
 from xmem.arena import vm
 
-PAGE = 4096
-N_BYTES = 1 << 20
-
 pytestmark = pytest.mark.no_asan  # processes are forked and killed
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "arena"
-
-
-@pytest.fixture
-def arena(path: Path) -> Iterator[Arena]:
-    with Arena.create(path, N_BYTES, page_size=PAGE, shared=True) as arena:
-        yield arena
-
-
-def in_child(deed: Callable[[], object]) -> int:
-    """Do something in a forked child; returns its status."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            deed()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitpid(pid, 0)[1]
 
 
 @contextlib.contextmanager
@@ -529,3 +503,27 @@ def test_times_that_cannot_be_meant(path: Path, seconds: float) -> None:
     with pytest.raises(xmem.BadArgument, match="lock_timeout must be"):
         Arena.create(path, N_BYTES, shared=True, lock_timeout=seconds)
     assert not path.exists()
+
+
+def test_only_a_run_of_the_arena_s_own_is_given_back(
+    arena: Arena, shared_module: Any
+) -> None:
+    """At C level, where an offset may be any integer."""
+    pool = Pool(arena)
+    shared = shared_module.Shared(arena, pool)
+    own, pools = arena.page_alloc(1), pool.xmalloc(2 * PAGE, align=PAGE)
+    for offset in (
+        0,
+        1,
+        PAGE,
+        own + 8,
+        own + PAGE,
+        pools,
+        N_BYTES,
+        1 << 60,
+        2**64 - PAGE,
+    ):
+        assert not shared.give(offset)
+    assert shared.give(own)
+    assert not shared.give(own)
+    arena.check()

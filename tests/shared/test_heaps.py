@@ -2,45 +2,19 @@
 """Heaps in arenas that several processes have open."""
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.processes import N_BYTES, PAGE, in_child
 
 import xmem
 from xmem import Arena, Heap, Pool
 
-PAGE = 4096
-N_BYTES = 1 << 20
 INTERFACES = ["strict", "array", "merged"]
 
 pytestmark = pytest.mark.no_asan  # processes are forked
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "arena"
-
-
-@pytest.fixture
-def arena(path: Path) -> Iterator[Arena]:
-    with Arena.create(path, N_BYTES, page_size=PAGE, shared=True) as arena:
-        yield arena
-
-
-def in_child(deed: Callable[[], object]) -> int:
-    """Do something in a forked child; returns its status."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            deed()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitpid(pid, 0)[1]
 
 
 @pytest.mark.parametrize("interface", INTERFACES)

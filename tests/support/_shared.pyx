@@ -148,6 +148,11 @@ cdef class Shared:
         cdef Arena arena = self.arena
         return pool_resize_patiently(&arena.c, pool.c, payload, n, alignment)
 
+    def give(self, uint64_t offset):
+        """Free a run of the arena's own; False if none starts there."""
+        cdef Arena arena = self.arena
+        return shared_give(&arena.c, offset)
+
     def cause(self):
         return last_cause()
 

@@ -396,15 +396,25 @@ cdef inline void firstfit_pool_free(
 
 # Both engines ----------------------------------------------------------------
 
-cdef inline bint is_run(
-    arena_t* arena, pool_t* pool, offset_t payload, unsigned state
+cdef inline bint is_run_of(
+    arena_t* arena, uint32_t owner, offset_t payload, unsigned state
 ) noexcept nogil:
-    """Whether a live run of this pool in ``state`` starts at ``payload``."""
+    """Whether a run in ``state`` starts at ``payload``, any integer.
+
+    ``owner`` is a pool's number, or 0 for the arena's own runs.
+    """
     cdef uint64_t word
     if payload & (arena.page_bytes - 1) or payload >= arena.n_bytes:
         return False
     word = arena.frames[page_of(arena, payload)].word
-    return frame_state(word) == state and frame_owner(word) == pool.number
+    return frame_state(word) == state and frame_owner(word) == owner
+
+
+cdef inline bint is_run(
+    arena_t* arena, pool_t* pool, offset_t payload, unsigned state
+) noexcept nogil:
+    """Whether a live run of this pool in ``state`` starts at ``payload``."""
+    return is_run_of(arena, pool.number, payload, state)
 
 
 cdef inline offset_t plain_alloc(
